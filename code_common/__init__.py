@@ -1,0 +1,1 @@
+"""What both stages share: options, files, networks, training, tiled inference."""

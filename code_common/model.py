@@ -1,0 +1,152 @@
+"""ResUNet: a U-Net decoder on a torchvision ResNet encoder (Qu et al. 2020, Fig. 3)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from code_common.errors import InputError
+
+MODELS = ("resnet18", "resnet34", "resnet50", "resnet101")
+
+
+class UpBlock(nn.Module):
+    """Double the resolution, join the encoder's features, then conv -> ReLU -> BN."""
+
+    def __init__(self, channels: int, skip: int, out: int, dropout: float):
+        super().__init__()
+        self.up = nn.ConvTranspose2d(channels, out, 2, stride=2)
+        self.conv = nn.Conv2d(out + skip, out, 3, padding=1)
+        self.norm = nn.BatchNorm2d(out)
+        self.dropout = nn.Dropout2d(dropout)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        x = torch.cat([self.up(x), skip], dim=1)
+        return self.dropout(self.norm(F.relu(self.conv(x))))
+
+
+class ResUNet(nn.Module):
+    """Logits [B, out_channels, H, W] of RGB images [B, 3, H, W] in 0..1, of any H and W.
+
+    The channel means and deviations of the training images are part of the state, so a
+    checkpoint needs no file beside it.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        out_channels: int,
+        mean: Sequence[float] = (0.5, 0.5, 0.5),
+        std: Sequence[float] = (0.25, 0.25, 0.25),
+        dropout: float = 0.1,
+    ):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1).float())
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1).float())
+        self.encoder = torchvision.models.get_model(model, weights=None)
+        self.encoder.fc = nn.Identity()
+        c1, c2, c3, c4 = (_out_channels(getattr(self.encoder, f"layer{i}")) for i in (1, 2, 3, 4))
+        self.up4 = UpBlock(c4, c3, 256, dropout)
+        self.up3 = UpBlock(256, c2, 128, dropout)
+        self.up2 = UpBlock(128, c1, 64, dropout)
+        self.up1 = UpBlock(64, 64, 64, dropout)
+        self.head = nn.ConvTranspose2d(64, out_channels, 2, stride=2)
+
+    def set_dropout(self, rate: float) -> None:
+        """Change the rate of the dropout, which no checkpoint carries."""
+        for module in self.modules():
+            if isinstance(module, nn.Dropout2d):
+                module.p = rate
+
+    def forward(self, image: Tensor) -> Tensor:
+        h, w = image.shape[-2:]
+        x = (image - self.mean) / self.std
+        # The encoder halves five times; sizes in between are padded and cut back (D27).
+        x = F.pad(x, (0, -w % 32, 0, -h % 32), mode="replicate")
+        e = self.encoder
+        x0 = e.relu(e.bn1(e.conv1(x)))  # [B, 64, H/2, W/2]
+        x1 = e.layer1(e.maxpool(x0))  # H/4
+        x2 = e.layer2(x1)  # H/8
+        x3 = e.layer3(x2)  # H/16
+        x4 = e.layer4(x3)  # H/32
+        x = self.up4(x4, x3)
+        x = self.up3(x, x2)
+        x = self.up2(x, x1)
+        x = self.up1(x, x0)
+        return self.head(x)[..., :h, :w]
+
+
+def _out_channels(layer: nn.Sequential) -> int:
+    block = layer[-1]
+    return (block.conv3 if hasattr(block, "conv3") else block.conv2).out_channels
+
+
+def load_state(path: Path) -> dict:
+    """Read a checkpoint without running any code in it; InputError names a file that is none."""
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such checkpoint")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0][:120]
+        raise InputError(f"{path}: not a checkpoint of plain weights, refused ({reason})") from None
+
+
+def load_encoder(network: ResUNet, model: str, pretrained: str) -> str:
+    """Start the encoder from 'imagenet', 'none', or a file; returns what was really loaded.
+
+    A file may hold a torchvision ResNet's state dict or a checkpoint of this project. Raises
+    InputError where the weights cannot be had or do not fit: training on without them would
+    silently be another experiment.
+    """
+    if pretrained == "none":
+        return "none"
+    if pretrained == "imagenet":
+        weights = torchvision.models.get_model_weights(model).IMAGENET1K_V1
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        try:
+            state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        except (URLError, OSError, RuntimeError) as error:
+            raise InputError(
+                f"no ImageNet weights ({error}): download {weights.url} into {folder}, or give a "
+                "file with --pretrained FILE, or train from scratch with --no-pretrained"
+            ) from None
+        loaded = f"imagenet: {weights.url.rsplit('/', 1)[-1]}"
+    else:
+        state = load_state(Path(pretrained))
+        loaded = f"file: {Path(pretrained).name}"
+    state = state.get("network", state.get("state_dict", state))
+    state = {k.removeprefix("module."): v for k, v in state.items()}
+    if any(k.startswith("encoder.") for k in state):
+        state = {
+            k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")
+        }
+    state = {k: v for k, v in state.items() if not k.startswith("fc.")}
+    own = network.encoder.state_dict()
+    bad = [k for k, v in own.items() if k not in state or state[k].shape != v.shape]
+    if bad:
+        raise InputError(f"{pretrained}: the weights do not fit a {model} (first: {bad[0]})")
+    network.encoder.load_state_dict(state, strict=False)
+    return loaded
+
+
+def save_network(network: ResUNet, model: str, **extra: object) -> dict:
+    """What a checkpoint holds to build the network again: see `load_network`."""
+    out_channels = network.head.out_channels
+    state = {"model": model, "out_channels": out_channels, "network": network.state_dict()}
+    return {**state, **extra}
+
+
+def load_network(path: Path, device: torch.device) -> ResUNet:
+    """The network of a checkpoint, ready for inference."""
+    state = load_state(path)
+    try:
+        network = ResUNet(state["model"], state["out_channels"])
+        network.load_state_dict(state["network"])
+    except (KeyError, TypeError, RuntimeError):
+        raise InputError(f"{path}: not a checkpoint of this project") from None
+    return network.to(device, memory_format=torch.channels_last).eval()

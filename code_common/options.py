@@ -1,0 +1,133 @@
+"""The options that both stages have; each stage's options.py adds its own and may change these."""
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+
+from code_common.config import check_bounds, check_choices
+from code_common.model import MODELS
+from code_common.training import Recipe, choose_device, choose_precision, choose_workers
+
+PROJECT = Path(__file__).resolve().parents[1]
+BIG = float("inf")
+
+
+@dataclass(frozen=True)
+class CommonOptions:
+    """Data, network, training and inference. A field of None takes the data set's row."""
+
+    # --- data
+    dataset: str = "sample"  # name of the data set: a folder under data_root and a row of DATASETS
+    data_root: Path = PROJECT / "data"  # folder that holds the data sets
+    data_dir: Path | None = None  # the data set's own folder, if not data_root/dataset
+    ratio: float = 0.10  # share of the nuclei of each training image that is annotated, 0..1;
+    #   1 takes all points there are, so also a set that was only partly annotated
+    repeat: int = 1  # number of the repeat; each one draws other points and other weights
+    random_seed: int = 1  # everything random follows from it and the repeat
+    # --- output
+    root_save_dir: Path = PROJECT / "experiments"  # folder of all experiments
+    save_dir: Path | None = None  # this run's own folder, if not
+    #   root_save_dir/DATASET/ratio_RATIO/repeat_REPEAT/STAGE
+    restart: bool = False  # throw away what the run folder holds and begin anew
+    # --- network
+    model: str | None = None  # encoder of the ResUNet: resnet18, resnet34, resnet50 or resnet101
+    pretrained: str | None = None  # encoder's first weights: imagenet, a file, or none
+    dropout: float = 0.1  # rate of the 2-D dropout in the decoder, 0..1
+    # --- training
+    patch_size: int | None = None  # side in pixels of the patches an image is cut into;
+    #   one crop of each is seen per epoch
+    input_size: int | None = None  # side in pixels of a training crop
+    batch_size: int | None = None  # crops per step
+    epochs: int | None = None  # passes over the patches
+    lr: float | None = None  # Adam's learning rate
+    weight_decay: float = 1e-4  # Adam's weight decay
+    val_every: int = 5  # epochs between two validations
+    workers: int = -1  # processes that make crops; -1: none on a CPU, up to 8 for a GPU
+    # --- inference and hardware
+    tile: int = 224  # side in pixels of the tiles of inference
+    overlap: int = 80  # pixels that neighbouring tiles share
+    test_batch_size: int = 8  # tiles per step of inference
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
+    gpu: int | None = None  # number of the GPU to use
+    precision: str = "auto"  # fp32, bf16, or auto: bf16 where the hardware multiplies it
+
+    SHORTHANDS: ClassVar[dict] = {"--no-pretrained": ("pretrained", "none")}
+    STAGE: ClassVar[str] = ""
+    DATASETS: ClassVar[dict[str, dict]] = {}
+    # Options that leave the result as it is, so that a run may go on with others.
+    NOT_IN_RESULT: ClassVar[frozenset] = frozenset(
+        "data_root data_dir root_save_dir save_dir restart workers device gpu precision "
+        "test_batch_size".split()
+    )
+    COMMON_CHOICES: ClassVar[dict] = {"model": MODELS, "precision": ("auto", "fp32", "bf16")}
+    CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {}
+    BOUNDS: ClassVar[dict[str, tuple[float, float]]] = {
+        "ratio": (1e-9, 1),
+        "repeat": (1, BIG),
+        "random_seed": (0, 2**31),
+        "dropout": (0, 0.99),
+        "patch_size": (32, BIG),
+        "input_size": (32, BIG),
+        "batch_size": (1, BIG),
+        "epochs": (1, BIG),
+        "lr": (1e-12, 1),
+        "weight_decay": (0, 1),
+        "val_every": (1, BIG),
+        "workers": (-1, 256),
+        "tile": (32, BIG),
+        "overlap": (0, BIG),
+        "test_batch_size": (1, BIG),
+    }
+
+    def resolved(self) -> "CommonOptions":
+        """The options with every None filled from the data set's row, and checked.
+
+        A data set without a row takes the row 'default'. Raises InputError out of bounds.
+        """
+        row = self.DATASETS["default"] | self.DATASETS.get(self.dataset, {})
+        known = {f.name for f in fields(self)}
+        assert set(row) <= known, f"DATASETS row {self.dataset}: unknown {set(row) - known}"
+        values = {k: v for k, v in row.items() if getattr(self, k) is None}
+        run = f"ratio_{self.ratio:g}/repeat_{self.repeat}/{self.STAGE}"
+        values["data_dir"] = self.data_dir or self.data_root / self.dataset
+        values["save_dir"] = self.save_dir or self.root_save_dir / self.dataset / run
+        done = replace(self, **values)
+        check_bounds(done, {**self.BOUNDS, "overlap": (0, done.tile - 1)})
+        check_choices(done, self.COMMON_CHOICES | self.CHOICES)
+        return done
+
+    def seed(self, purpose: int) -> int:
+        """A seed of its own for each purpose, repeat and random_seed."""
+        return (self.random_seed * 1000 + self.repeat) * 100 + purpose
+
+    def recipe(self, device: torch.device, seed: int, **changes: float) -> Recipe:
+        """What the training loop needs of the options."""
+        return replace(
+            Recipe(
+                self.model,
+                self.epochs,
+                self.batch_size,
+                self.lr,
+                self.weight_decay,
+                seed,
+                choose_workers(self.workers, device),
+                self.val_every,
+                choose_precision(self.precision, device),
+            ),
+            **changes,
+        )
+
+    def choose_device(self) -> torch.device:
+        """The device of this run; InputError where it is absent."""
+        return choose_device(self.device, self.gpu)
+
+    def tiling(self, device: torch.device) -> dict:
+        """How `predict_image` cuts and computes."""
+        return {
+            "tile": self.tile,
+            "overlap": self.overlap,
+            "batch_size": self.test_batch_size,
+            "precision": choose_precision(self.precision, device),
+        }

@@ -1,0 +1,125 @@
+"""The steps of a run: done ones are skipped, the others print one line with the time left."""
+
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from code_common.config import as_json, fingerprint, save_options
+from code_common.data import Sample, image_shape, read_json, write_json
+from code_common.errors import InputError
+from code_common.patches import windows
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def files_fingerprint(samples: Sequence[Sample], others: Sequence[Path] = ()) -> str:
+    """Changes when the list of input files, a file's size or its time of change does.
+
+    Raises InputError where one of `others` is absent.
+    """
+    files = [f for s in samples for f in (s.image, s.instances, s.points) if f]
+    for path in others:
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; run stage 1 first (code_detection/main.py)")
+    stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in [*files, *others]]
+    return fingerprint(stats)
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+class Run:
+    """A run folder whose steps happen once for the same options and inputs.
+
+    Raises InputError where the folder holds a run with other options: nothing is overwritten
+    that was not asked for. `options.restart` clears the folder first. `plan` names the steps in
+    order, each with its share of the work, from which the time left is told.
+    """
+
+    def __init__(self, folder: Path, options: object, inputs: str, plan: dict[str, float]):
+        self.folder, self.plan = folder, plan
+        self.seconds, self.work = 0.0, 0.0  # what this process has done, for the time left
+        path = folder / "options.json"
+        settings = {k: v for k, v in as_json(options).items() if k not in options.NOT_IN_RESULT}
+        if options.restart and folder.exists():
+            self._check_own(path)
+            shutil.rmtree(folder)
+        if path.is_file():
+            before = read_json(path)
+            for name, value in settings.items():
+                old = before["options"].get(name, value)
+                if old != value:
+                    flag = "--" + name.replace("_", "-")
+                    raise InputError(
+                        f"{folder}: holds a run with {flag} {old}, not {value}; give another "
+                        "--save-dir, or --restart to throw that run away"
+                    )
+            if before.get("inputs", inputs) != inputs:
+                raise InputError(
+                    f"{folder}: the input images or labels have changed since this run began; "
+                    "give another --save-dir, or --restart to throw that run away"
+                )
+        self.key = fingerprint(settings, inputs)
+        self.extra = {
+            "inputs": inputs,
+            "commit": _commit(),
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+        }
+        self.options, self.path = options, path
+        self.save()
+        for stale in folder.rglob(".*.tmp"):
+            stale.unlink(missing_ok=True)
+
+    @staticmethod
+    def _check_own(path: Path) -> None:
+        if not path.is_file():
+            raise InputError(f"{path.parent}: no run of this project, so --restart leaves it alone")
+
+    def save(self, **extra: object) -> None:
+        """Write options.json; `extra` adds what became known on the way."""
+        self.extra |= extra
+        before = read_json(self.path) if self.path.is_file() else {}
+        save_options(self.options, self.path, {**before, **self.extra})
+
+    def step(self, name: str, action: Callable[[], str | None]) -> None:
+        """Do a step, or say that it is done. `action` returns what its line should tell."""
+        names = list(self.plan)
+        number = f"[{names.index(name) + 1}/{len(names)}]"
+        marker = self.folder / ".done" / f"{name}.json"
+        if marker.is_file() and (done := read_json(marker)).get("key") == self.key:
+            print(f"{number} {name}: done earlier ({_minutes(done['seconds'])}), skipped")
+            return
+        began = time.monotonic()
+        told = action()
+        seconds = time.monotonic() - began
+        write_json(marker, {"key": self.key, "seconds": round(seconds, 2)})
+        self.seconds, self.work = self.seconds + seconds, self.work + self.plan[name]
+        left = sum(self.plan[n] for n in names[names.index(name) + 1 :])
+        ahead = f"; about {_minutes(self.seconds / self.work * left)} left" if left else ""
+        print(f"{number} {name}: {told or 'done'} ({_minutes(seconds)}{ahead})", flush=True)
+
+
+def training_work(samples: Sequence[Sample], patch: int, crop: int, epochs: int) -> float:
+    """Work of training in megapixels through the network, three passes a step."""
+    patches = sum(len(windows(image_shape(s.image), patch)) for s in samples)
+    return 3e-6 * epochs * patches * crop**2
+
+
+def inference_work(samples: Sequence[Sample], tile: int, overlap: int) -> float:
+    """Work of inference in megapixels through the network."""
+    tiles = sum(len(windows(image_shape(s.image), tile, overlap)) for s in samples)
+    return 1e-6 * tiles * tile**2
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -1,0 +1,94 @@
+"""Stage 1: partial points -> detector -> self-training rounds -> the positions of all nuclei."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+if not __package__:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from code_common.config import parse
+from code_common.data import Sample, image_shape, load_split, read_label, read_points, write_png
+from code_common.errors import run_script
+from code_common.steps import Run, files_fingerprint, inference_work, training_work
+from code_detection.metrics import add
+from code_detection.options import Options
+from code_detection.prepare_data import prepare
+from code_detection.self_training import propagate_background
+from code_detection.test import detect_samples, test
+from code_detection.train import background_path, train
+
+
+def detect_training(options: Options, samples: list[Sample], out: Path) -> str:
+    """Detect the nuclei of the training images with the round `options.round`."""
+    counts = detect_samples(options, samples, out)
+    if not counts:
+        return "done"
+    # Where all points are known, how good the detections are; only told, nothing is chosen by it.
+    return f"F1 {add(list(counts.values())).scores()['f1']:.3f} against all known points"
+
+
+def propagate(options: Options, samples: list[Sample]) -> str:
+    """Background labels of the round `options.round` from the probability maps before it."""
+    out, share = options.save_dir, []
+    for sample in samples:
+        path = out / f"round_{options.round - 1}" / "train" / f"{sample.name}_prob.png"
+        shape = image_shape(sample.image)
+        prob = read_label(path, shape) / np.float32(65535)
+        background = propagate_background(
+            prob,
+            read_points(out / "points" / f"{sample.name}.csv", shape),
+            options.background_below,
+            options.merged_above,
+            options.max_area,
+            options.r1,
+        )
+        share.append(background.mean())
+        path = background_path(out, options.round, sample.name)
+        write_png(path, background.astype(np.uint8) * 255)
+    return f"{np.mean(share):.0%} of the training pixels are background"
+
+
+def main(options: Options) -> None:
+    """All steps of stage 1; done ones are skipped."""
+    split = load_split(options.data_dir)
+    samples = [s for part in ("train", "val", "test") for s in split[part]]
+    detecting = inference_work(split["train"], options.tile, options.overlap)
+    training = training_work(split["train"], options.patch_size, options.input_size, options.epochs)
+    validations = -(-options.epochs // options.val_every)
+    training += validations * inference_work(split["val"], options.tile, options.overlap)
+    testing = inference_work(split["val"] + split["test"], options.tile, options.overlap)
+    plan = {"prepare": 0.05}
+    for r in range(options.rounds + 1):
+        plan |= {f"background for round {r}": 0.05} if r else {}
+        plan |= {f"train round {r}": training, f"detect with round {r}": detecting}
+    plan |= {"test": testing}
+
+    run = Run(options.save_dir, options, files_fingerprint(samples), plan)
+    run.step("prepare", lambda: prepare(options))
+    for r in range(options.rounds + 1):
+        current = replace(options, round=r)
+        if r:
+            run.step(f"background for round {r}", lambda c=current: propagate(c, split["train"]))
+
+        def train_round(current: Options = current) -> str:
+            run.save(**train(current))
+            return "done"
+
+        run.step(f"train round {r}", train_round)
+        if r < options.rounds:
+            seen, out = split["train"], options.save_dir / f"round_{r}" / "train"
+        else:
+            seen, out = split["train"] + split["val"], options.save_dir / "detections"
+        run.step(
+            f"detect with round {r}",
+            lambda c=current, s=seen, o=out: detect_training(c, s, o),
+        )
+        (options.save_dir / f"round_{r}" / "last.pt").unlink(missing_ok=True)
+    run.step("test", lambda: test(replace(options, round=options.rounds)))
+
+
+if __name__ == "__main__":
+    run_script(lambda: main(parse(Options, __doc__)))

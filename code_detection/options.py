@@ -1,0 +1,72 @@
+"""Options of stage 1, nuclei detection. Edit a default here, or give it as a flag."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from code_common.options import BIG, CommonOptions
+
+# What depends on the data set; lengths in pixels, areas in square pixels. A new data set is one
+# row: r1 is the radius of a nucleus of mean area, r2 = 2 r1, sigma = r1 / 4. 'default' serves the
+# sets without a row (40x, as MO).
+_PAPER = dict(
+    rounds=3, epochs=80, batch_size=16, patch_size=250, input_size=224, lr=1e-4,
+    model="resnet34", pretrained="imagenet",
+)  # fmt: skip
+DATASETS = {
+    "default": dict(r1=11, r2=22, sigma=2.75, max_area=200, **_PAPER),
+    "MO": dict(r1=11, r2=22, sigma=2.75, max_area=200, **_PAPER),
+    "LC": dict(r1=8, r2=16, sigma=2.0, max_area=150, **_PAPER),
+    # The embedded sample: from random weights, in minutes, on a CPU.
+    "sample": dict(
+        r1=10, r2=20, sigma=2.5, max_area=200,
+        rounds=2, epochs=40, batch_size=4, patch_size=128, input_size=128, lr=5e-4,
+        model="resnet18", pretrained="none",
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Options(CommonOptions):
+    """Options of code_detection."""
+
+    # --- extended Gaussian mask
+    r1: float | None = None  # radius in pixels of a nucleus: a detection nearer than this is right
+    r2: float | None = None  # radius in pixels beyond which nothing is known around a point
+    sigma: float | None = None  # standard deviation in pixels of the Gaussian
+    peak_weight: float = 10.0  # weight of the pixels under a Gaussian; the ring around has 1
+    # --- self-training with background propagation
+    rounds: int | None = None  # rounds after the initial one
+    round: int = 0  # the round that train.py trains and test.py tests
+    background_below: float = 0.1  # probability under which a pixel becomes background
+    merged_above: float = 0.7  # probability over which a component larger than max_area does
+    # --- detections
+    threshold: float = 0.35  # probability over which pixels form a detection
+    min_area: int = 12  # smallest component in square pixels
+    max_area: int | None = None  # largest component in square pixels; a larger one is split
+    val_points: str = "all"  # points of the validation images that choose the best checkpoint:
+    #   all, or partial (only `ratio` of them; scored near these points alone)
+    # --- test.py on images of your own
+    model_path: Path | None = None  # checkpoint; none: the best one of the round
+    img_dir: Path | None = None  # folder of images; none: the data set's test images
+    label_dir: Path | None = None  # folder of their labels, where scores are wanted
+
+    STAGE: ClassVar[str] = "detection"
+    DATASETS: ClassVar[dict] = DATASETS
+    NOT_IN_RESULT: ClassVar[frozenset] = CommonOptions.NOT_IN_RESULT | {
+        "round", "model_path", "img_dir", "label_dir",
+    }  # fmt: skip
+    BOUNDS: ClassVar[dict] = CommonOptions.BOUNDS | {
+        "r1": (1, BIG),
+        "r2": (1, BIG),
+        "sigma": (0.1, BIG),
+        "peak_weight": (0, BIG),
+        "rounds": (0, 20),
+        "round": (0, 20),
+        "background_below": (0, 1),
+        "merged_above": (0, 1),
+        "threshold": (0, 1),
+        "min_area": (0, BIG),
+        "max_area": (1, BIG),
+    }
+    CHOICES: ClassVar[dict] = {"val_points": ("all", "partial")}

@@ -1,0 +1,114 @@
+"""Detect the nuclei of images and score them: points, probability maps, overlays, metrics."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+if not __package__:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from code_common.config import parse
+from code_common.data import (
+    Sample,
+    find_samples,
+    load_split,
+    read_image,
+    test_groups,
+    write_json,
+    write_png,
+    write_table,
+)
+from code_common.drawing import BLUE, GREEN, ORANGE, mark
+from code_common.errors import run_script
+from code_common.model import load_network
+from code_detection.evaluate import detect, predict_prob
+from code_detection.metrics import DetectionCounts, add, count, match
+from code_detection.options import Options
+from code_detection.prepare_data import all_points
+
+
+def best_path(options: Options) -> Path:
+    """The checkpoint to use: --model-path, else the best one of the round."""
+    return options.model_path or options.save_dir / f"round_{options.round}" / "best.pt"
+
+
+def draw(image: np.ndarray, detected: np.ndarray, truth: np.ndarray | None, r1: float):
+    """Overlay: green circles are right, orange crosses wrong, blue squares missed nuclei."""
+    if truth is None:
+        return mark(image, detected, "circle", GREEN)
+    i, j = match(detected, truth, r1)
+    image = mark(image, np.delete(truth, j, axis=0), "square", BLUE)
+    image = mark(image, np.delete(detected, i, axis=0), "cross", ORANGE)
+    return mark(image, detected[i], "circle", GREEN)
+
+
+def detect_samples(
+    options: Options, samples: list[Sample], out: Path, overlays: Path | None = None
+) -> dict[str, DetectionCounts]:
+    """Detect the nuclei of each image; write NAME_prob.png (65535 is 1) and NAME_points.csv.
+
+    Pictures go into the folder `overlays`. Returns the counts of the images whose points are
+    known.
+    """
+    device = options.choose_device()
+    network = load_network(best_path(options), device)
+    tiling, counts = options.tiling(device), {}
+    for sample in samples:
+        image = read_image(sample.image)
+        prob = predict_prob(network, image, tiling)
+        points = detect(prob, options.threshold, options.min_area, options.max_area, options.r1 / 2)
+        rows = [(r, c, f"{prob[r, c]:.4f}") for r, c in points.tolist()]
+        write_table(out / f"{sample.name}_points.csv", ("row", "col", "prob"), rows)
+        write_png(out / f"{sample.name}_prob.png", np.rint(prob * 65535).astype(np.uint16))
+        truth = all_points(sample, image.shape[:2])
+        if truth is not None:
+            counts[sample.name] = count(points, truth, options.r1)
+        if overlays:
+            picture = draw(image, points, truth, options.r1)
+            write_png(overlays / f"{sample.name}_overlay.png", picture)
+    return counts
+
+
+def write_scores(
+    out: Path, counts: dict[str, DetectionCounts], groups: dict[str, list[str]]
+) -> dict[str, dict[str, float]]:
+    """Write per_image.csv and metrics.json (pooled over all images and over each group)."""
+    if not counts:
+        return {}
+    images = {name: c.scores() for name, c in counts.items()}
+    columns = ["image", "tp", "fp", "fn", *next(iter(images.values()))]
+    rows = [
+        [name, *counts[name][:3], *(f"{v:.6g}" for v in scores.values())]
+        for name, scores in images.items()
+    ]
+    write_table(out / "per_image.csv", columns, rows)
+    pooled = {"all": add(list(counts.values())).scores()}
+    for group, names in groups.items():
+        pooled[group] = add([counts[n] for n in names if n in counts]).scores()
+    write_json(out / "metrics.json", {"pooled": pooled, "images": images})
+    return pooled
+
+
+def test(options: Options) -> str:
+    """Test the round `options.round`, on the data set's test images or on --img-dir.
+
+    The data set's detections go to detections/, where stage 2 looks for them.
+    """
+    if options.img_dir:
+        labels = [options.label_dir] if options.label_dir else []
+        samples, groups = find_samples(options.img_dir, None, *labels), {}
+        detections = out = options.save_dir / "test_own"
+    else:
+        split = load_split(options.data_dir)
+        samples, groups = split["test"], test_groups(split)
+        detections, out = options.save_dir / "detections", options.save_dir / "test"
+    pooled = write_scores(out, detect_samples(options, samples, detections, out), groups)
+    if not pooled:
+        return f"{len(samples)} images, no labels to score against; see {out}"
+    told = ", ".join(f"{k} {v:.3f}" for k, v in pooled["all"].items())
+    return f"{len(samples)} images: {told}; see {out}"
+
+
+if __name__ == "__main__":
+    run_script(lambda: print(test(parse(Options, __doc__))))

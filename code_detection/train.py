@@ -1,0 +1,122 @@
+"""Train one round of the detector, from partial points and the propagated background."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+if not __package__:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from code_common.config import parse
+from code_common.data import load_split, read_image, read_json, read_label, read_points
+from code_common.dataset import CropDataset
+from code_common.errors import InputError, run_script
+from code_common.model import ResUNet, load_encoder
+from code_common.training import fit
+from code_common.transforms import Augmentation, Warp
+from code_detection.evaluate import detect, predict_prob
+from code_detection.labels import extended_gaussian_mask, weight_map
+from code_detection.losses import masked_mse
+from code_detection.metrics import add, count
+from code_detection.options import Options
+
+
+def background_path(save_dir: Path, round: int, name: str) -> Path:
+    """The background label that a round is trained with."""
+    return save_dir / f"round_{round}" / "background" / f"{name}.png"
+
+
+def load_training(options: Options) -> tuple[CropDataset, list[str]]:
+    """The crops of the round `options.round`, and the names of the images they are cut from."""
+    samples = load_split(options.data_dir)["train"]
+    images = [read_image(s.image) for s in samples]
+    points = [
+        read_points(options.save_dir / "points" / f"{s.name}.csv", image.shape[:2])
+        for s, image in zip(samples, images, strict=True)
+    ]
+    backgrounds = [np.zeros(image.shape[:2], np.uint8) for image in images]
+    if options.round:
+        paths = [background_path(options.save_dir, options.round, s.name) for s in samples]
+        backgrounds = [
+            (read_label(p, i.shape[:2]) > 0).astype(np.uint8)
+            for p, i in zip(paths, images, strict=True)
+        ]
+
+    def make_crop(index: int, warp: Warp) -> dict[str, np.ndarray]:
+        moved = warp.points(points[index])
+        shape = (warp.size, warp.size)
+        target, known = extended_gaussian_mask(moved, shape, options.r1, options.r2, options.sigma)
+        background = warp.label(backgrounds[index], 0) > 0
+        inside = warp.inside(images[index].shape[:2])
+        weight = weight_map(target, known, background, inside, options.peak_weight)
+        return {"image": warp.image(images[index]), "target": target, "weight": weight}
+
+    dataset = CropDataset(
+        [image.shape[:2] for image in images],
+        make_crop,
+        Augmentation(size=options.input_size),
+        options.patch_size,
+        options.seed(1 + options.round),
+    )
+    return dataset, [s.name for s in samples]
+
+
+def make_validate(options: Options, network: ResUNet, tiling: dict):
+    """A function that scores the network on the validation images, or None without points."""
+    samples = load_split(options.data_dir)["val"]
+    paths = [options.save_dir / "val_points" / f"{s.name}.csv" for s in samples]
+    images = []
+    for sample, path in zip(samples, paths, strict=True):
+        if path.is_file():
+            image = read_image(sample.image)
+            images.append((image, read_points(path, image.shape[:2])))
+    if not images:
+        return None
+    near = options.r2 if options.val_points == "partial" else None
+
+    def validate() -> dict[str, float]:
+        counts = []
+        for image, points in images:
+            prob = predict_prob(network, image, tiling)
+            detected = detect(
+                prob, options.threshold, options.min_area, options.max_area, options.r1 / 2
+            )
+            counts.append(count(detected, points, options.r1, near))
+        scores = add(counts).scores()
+        return {"score": scores["f1"], **{k: scores[k] for k in ("precision", "recall", "f1")}}
+
+    return validate
+
+
+def train(options: Options, say=print) -> dict:
+    """Train the round `options.round`; returns what the encoder started from and the best score.
+
+    Every round starts from the same first weights (Qu et al. 2020). Writes round_N/best.pt and
+    round_N/log.csv.
+    """
+    device = options.choose_device()
+    colours = read_json(options.save_dir / "colours.json")
+    torch.manual_seed(options.seed(1))
+    network = ResUNet(options.model, 1, colours["mean"], colours["std"], options.dropout)
+    pretrained = load_encoder(network, options.model, options.pretrained)
+    dataset, names = load_training(options)
+    validate = make_validate(options, network, options.tiling(device))
+    if validate is None:
+        say("no points for the validation images: the last epoch is taken as the best")
+    folder = options.save_dir / f"round_{options.round}"
+
+    def loss(logits: torch.Tensor, batch: dict) -> dict[str, torch.Tensor]:
+        return {"mse": masked_mse(logits, batch["target"], batch["weight"])}
+
+    recipe = options.recipe(device, options.seed(1 + options.round))
+    title = f"detection round {options.round}"
+    best = fit(network, dataset, names, loss, validate, recipe, device, folder, title, say)
+    if not best.is_file():
+        raise InputError(f"{folder}: no epoch gave a score; see {folder / 'log.csv'}")
+    return {"pretrained_loaded": pretrained}
+
+
+if __name__ == "__main__":
+    run_script(lambda: print(train(parse(Options, __doc__))))

@@ -1,0 +1,165 @@
+"""The dense CRF loss (Tang et al., ECCV 2018; Qu et al. 2020, Eq. 5) and its true gradient.
+
+    L = sum_k (m S_k)^T W (m (1 - S_k)) / sum(m),  mean over the batch
+
+S_k: probabilities of class k; m: mask of valid pixels; W: the Gaussian kernel over
+(x, y) / sigma_xy and (r, g, b) / sigma_rgb, its diagonal included, not normalised. As all kernels
+here are symmetric, dL/dS_k = m (W m - 2 W (m S_k)) / sum(m): W m and W (m S_k), filtered in one
+pass, give both the value and the gradient.
+"""
+
+import logging
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from code_seg.crf_loss.low_rank import low_rank_filter
+
+BACKENDS = ("lattice", "exact", "torch")
+# The published crf_weight was tuned with the permutohedral lattice, whose sum is smaller than that
+# of the kernel it approximates. Multiplied by these, the backends pull alike on H&E tiles.
+STRENGTH = {"lattice": 1.0, "exact": 0.58, "torch": 0.58}
+WINDOW_SIGMAS = 4  # half side of the window of 'exact' in units of sigma_xy
+
+_log = logging.getLogger(__name__)
+
+
+def _load_native() -> str:
+    """Load the extension built beside this file; returns why it is absent, or ''."""
+    built = sorted(Path(__file__).parent.glob("crf_loss_native*.so"))
+    built += sorted(Path(__file__).parent.glob("crf_loss_native*.pyd"))
+    if not built:
+        try:
+            import crf_loss_native  # noqa: F401  # installed with pip
+        except ImportError:
+            return "the extension is not built (see code_seg/crf_loss/setup.py)"
+        return ""
+    try:
+        torch.ops.load_library(str(built[-1]))
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        return f"the extension was built for another torch or Python, build it again ({reason})"
+    return ""
+
+
+NATIVE_ABSENT = _load_native()
+
+if not NATIVE_ABSENT:
+
+    @torch.library.register_fake("crf_loss::lattice_filter")
+    def _(image, values, sigma_xy, sigma_rgb):
+        return torch.empty_like(values)
+
+    @torch.library.register_fake("crf_loss::window_filter")
+    def _(image, values, sigma_xy, sigma_rgb, radius):
+        return torch.empty_like(values)
+
+    def _register_autograd(op, extra: int) -> None:
+        """The kernels are symmetric: the adjoint of the filter is the filter."""
+
+        def setup_context(ctx, inputs, output):
+            ctx.save_for_backward(inputs[0])
+            ctx.arguments = inputs[2:]
+
+        def backward(ctx, grad):
+            (image,) = ctx.saved_tensors
+            back = op(image, grad.contiguous(), *ctx.arguments)
+            return None, back, *[None] * (2 + extra)
+
+        torch.library.register_autograd(op, backward, setup_context=setup_context)
+
+    _register_autograd(torch.ops.crf_loss.lattice_filter.default, 0)
+    _register_autograd(torch.ops.crf_loss.window_filter.default, 1)
+
+
+def available(backend: str, device: torch.device) -> str:
+    """Why a backend cannot run on a device, or '' where it can."""
+    if backend not in BACKENDS:
+        return f"expected one of {', '.join(BACKENDS)}"
+    if backend == "torch":
+        return ""
+    if not NATIVE_ABSENT and device.type != "cpu":
+        return f"the extension has no {device.type} kernel"
+    return NATIVE_ABSENT
+
+
+def choose_backend(wanted: str, device: torch.device) -> str:
+    """The wanted backend, or 'torch' with one logged line where it cannot run."""
+    reason = available(wanted, device)
+    if reason:
+        _log.warning("CRF loss: %s, not %s: %s", "torch", wanted, reason)
+        return "torch"
+    return wanted
+
+
+def gaussian_filter(
+    image: Tensor, values: Tensor, sigma_xy: float, sigma_rgb: float, backend: str
+) -> Tensor:
+    """W values for each image of a batch.
+
+    image [B, 3, H, W] in 0..1; values [B, C, H, W]; float32 or float64. Backends: 'lattice', the
+    permutohedral lattice (0.55-0.6 of the kernel's sum on H&E); 'exact', the kernel in a window of
+    4 sigma (relative error under 1e-3); 'torch', low-rank colour features, in plain PyTorch.
+    """
+    if backend == "torch":
+        return low_rank_filter(image, values, sigma_xy, sigma_rgb)
+    image, values = image.contiguous(), values.contiguous()
+    if backend == "lattice":
+        return torch.ops.crf_loss.lattice_filter(image, values, sigma_xy, sigma_rgb)
+    radius = int(WINDOW_SIGMAS * sigma_xy + 0.5)
+    return torch.ops.crf_loss.window_filter(image, values, sigma_xy, sigma_rgb, radius)
+
+
+class _DenseCRFLoss(torch.autograd.Function):
+    """The value and, in the same pass, the gradient; the backward only multiplies."""
+
+    @staticmethod
+    def forward(ctx, prob, image, mask, sigma_xy, sigma_rgb, backend):
+        # The last class is what is left: W (m S_K) = W m - sum of the others.
+        masked = prob * mask  # [B, K, H, W]
+        signals = torch.cat([mask, masked[:, :-1]], dim=1)
+        filtered = gaussian_filter(image, signals, sigma_xy, sigma_rgb, backend)
+        total, parts = filtered[:, :1], filtered[:, 1:]
+        parts = torch.cat([parts, total - parts.sum(1, keepdim=True)], dim=1)
+        norm = mask.sum((1, 2, 3), keepdim=True).clamp(min=1) * len(prob)  # no pixel: loss 0
+        ctx.save_for_backward(mask * (total - 2 * parts) / norm)
+        return (masked * (total - parts) / norm).sum()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        (gradient,) = ctx.saved_tensors
+        return grad * gradient, None, None, None, None, None
+
+
+def dense_crf_loss(
+    prob: Tensor,
+    image: Tensor,
+    mask: Tensor | None = None,
+    sigma_xy: float = 9.0,
+    sigma_rgb: float = 0.1,
+    backend: str = "lattice",
+) -> Tensor:
+    """Dense CRF loss, a scalar, differentiable in `prob`.
+
+    prob [B, K, H, W]: probabilities that sum to 1 over the classes (a softmax); image
+    [B, 3, H, W] in 0..1; mask [B, H, W] of valid pixels, none: all; sigma_xy in pixels, sigma_rgb
+    in 0..1. Half precision is computed in float32. An image without a valid pixel adds 0.
+    Raises ValueError where shapes or devices do not fit.
+    """
+    if prob.dim() != 4 or image.shape != (prob.shape[0], 3, *prob.shape[2:]):
+        raise ValueError(
+            "expected prob [B, K, H, W] and image [B, 3, H, W], "
+            f"not {tuple(prob.shape)} and {tuple(image.shape)}"
+        )
+    if mask is None:
+        mask = prob.new_ones((prob.shape[0], *prob.shape[2:]))
+    if mask.shape != (prob.shape[0], *prob.shape[2:]):
+        raise ValueError(f"expected mask [B, H, W], not {tuple(mask.shape)}")
+    if not prob.device == image.device == mask.device:
+        raise ValueError("prob, image and mask must be on one device")
+    dtype = torch.float64 if prob.dtype == torch.float64 else torch.float32
+    with torch.autocast(prob.device.type, enabled=False):
+        prob, image, mask = prob.to(dtype), image.to(dtype), mask.to(dtype).unsqueeze(1)
+        return _DenseCRFLoss.apply(prob, image, mask, sigma_xy, sigma_rgb, backend)

@@ -1,0 +1,48 @@
+"""From an image to instance maps by both methods, and the scores that choose a checkpoint."""
+
+import numpy as np
+import torch
+
+from code_common.tiling import predict_image
+from code_seg.instances import components, split_by_points
+from code_seg.labels import IGNORED
+from code_seg.metrics import aji, overlaps
+
+METHODS = ("components", "points")
+
+
+def predict_prob(network, image: np.ndarray, tiling: dict) -> np.ndarray:
+    """Probability [H, W] in 0..1 of being a nucleus; image [H, W, 3] uint8."""
+    return predict_image(network, image, lambda logits: torch.softmax(logits, 1), **tiling)[1]
+
+
+def make_instances(
+    prob: np.ndarray, points: np.ndarray | None, min_area: int
+) -> dict[str, np.ndarray]:
+    """Instance maps [H, W] by method: the paper's components and, given points, these split."""
+    maps = {"components": components(prob, min_area)}
+    if points is not None:
+        maps["points"] = split_by_points(maps["components"], points, min_area)
+    return maps
+
+
+def mean_aji(
+    probs: list[np.ndarray], points: list[np.ndarray | None], truth: list[np.ndarray], min_area: int
+) -> dict[str, float]:
+    """Mean AJI over images for each method that all of them allow."""
+    scores: dict[str, list[float]] = {}
+    for prob, own, true in zip(probs, points, truth, strict=True):
+        for method, instances in make_instances(prob, own, min_area).items():
+            scores.setdefault(method, []).append(aji(overlaps(true, instances)))
+    return {m: float(np.mean(v)) for m, v in scores.items() if len(v) == len(truth)}
+
+
+def label_likelihood(prob: np.ndarray, labels: list[np.ndarray]) -> float:
+    """Mean log likelihood of the labels [H, W] under a probability map: a score without masks."""
+    p = np.clip(prob, 1e-6, 1 - 1e-6)
+    means = []
+    for label in labels:
+        known = label != IGNORED
+        if known.any():
+            means.append(np.log(np.where(label == 1, p, 1 - p)[known]).mean())
+    return float(np.mean(means)) if means else float("nan")

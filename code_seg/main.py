@@ -1,0 +1,50 @@
+"""Stage 2: points -> Voronoi and cluster labels -> segmentation network -> instance maps."""
+
+import sys
+from pathlib import Path
+
+if not __package__:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from code_common.config import parse
+from code_common.data import load_split
+from code_common.errors import run_script
+from code_common.steps import Run, files_fingerprint, inference_work, training_work
+from code_seg.options import Options
+from code_seg.prepare_data import detections_path, prepare
+from code_seg.test import test
+from code_seg.train import PHASES, select, train_phase
+
+
+def main(options: Options) -> None:
+    """All steps of stage 2; done ones are skipped."""
+    split = load_split(options.data_dir)
+    samples = [s for part in ("train", "val", "test") for s in split[part]]
+    detections = [detections_path(options.detection_dir(), s.name) for s in samples]
+    validating = inference_work(split["val"], options.tile, options.overlap)
+    epochs = {"labels": options.epochs, "crf": options.crf_epochs}
+    plan = {"prepare": 0.5 * len(split["train"] + split["val"])}
+    for phase in [p for p in PHASES if epochs[p]]:
+        work = training_work(split["train"], options.patch_size, options.input_size, epochs[phase])
+        plan[f"train with {phase}"] = work + -(-epochs[phase] // options.val_every) * validating
+    plan |= {"select": validating}
+    plan |= {"test": 2 * inference_work(split["test"], options.tile, options.overlap)}
+
+    run = Run(options.save_dir, options, files_fingerprint(samples, detections), plan)
+    run.step("prepare", lambda: prepare(options))
+    for phase in PHASES:
+        if not epochs[phase]:
+            continue
+
+        def train_one(phase: str = phase) -> str:
+            run.save(**train_phase(options, phase))
+            return "done"
+
+        run.step(f"train with {phase}", train_one)
+        (options.save_dir / phase / "last.pt").unlink(missing_ok=True)
+    run.step("select", lambda: select(options))
+    run.step("test", lambda: test(options))
+
+
+if __name__ == "__main__":
+    run_script(lambda: main(parse(Options, __doc__)))

@@ -1,0 +1,85 @@
+"""Options of stage 2, nuclei segmentation. Edit a default here, or give it as a flag."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from code_common.options import BIG, CommonOptions
+
+# What depends on the data set; lengths in pixels. A new data set is one row; 'default' serves the
+# sets without a row (40x, as MO).
+_PAPER = dict(
+    epochs=100, crf_epochs=20, batch_size=8, patch_size=250, input_size=224, lr=1e-4,
+    model="resnet34", pretrained="imagenet",
+)  # fmt: skip
+DATASETS = {
+    "default": dict(merge_radius=11, crf_weight=0.005, crf_sigma_rgb=0.1, **_PAPER),
+    "MO": dict(merge_radius=11, crf_weight=0.005, crf_sigma_rgb=0.1, **_PAPER),
+    "LC": dict(merge_radius=8, crf_weight=0.001, crf_sigma_rgb=0.2, **_PAPER),
+    # The embedded sample: from random weights, in minutes, on a CPU.
+    "sample": dict(
+        merge_radius=10, crf_weight=0.005, crf_sigma_rgb=0.1,
+        epochs=40, crf_epochs=8, batch_size=4, patch_size=128, input_size=128, lr=5e-4,
+        model="resnet18", pretrained="none",
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Options(CommonOptions):
+    """Options of code_seg."""
+
+    # --- points
+    detection_results_dir: Path | None = None  # run folder of stage 1, if not
+    #   root_save_dir/DATASET/ratio_RATIO/repeat_REPEAT/detection
+    merge_radius: float | None = None  # a detection this near (pixels) to an annotated point, each
+    #   other's nearest, is the same nucleus
+    # --- labels
+    clusters: int = 3  # k of the k-means clustering
+    colour_scale: float = 10.0  # RGB (0..255) is divided by it before clustering
+    distance_limit: float = 20.0  # largest distance to a point, in pixels, that clustering sees
+    # --- loss
+    alpha: float = 0.5  # weight of the Voronoi label; the cluster label has 1 - alpha
+    crf_epochs: int | None = None  # epochs of fine-tuning with the CRF loss at lr / 10; 0: none
+    crf_weight: float | None = None  # weight of the dense CRF loss, as published (lattice)
+    crf_sigma_xy: float = 9.0  # spatial deviation of its kernel in pixels
+    crf_sigma_rgb: float | None = None  # colour deviation of its kernel, for colours in 0..1
+    crf_backend: str = "lattice"  # lattice (as published), exact, or torch (needs no compiler)
+    elastic: float = 15.0  # deviation in pixels of the B-spline control points; 0: no deformation
+    # --- instances
+    min_area: int = 20  # smallest nucleus in square pixels
+    instances: str = "auto"  # components (the paper's), points (split by the detections), or
+    #   auto: the better one on the validation images
+    # --- test.py on images of your own
+    model_path: Path | None = None  # checkpoint; none: the run's selected one
+    img_dir: Path | None = None  # folder of images; none: the data set's test images
+    label_dir: Path | None = None  # folder of their instance maps, where scores are wanted
+    points_dir: Path | None = None  # folder of their detections (NAME_points.csv), if any
+
+    STAGE: ClassVar[str] = "segmentation"
+    DATASETS: ClassVar[dict] = DATASETS
+    NOT_IN_RESULT: ClassVar[frozenset] = CommonOptions.NOT_IN_RESULT | {
+        "detection_results_dir", "model_path", "img_dir", "label_dir", "points_dir",
+    }  # fmt: skip
+    BOUNDS: ClassVar[dict] = CommonOptions.BOUNDS | {
+        "merge_radius": (0, BIG),
+        "clusters": (2, 10),
+        "colour_scale": (1e-3, BIG),
+        "distance_limit": (0, BIG),
+        "alpha": (0, 1),
+        "crf_epochs": (0, BIG),
+        "crf_weight": (0, BIG),
+        "crf_sigma_xy": (0.1, BIG),
+        "crf_sigma_rgb": (1e-3, BIG),
+        "elastic": (0, BIG),
+        "min_area": (0, BIG),
+    }
+    CHOICES: ClassVar[dict] = {
+        "crf_backend": ("lattice", "exact", "torch"),
+        "instances": ("auto", "components", "points"),
+    }
+
+    def detection_dir(self) -> Path:
+        """Run folder of the stage 1 that this run goes on from."""
+        run = f"ratio_{self.ratio:g}/repeat_{self.repeat}/detection"
+        return self.detection_results_dir or self.root_save_dir / self.dataset / run

@@ -1,0 +1,122 @@
+"""Prepare stage 2: merge annotated and detected points, make the Voronoi and cluster labels."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+if not __package__:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from code_common.config import parse
+from code_common.data import (
+    Sample,
+    load_split,
+    read_image,
+    read_instances,
+    read_points,
+    write_json,
+    write_png,
+    write_points,
+)
+from code_common.dataset import ColourStatistics
+from code_common.drawing import BLUE, GREEN, ORANGE, mark, tint
+from code_common.errors import InputError, run_script
+from code_seg.labels import (
+    BACKGROUND,
+    NUCLEUS,
+    cluster_label,
+    label_errors,
+    merge_points,
+    to_colours,
+    voronoi_cells,
+    voronoi_label,
+)
+from code_seg.options import Options
+
+
+def detections_path(detection_dir: Path, name: str) -> Path:
+    """The file in which stage 1 leaves the detections of an image."""
+    return detection_dir / "detections" / f"{name}_points.csv"
+
+
+def points_of(options: Options, sample: Sample, shape: tuple[int, int], part: str) -> np.ndarray:
+    """Merged points [N, 2] of an image: annotated ones, where there are any, and detections."""
+    folder = options.detection_dir()
+    annotated = np.zeros((0, 2), np.int64)
+    path = folder / "points" / f"{sample.name}.csv"
+    if part == "train":
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; run stage 1 first (code_detection/main.py)")
+        annotated = read_points(path, shape)
+    path = detections_path(folder, sample.name)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; run stage 1 first (code_detection/main.py)")
+    return merge_points(annotated, read_points(path, shape), options.merge_radius)
+
+
+def make_labels(
+    options: Options, image: np.ndarray, points: np.ndarray, index: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Voronoi label and cluster label [H, W] of an image; `index` seeds the clustering."""
+    cells, distance = voronoi_cells(points, image.shape[:2])
+    clusters = cluster_label(
+        image,
+        points,
+        cells,
+        distance,
+        np.random.default_rng((options.seed(0), index)),
+        options.clusters,
+        options.colour_scale,
+        options.distance_limit,
+    )
+    return voronoi_label(points, cells), clusters
+
+
+def picture(image: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """A label over its image: orange background, green nuclei, the ignored as it is."""
+    return tint(tint(image, label == BACKGROUND, ORANGE), label == NUCLEUS, GREEN, 0.6)
+
+
+def prepare(options: Options) -> str:
+    """Write points/, labels_voronoi/ and labels_cluster/ of the training and validation images.
+
+    pictures/ shows both labels over each image; label_errors.json says how wrong they are where
+    there are masks to tell; colours.json has mean and deviation of the training images.
+    """
+    split, out = load_split(options.data_dir), options.save_dir
+    errors: dict[str, dict] = {}
+    total, colours = 0, ColourStatistics()
+    for part in ("train", "val"):
+        for index, sample in enumerate(split[part]):
+            image = read_image(sample.image)
+            shape = image.shape[:2]
+            points = points_of(options, sample, shape, part)
+            voronoi, clusters = make_labels(options, image, points, index)
+            write_points(out / "points" / f"{sample.name}.csv", points)
+            write_png(out / "labels_voronoi" / f"{sample.name}.png", to_colours(voronoi))
+            write_png(out / "labels_cluster" / f"{sample.name}.png", to_colours(clusters))
+            panels = [mark(image, points, "circle", BLUE, 3)]
+            panels += [picture(image, label) for label in (voronoi, clusters)]
+            write_png(out / "pictures" / f"{sample.name}.png", np.hstack(panels))
+            if sample.instances:
+                truth = read_instances(sample.instances, shape)
+                errors[sample.name] = {"set": part, **label_errors(voronoi, clusters, truth)}
+            if part == "train":
+                colours.add(image)
+                total += len(points)
+    told = f"{total} points in {len(split['train'])} training images"
+    write_json(out / "colours.json", colours.result())
+    train = [e for e in errors.values() if e["set"] == "train"]
+    if train:
+        means = {k: float(np.mean([e[k] for e in train])) for k in train[0] if k != "set"}
+        write_json(out / "label_errors.json", {"mean_train": means, "images": errors})
+        told += (
+            f"; labels: {means['edge_on_nuclei']:.1%} of edges on nuclei, cluster label "
+            f"{means['cluster_wrong']:.1%} wrong, {means['nuclei_found']:.1%} of nuclei found"
+        )
+    return told
+
+
+if __name__ == "__main__":
+    run_script(lambda: print(prepare(parse(Options, __doc__))))

@@ -1,0 +1,198 @@
+"""Train the segmentation network on both labels, then fine-tune it with the dense CRF loss."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+if not __package__:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from code_common.config import parse
+from code_common.data import (
+    load_split,
+    read_image,
+    read_instances,
+    read_json,
+    read_points,
+    write_json,
+)
+from code_common.dataset import CropDataset
+from code_common.errors import InputError, run_script
+from code_common.model import ResUNet, load_encoder, load_network, load_state
+from code_common.training import fit
+from code_common.transforms import Augmentation, Warp
+from code_seg.crf_loss import choose_backend
+from code_seg.evaluate import METHODS, label_likelihood, mean_aji, predict_prob
+from code_seg.labels import IGNORED, from_colours
+from code_seg.losses import crf_term, label_terms
+from code_seg.options import Options
+from code_seg.prepare_data import detections_path
+
+PHASES = ("labels", "crf")
+
+
+def read_labels(options: Options, name: str) -> list[np.ndarray]:
+    """Voronoi label and cluster label [H, W] of a prepared image."""
+    folders = ("labels_voronoi", "labels_cluster")
+    return [from_colours(read_image(options.save_dir / f / f"{name}.png")) for f in folders]
+
+
+def load_training(options: Options, seed: int) -> tuple[CropDataset, list[str]]:
+    """The training crops and the names of the images they are cut from."""
+    samples = load_split(options.data_dir)["train"]
+    images = [read_image(s.image) for s in samples]
+    labels = [read_labels(options, s.name) for s in samples]
+
+    def make_crop(index: int, warp: Warp) -> dict[str, np.ndarray]:
+        voronoi, clusters = (warp.label(label, IGNORED) for label in labels[index])
+        inside = warp.inside(images[index].shape[:2])
+        image = warp.image(images[index])
+        return {"image": image, "voronoi": voronoi, "clusters": clusters, "inside": inside}
+
+    augmentation = Augmentation(size=options.input_size, elastic=options.elastic)
+    shapes = [image.shape[:2] for image in images]
+    dataset = CropDataset(shapes, make_crop, augmentation, options.patch_size, seed)
+    return dataset, [s.name for s in samples]
+
+
+def make_validate(options: Options, network: ResUNet, tiling: dict):
+    """A function that scores the network on the validation images (D1), or None without any.
+
+    With masks the score is the mean AJI of the better method, after the same post-processing as
+    in the test (D14); without masks it is the likelihood of the images' own labels.
+    """
+    samples = load_split(options.data_dir)["val"]
+    if not samples:
+        return None
+    images = [read_image(s.image) for s in samples]
+    shapes = [image.shape[:2] for image in images]
+    if all(s.instances for s in samples):
+        truth = [read_instances(s.instances, h) for s, h in zip(samples, shapes, strict=True)]
+        points = [
+            read_points(detections_path(options.detection_dir(), s.name), h)
+            for s, h in zip(samples, shapes, strict=True)
+        ]
+
+        def validate() -> dict[str, float]:
+            probs = [predict_prob(network, image, tiling) for image in images]
+            scores = mean_aji(probs, points, truth, options.min_area)
+            wanted = METHODS if options.instances == "auto" else (options.instances,)
+            best = max(scores[m] for m in wanted)
+            return {"score": best, **{f"aji_{m}": v for m, v in scores.items()}}
+
+        return validate
+    labels = [read_labels(options, s.name) for s in samples]
+
+    def validate_without_masks() -> dict[str, float]:
+        probs = [predict_prob(network, image, tiling) for image in images]
+        pairs = zip(probs, labels, strict=True)
+        likelihood = float(np.nanmean([label_likelihood(p, own) for p, own in pairs]))
+        return {"score": likelihood, "log_likelihood": likelihood}
+
+    return validate_without_masks
+
+
+def train_phase(options: Options, phase: str, say=print) -> dict:
+    """Train one phase: 'labels' from the first weights, 'crf' from the best of 'labels' at lr / 10.
+
+    Writes PHASE/best.pt and PHASE/log.csv; returns what was really used.
+    """
+    device = options.choose_device()
+    seed = options.seed(20 + PHASES.index(phase))
+    torch.manual_seed(seed)
+    used: dict[str, str] = {}
+    if phase == "labels":
+        colours = read_json(options.save_dir / "colours.json")
+        network = ResUNet(options.model, 2, colours["mean"], colours["std"], options.dropout)
+        used["pretrained_loaded"] = load_encoder(network, options.model, options.pretrained)
+        recipe = options.recipe(device, seed)
+    else:
+        network = load_network(options.save_dir / "labels" / "best.pt", device)
+        backend = choose_backend(options.crf_backend, device)
+        used["crf_backend_used"] = backend
+        recipe = options.recipe(device, seed, lr=options.lr / 10, epochs=options.crf_epochs)
+    network.set_dropout(options.dropout)
+    dataset, names = load_training(options, seed)
+    validate = make_validate(options, network, options.tiling(device))
+    if validate is None:
+        say("no validation images: the last epoch is taken as the best")
+
+    def loss(logits: torch.Tensor, batch: dict) -> dict[str, torch.Tensor]:
+        terms = label_terms(logits, batch["voronoi"], batch["clusters"], options.alpha)
+        if phase == "crf":
+            terms |= crf_term(
+                logits,
+                batch["image"],
+                batch["inside"],
+                options.crf_weight,
+                options.crf_sigma_xy,
+                options.crf_sigma_rgb,
+                backend,
+            )
+        return terms
+
+    title = f"segmentation ({phase})"
+    folder = options.save_dir / phase
+    best = fit(network, dataset, names, loss, validate, recipe, device, folder, title, say)
+    if not best.is_file():
+        raise InputError(f"{folder}: no epoch gave a score; see {folder / 'log.csv'}")
+    return used
+
+
+def select(options: Options) -> str:
+    """Choose, on the validation images, the checkpoint and the instance method.
+
+    Writes selection.json, which test.py reads.
+    """
+    split = load_split(options.data_dir)
+    scored = bool(split["val"])
+    scores = {}
+    for phase in PHASES:
+        path = options.save_dir / phase / "best.pt"
+        if path.is_file():
+            scores[phase] = load_state(path)["score"]
+    # Without validation images the fine-tuned network is the method's result.
+    phase = max(scores, key=scores.get) if scored else list(scores)[-1]
+    method, ajis = options.instances, {}
+    if scored and all(s.instances for s in split["val"]):
+        device = options.choose_device()
+        network = load_network(options.save_dir / phase / "best.pt", device)
+        probs, points, truth = [], [], []
+        for sample in split["val"]:
+            image = read_image(sample.image)
+            shape = image.shape[:2]
+            probs.append(predict_prob(network, image, options.tiling(device)))
+            path = detections_path(options.detection_dir(), sample.name)
+            points.append(read_points(path, shape))
+            truth.append(read_instances(sample.instances, shape))
+        ajis = mean_aji(probs, points, truth, options.min_area)
+        if method == "auto":
+            method = max(ajis, key=ajis.get)
+    elif method == "auto":
+        method = "points"
+    write_json(
+        options.save_dir / "selection.json",
+        {
+            "checkpoint": f"{phase}/best.pt",
+            "instances": method,
+            "val_score": scores if scored else None,
+            "val_aji": ajis,
+        },
+    )
+    told = "".join(f", {m} {v:.3f}" for m, v in ajis.items())
+    return f"{phase} checkpoint, instances by {method}{told and '; val AJI' + told[1:]}"
+
+
+def train(options: Options, say=print) -> dict:
+    """Both phases and the selection; returns what was really used."""
+    used = train_phase(options, "labels", say)
+    if options.crf_epochs:
+        used |= train_phase(options, "crf", say)
+    say(select(options))
+    return used
+
+
+if __name__ == "__main__":
+    run_script(lambda: train(parse(Options, __doc__)))

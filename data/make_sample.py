@@ -1,0 +1,180 @@
+"""Make the embedded sample: synthetic H&E tiles with exact instance masks, from a seed.
+
+Two stains are mixed by the Beer-Lambert law: hematoxylin lies in the nuclei, eosin in the
+cytoplasm and in stroma fibres; lumen is glass. Nuclei are round to spindle-shaped or irregular,
+pale with clumped chromatin to dense, in nests and strands, and some touch or overlap. The tiles
+are the project's own, under its licence.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from code_common.data import write_instances, write_json, write_png
+from code_common.errors import InputError, run_script
+
+# Optical density per unit of stain in R, G, B (Ruifrok & Johnston 2001).
+HEMATOXYLIN = np.array([0.65, 0.70, 0.29])
+EOSIN = np.array([0.07, 0.99, 0.11])
+
+
+def noise(rng: np.random.Generator, size: int, grain: float) -> np.ndarray:
+    """Smooth noise [size, size] with mean 0 and deviation 1; grain is its length in pixels."""
+    field = cv2.GaussianBlur(rng.normal(size=(size, size)), (0, 0), grain)
+    return (field - field.mean()) / field.std()
+
+
+def nucleus_outline(rng: np.random.Generator, radius: float, elongation: float, angle: float):
+    """Polygon [64, 2] of a nucleus around 0: an ellipse with a few low harmonics."""
+    t = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+    bumps = sum(rng.normal(0, 0.07 / k) * np.cos(k * t + rng.uniform(0, 6.3)) for k in (2, 3, 4, 5))
+    r = radius * (1 + bumps)
+    x, y = r * np.cos(t) * np.sqrt(elongation), r * np.sin(t) / np.sqrt(elongation)
+    c, s = np.cos(angle), np.sin(angle)
+    return np.stack([c * x - s * y, s * x + c * y], 1)
+
+
+def place_nuclei(rng: np.random.Generator, density: np.ndarray, count: int, direction: np.ndarray):
+    """Instance map int32 of about `count` nuclei, denser where `density` (0..1) is.
+
+    `direction` [size, size] in radians is where the stroma runs: spindle nuclei lie along it.
+    """
+    size = len(density)
+    instances = np.zeros((size, size), np.int32)
+    centres, radii = [], []
+    for _ in range(count * 6):
+        if len(centres) == count:
+            break
+        centre = rng.uniform(0, size, 2)
+        row, col = centre.astype(int)
+        if rng.random() > density[row, col]:
+            continue
+        spindle = density[row, col] < 0.35
+        radius = rng.normal(7.0, 0.8) if spindle else rng.normal(9.5, 1.3)
+        radius = np.clip(radius, 5, 14)
+        if centres:
+            gap = np.linalg.norm(np.array(centres) - centre, axis=1) - np.array(radii) - radius
+            allowed = -0.35 * radius if rng.random() < 0.12 else 1.0  # some overlap or touch
+            if gap.min() < allowed:
+                continue
+        elongation = rng.uniform(2.0, 3.2) if spindle else rng.uniform(1.0, 1.6)
+        angle = direction[row, col] + rng.normal(0, 0.2) if spindle else rng.uniform(0, np.pi)
+        polygon = nucleus_outline(rng, radius, elongation, angle) + centre[::-1]
+        mask = np.zeros((size, size), np.uint8)
+        cv2.fillPoly(mask, [np.rint(polygon * 16).astype(np.int32)], 1, shift=4)
+        mask[instances > 0] = 0  # the earlier nucleus lies on top
+        # What an overlap cuts off is no nucleus: the largest piece stays.
+        _, parts, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
+        if len(stats) < 2 or stats[1:, cv2.CC_STAT_AREA].max() < 60:
+            continue
+        instances[parts == 1 + stats[1:, cv2.CC_STAT_AREA].argmax()] = len(centres) + 1
+        centres.append(centre)
+        radii.append(radius)
+    return instances
+
+
+def stain_nuclei(rng: np.random.Generator, instances: np.ndarray) -> np.ndarray:
+    """Hematoxylin [size, size] of the nuclei: chromatin texture, rim, nucleoli."""
+    size = len(instances)
+    fine, coarse = noise(rng, size, 1.0), noise(rng, size, 2.2)
+    stain = np.zeros((size, size))
+    for label in range(1, instances.max() + 1):
+        mask = instances == label
+        depth = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)[mask]
+        dense = rng.normal(0.95, 0.17)
+        vesicular = rng.random() < 0.3  # pale centre, dark rim, nucleoli
+        body = dense * (0.62 if vesicular else 1.0)
+        rim = (0.5 if vesicular else 0.12) * dense * np.exp(-np.square(depth - 1) / 1.5)
+        texture = 0.10 * fine[mask] + 0.14 * coarse[mask]
+        if vesicular:
+            texture += 0.45 * (coarse[mask] > 1.2)
+        stain[mask] = np.clip(body + rim + texture, 0.25, 1.7)
+    return stain
+
+
+def make_tile(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """One RGB tile [size, size, 3] uint8 and its instance map [size, size] int32."""
+    margin = 24  # nuclei are cut by the border, as in a real tile
+    full = size + 2 * margin
+    regions = noise(rng, full, 34)
+    epithelium = 1 / (1 + np.exp(-4 * (regions + 0.25)))  # 1 in nests, 0 in stroma
+    direction = np.pi * np.tanh(noise(rng, full, 60)) / 2
+    lumen = (noise(rng, full, 20) > 1.9) & (epithelium > 0.7)
+    near_lumen = cv2.dilate(lumen.astype(np.uint8), np.ones((9, 9))) > 0
+    density = (0.16 + 0.84 * epithelium) * ~near_lumen
+    per_area = rng.uniform(0.0011, 0.0017)
+    instances = place_nuclei(rng, density, int(per_area * full**2), direction)
+
+    hematoxylin = stain_nuclei(rng, instances)
+    row, col = np.mgrid[:full, :full]
+    across = col * np.sin(direction) - row * np.cos(direction)
+    wave = np.sin(across / 2.3 + 2.0 * noise(rng, full, 9)) + 0.5 * noise(rng, full, 1.5)
+    stroma = 0.36 + 0.13 * wave
+    cytoplasm = 0.30 + 0.05 * noise(rng, full, 3) + 0.03 * noise(rng, full, 1)
+    eosin = epithelium * cytoplasm + (1 - epithelium) * stroma
+    gaps = (noise(rng, full, 5) + 0.6 * wave > 1.9) & (epithelium < 0.5)
+    eosin *= 1 - 0.85 * cv2.GaussianBlur(gaps.astype(np.float64), (0, 0), 1)
+    glass = cv2.GaussianBlur(lumen.astype(np.float64), (0, 0), 1.2)
+    nuclei = instances > 0
+    eosin = np.where(nuclei, 0.22 + 0.3 * eosin, eosin) * (1 - glass * ~nuclei)
+    hematoxylin = np.where(nuclei, hematoxylin, 0.10 * epithelium + 0.05)
+    hematoxylin = np.where(nuclei, hematoxylin, hematoxylin * (1 - glass))
+
+    strength = rng.normal(1, 0.08, 2)
+    tilt = rng.normal(0, 0.02, (2, 3))  # stains differ between slides
+    stains = np.stack([hematoxylin * strength[0], eosin * strength[1]], -1)
+    optical_density = np.clip(stains, 0, None) @ (np.stack([HEMATOXYLIN, EOSIN]) + tilt)
+    image = 243 * np.exp(-optical_density)
+    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.7, 1.0))
+    image += rng.normal(0, 2.0, image.shape) + 1.5 * noise(rng, full, 1)[..., None]
+    inner = slice(margin, margin + size)
+    instances = instances[inner, inner]
+    ids, instances = np.unique(instances, return_inverse=True)
+    if ids[0] != 0:
+        instances += 1
+    instances = instances.reshape(size, size).astype(np.int32)
+    return np.clip(np.rint(image[inner, inner]), 0, 255).astype(np.uint8), instances
+
+
+def make_sample(out: Path, train: int, val: int, test: int, size: int, seed: int) -> int:
+    """Write a data set in the project's layout; the split file comes last. Returns the nuclei."""
+    split, nuclei = {}, 0
+    for part, (name, count) in enumerate((("train", train), ("val", val), ("test", test))):
+        split[name] = []
+        for index in range(count):
+            image, instances = make_tile(np.random.default_rng((seed, part, index)), size)
+            stem = f"{name}_{index + 1}"
+            write_png(out / "images" / f"{stem}.png", image)
+            write_instances(out / "labels_instance" / f"{stem}_label.tif", instances)
+            split[name].append(f"{stem}.png")
+            nuclei += len(np.unique(instances)) - 1
+    write_json(out / "train_val_test.json", split)
+    return nuclei
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "sample",
+                        help="folder of the new data set (default: %(default)s)")  # fmt: skip
+    for part, count in (("train", 8), ("val", 2), ("test", 4)):
+        parser.add_argument(f"--{part}", type=int, default=count,
+                            help=f"number of {part} tiles (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--size", type=int, default=256, help="side in pixels (default: 256)")
+    parser.add_argument("--seed", type=int, default=1, help="seed (default: 1)")
+    args = parser.parse_args()
+    if (args.out / "train_val_test.json").exists():
+        raise InputError(f"{args.out}: there is a data set already; give another --out")
+    if min(args.train, args.val, args.test) < 0 or args.train < 1 or args.size < 32:
+        raise InputError("expected --train of at least 1, no negative number, --size from 32")
+    nuclei = make_sample(args.out, args.train, args.val, args.test, args.size, args.seed)
+    print(f"{args.out}: {args.train + args.val + args.test} tiles, {nuclei} nuclei")
+
+
+if __name__ == "__main__":
+    run_script(main)
