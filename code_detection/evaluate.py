@@ -3,9 +3,11 @@
 import cv2
 import numpy as np
 from scipy import ndimage
-from skimage.feature import peak_local_max
+from skimage.morphology import h_maxima
 
 from code_common.tiling import predict_image
+
+PROMINENCE = 0.1  # how far the probability must fall between two peaks of one component
 
 
 def predict_prob(network, image: np.ndarray, tiling: dict) -> np.ndarray:
@@ -13,15 +15,20 @@ def predict_prob(network, image: np.ndarray, tiling: dict) -> np.ndarray:
     return predict_image(network, image, lambda logits: logits.sigmoid(), **tiling)[0]
 
 
-def detect(
-    prob: np.ndarray, threshold: float, min_area: int, max_area: int, min_distance: float
-) -> np.ndarray:
+def _peaks(prob: np.ndarray) -> np.ndarray:
+    """Maxima [N, 2] of the smoothed probability that stand out: a plateau has one, not many."""
+    maxima = h_maxima(ndimage.gaussian_filter(prob, 1.0), PROMINENCE)
+    parts, count = ndimage.label(maxima, structure=np.ones((3, 3)))
+    centres = ndimage.center_of_mass(maxima, parts, range(1, count + 1))
+    return np.rint(np.array(centres).reshape(-1, 2)).astype(np.int64)
+
+
+def detect(prob: np.ndarray, threshold: float, min_area: int, max_area: int) -> np.ndarray:
     """Detections [N, 2] (row, column) of a probability map [H, W].
 
     Each component over `threshold` of at least `min_area` square pixels is one detection, at its
     centroid, or the component's pixel nearest to it (D12). A component larger than `max_area` is
-    several nuclei that touch (D11): it has a detection at each maximum of the smoothed
-    probability, at least `min_distance` pixels apart.
+    several nuclei that touch (D11): it has a detection at each peak of the probability.
     """
     mask = (prob > threshold).astype(np.uint8)
     count, components, stats, centroids = cv2.connectedComponentsWithStats(mask, connectivity=8)
@@ -33,16 +40,8 @@ def detect(
         x, y, w, h, _ = stats[k]
         own = components[y : y + h, x : x + w] == k
         if area[k] > max_area:
-            smooth = ndimage.gaussian_filter(prob[y : y + h, x : x + w] * own, 1.5)
-            peaks = peak_local_max(
-                smooth,
-                min_distance=max(1, round(min_distance)),
-                labels=own.astype(np.uint8),
-                exclude_border=False,
-            )
-            if len(peaks):
-                points.extend(peaks + (y, x))
-                continue
+            points.extend(_peaks(prob[y : y + h, x : x + w] * own) + (y, x))
+            continue
         point = np.rint(centroids[k][::-1]).astype(int) - (y, x)
         if not own[tuple(point)]:
             pixels = np.argwhere(own)

@@ -57,7 +57,7 @@ def detect_samples(
     for sample in samples:
         image = read_image(sample.image)
         prob = predict_prob(network, image, tiling)
-        points = detect(prob, options.threshold, options.min_area, options.max_area, options.r1 / 2)
+        points = detect(prob, options.threshold, options.min_area, options.max_area)
         rows = [(r, c, f"{prob[r, c]:.4f}") for r, c in points.tolist()]
         write_table(out / f"{sample.name}_points.csv", ("row", "col", "prob"), rows)
         write_png(out / f"{sample.name}_prob.png", np.rint(prob * 65535).astype(np.uint16))

@@ -80,9 +80,7 @@ def make_validate(options: Options, network: ResUNet, tiling: dict):
         counts = []
         for image, points in images:
             prob = predict_prob(network, image, tiling)
-            detected = detect(
-                prob, options.threshold, options.min_area, options.max_area, options.r1 / 2
-            )
+            detected = detect(prob, options.threshold, options.min_area, options.max_area)
             counts.append(count(detected, points, options.r1, near))
         scores = add(counts).scores()
         return {"score": scores["f1"], **{k: scores[k] for k in ("precision", "recall", "f1")}}
