@@ -42,7 +42,7 @@ class Run:
 
     Raises InputError where the folder holds a run with other options: nothing is overwritten
     that was not asked for. `options.restart` clears the folder first. `plan` names the steps in
-    order, each with its share of the work, from which the time left is told.
+    order, each with its work (0 for those without a network), from which the time left is told.
     """
 
     def __init__(self, folder: Path, options: object, inputs: str, plan: dict[str, float]):
@@ -105,7 +105,8 @@ class Run:
         write_json(marker, {"key": self.key, "seconds": round(seconds, 2)})
         self.seconds, self.work = self.seconds + seconds, self.work + self.plan[name]
         left = sum(self.plan[n] for n in names[names.index(name) + 1 :])
-        ahead = f"; about {_minutes(self.seconds / self.work * left)} left" if left else ""
+        known = left and self.work  # nothing is known before the network has run
+        ahead = f"; about {_minutes(self.seconds / self.work * left)} left" if known else ""
         print(f"{number} {name}: {told or 'done'} ({_minutes(seconds)}{ahead})", flush=True)
 
 

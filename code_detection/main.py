@@ -60,9 +60,9 @@ def main(options: Options) -> None:
     validations = -(-options.epochs // options.val_every)
     training += validations * inference_work(split["val"], options.tile, options.overlap)
     testing = inference_work(split["val"] + split["test"], options.tile, options.overlap)
-    plan = {"prepare": 0.05}
+    plan = {"prepare": 0.0}
     for r in range(options.rounds + 1):
-        plan |= {f"background for round {r}": 0.05} if r else {}
+        plan |= {f"background for round {r}": 0.0} if r else {}
         plan |= {f"train round {r}": training, f"detect with round {r}": detecting}
     plan |= {"test": testing}
 

@@ -23,7 +23,7 @@ def main(options: Options) -> None:
     detections = [detections_path(options.detection_dir(), s.name) for s in samples]
     validating = inference_work(split["val"], options.tile, options.overlap)
     epochs = {"labels": options.epochs, "crf": options.crf_epochs}
-    plan = {"prepare": 0.5 * len(split["train"] + split["val"])}
+    plan = {"prepare": 0.0}
     for phase in [p for p in PHASES if epochs[p]]:
         work = training_work(split["train"], options.patch_size, options.input_size, epochs[phase])
         plan[f"train with {phase}"] = work + -(-epochs[phase] // options.val_every) * validating

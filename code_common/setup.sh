@@ -1,0 +1,97 @@
+# Sourced by run.sh and tests/run.sh: a Python with everything installed, and the CRF extension.
+# Sets PYTHON. An active virtual or conda environment is used as it is; else .venv is made.
+# usage: setup_environment REQUIREMENTS_FILE... ; a second call takes a moment.
+
+PROJECT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+
+find_python() {
+  if [[ -n "${VIRTUAL_ENV:-}" && -x "$VIRTUAL_ENV/bin/python" ]]; then
+    PYTHON="$VIRTUAL_ENV/bin/python"
+  elif [[ -n "${CONDA_PREFIX:-}" && -x "$CONDA_PREFIX/bin/python" ]]; then
+    PYTHON="$CONDA_PREFIX/bin/python"
+  else
+    PYTHON="$PROJECT/.venv/bin/python"
+    if ! "$PYTHON" -c "import pip" 2>/dev/null; then
+      local base
+      for base in python3 python3.13 python3.12 python3.11 python3.10; do
+        if "$base" -c "import sys; sys.exit(sys.version_info < (3, 10))" 2>/dev/null; then
+          echo "[setup] making a virtual environment in .venv"
+          "$base" -m venv "$PROJECT/.venv" || break
+          return
+        fi
+      done
+      echo "error: Python 3.10 or newer with its venv module is needed" \
+        "(Debian, Ubuntu: apt install python3 python3-venv)" >&2
+      exit 2
+    fi
+  fi
+  if ! "$PYTHON" -c "import sys; sys.exit(sys.version_info < (3, 10))"; then
+    echo "error: $PYTHON is older than Python 3.10" >&2
+    exit 2
+  fi
+}
+
+# Exit status 0 where every requirement of the files is installed in a fitting version.
+requirements_met() {
+  "$PYTHON" - "$@" <<'PY'
+import re, sys
+from importlib.metadata import PackageNotFoundError, version
+
+def numbers(text):
+    return [int(n) for n in re.findall(r"\d+", text)[:3]]
+
+# Other builds of OpenCV bring the same module.
+same = {"opencv-python": ["opencv-python-headless", "opencv-contrib-python"]}
+for path in sys.argv[1:]:
+    for line in open(path):
+        found = re.match(r"([\w.-]+)(?:>=([\d.]+))?\s*$", line)
+        if not found:
+            continue
+        name, least = found.groups()
+        for candidate in [name, *same.get(name, [])]:
+            try:
+                have = version(candidate)
+                break
+            except PackageNotFoundError:
+                have = None
+        if have is None or (least and numbers(have) < numbers(least)):
+            sys.exit(1)
+PY
+}
+
+install_requirements() {
+  local file arguments=()
+  for file in "$@"; do arguments+=(-r "$file"); done
+  requirements_met "$@" && return
+  echo "[setup] installing packages into $(dirname "$(dirname "$PYTHON")") (several GB the first time)"
+  if ! "$PYTHON" -m pip install --quiet --disable-pip-version-check "${arguments[@]}"; then
+    echo "error: the packages could not be installed; see above" >&2
+    exit 2
+  fi
+}
+
+# Builds once for each version of the sources, of torch and of Python. Without a compiler the pure
+# PyTorch loss serves, and the run says so.
+build_extension() {
+  local folder="$PROJECT/code_seg/crf_loss" stamp key
+  stamp="$folder/build/stamp"
+  key="$(cat "$folder"/setup.py "$folder"/csrc/* | cksum)"
+  key+=" $("$PYTHON" -c 'import sys; from importlib.metadata import version
+print(sys.executable, sys.version.split()[0], version("torch"))')"
+  [[ -f "$stamp" && "$(cat "$stamp")" == "$key" ]] && return
+  echo "[setup] building the CRF extension (a minute or two)"
+  mkdir -p "$folder/build"
+  if (cd "$folder" && "$PYTHON" setup.py build_ext --inplace --force >build/log.txt 2>&1); then
+    echo "$key" >"$stamp"
+  else
+    echo "[setup] the CRF extension could not be built (see code_seg/crf_loss/build/log.txt);" \
+      "the slower pure PyTorch loss is used. A C++ compiler and the Python headers are needed."
+  fi
+}
+
+setup_environment() {
+  find_python
+  install_requirements "$@"
+  build_extension
+  export PYTHON
+}

@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# The whole pipeline: detection with self-training, then segmentation, for each repeat.
+set -euo pipefail
+
+usage() {
+  cat <<'TEXT'
+usage: bash run.sh [options] [--detection OPTIONS...] [--seg OPTIONS...]
+
+Without options: the embedded synthetic sample, on any computer, in minutes.
+
+  --dataset NAME         data set: a folder under the data root (default: sample)
+  --ratio R              share of annotated nuclei, 0..1 (default: 0.10)
+  --repeats N            number of repeats, each with other points (default: 1)
+  --data-root DIR        folder that holds the data sets (default: data)
+  --root-save-dir DIR    folder of all results (default: experiments)
+  --restart              throw earlier results of these runs away and begin anew
+  --help                 this text
+
+Any other option goes to both stages (--no-pretrained, --epochs 20, --device cuda, ...);
+what stands behind --detection or --seg goes to that stage alone. Their options:
+  python code_detection/main.py --help        python code_seg/main.py --help
+
+A run that was stopped goes on with the same command; finished steps are skipped.
+TEXT
+}
+
+HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+DATASET=sample RATIO=0.10 REPEATS=1
+DATA_ROOT="$HERE/data" ROOT_SAVE_DIR="$HERE/experiments"
+COMMON=() DETECTION=() SEG=() TARGET=COMMON
+
+need_value() {
+  if [[ $# -lt 2 || "$2" == --* ]]; then
+    echo "error: $1 needs a value (--help explains)" >&2
+    exit 2
+  fi
+}
+
+while [[ $# -gt 0 ]]; do
+  case "$1" in
+    --help | -h) usage; exit 0 ;;
+    --dataset) need_value "$@"; DATASET="$2"; shift ;;
+    --ratio) need_value "$@"; RATIO="$2"; shift ;;
+    --repeats) need_value "$@"; REPEATS="$2"; shift ;;
+    --data-root) need_value "$@"; DATA_ROOT="$2"; shift ;;
+    --root-save-dir) need_value "$@"; ROOT_SAVE_DIR="$2"; shift ;;
+    --detection) TARGET=DETECTION ;;
+    --seg) TARGET=SEG ;;
+    *) declare -n LIST="$TARGET"; LIST+=("$1"); unset -n LIST ;;
+  esac
+  shift
+done
+if [[ ! "$REPEATS" =~ ^[1-9][0-9]*$ ]]; then
+  echo "error: --repeats must be a whole number from 1, not $REPEATS" >&2
+  exit 2
+fi
+
+source "$HERE/code_common/setup.sh"
+setup_environment "$HERE/requirements.txt"
+
+if [[ "$DATASET" == sample && ! -e "$DATA_ROOT/sample/train_val_test.json" ]]; then
+  echo "[sample] $("$PYTHON" "$HERE/data/make_sample.py" --out "$DATA_ROOT/sample")"
+fi
+
+BEGAN=$SECONDS
+COMMON=(--dataset "$DATASET" --ratio "$RATIO" --data-root "$DATA_ROOT"
+  --root-save-dir "$ROOT_SAVE_DIR" ${COMMON[@]+"${COMMON[@]}"})
+for ((repeat = 1; repeat <= REPEATS; repeat++)); do
+  echo "== $DATASET, ratio $RATIO, repeat $repeat of $REPEATS: detection"
+  "$PYTHON" "$HERE/code_detection/main.py" "${COMMON[@]}" --repeat "$repeat" \
+    ${DETECTION[@]+"${DETECTION[@]}"}
+  echo "== $DATASET, ratio $RATIO, repeat $repeat of $REPEATS: segmentation"
+  "$PYTHON" "$HERE/code_seg/main.py" "${COMMON[@]}" --repeat "$repeat" ${SEG[@]+"${SEG[@]}"}
+done
+"$PYTHON" "$HERE/code_common/report.py" --root-save-dir "$ROOT_SAVE_DIR" --dataset "$DATASET" \
+  --ratio "$RATIO" --repeats "$REPEATS" --seconds $((SECONDS - BEGAN))
