@@ -69,7 +69,7 @@ class CommonOptions:
         "random_seed": (0, 2**31),
         "dropout": (0, 0.99),
         "patch_size": (32, BIG),
-        "input_size": (32, BIG),
+        "input_size": (64, BIG),
         "batch_size": (1, BIG),
         "epochs": (1, BIG),
         "lr": (1e-12, 1),

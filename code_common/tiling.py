@@ -17,7 +17,7 @@ def blend_weight(size: int, overlap: int) -> np.ndarray:
     """
     ramp = np.ones(size)
     if overlap:
-        rise = np.clip((np.arange(overlap) + 0.5 - overlap / 4) / (overlap / 2), 1e-3, 1)
+        rise = np.clip((np.arange(overlap) + 0.5 - overlap / 4) / (overlap / 2), 1e-6, 1)
         ramp[:overlap], ramp[-overlap:] = rise, np.minimum(ramp[-overlap:], rise[::-1])
     return np.outer(ramp, ramp).astype(np.float32)
 

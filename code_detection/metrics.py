@@ -43,6 +43,7 @@ def match(detected: np.ndarray, truth: np.ndarray, radius: float) -> tuple[np.nd
     # One pair more weighs more than all distances together.
     weight = radius * (1 + min(len(detected), len(truth))) + 1 - near.data
     chosen = assign(near.row, near.col, weight)
+    chosen = chosen[np.argsort(near.row[chosen])]
     return near.row[chosen], near.col[chosen]
 
 

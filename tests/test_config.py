@@ -1,0 +1,90 @@
+"""Options: flags, help texts, the data set's row, bounds."""
+
+import dataclasses
+
+import pytest
+
+from code_common.config import field_comments, fingerprint, make_parser, parse
+from code_common.errors import InputError
+from code_detection.options import Options as Detection
+from code_seg.options import Options as Segmentation
+
+BOTH = pytest.mark.parametrize("options", [Detection, Segmentation])
+
+
+@BOTH
+def test_every_field_is_a_flag_with_a_help_text(options):
+    text = make_parser(options, "x").format_help()
+    comments = field_comments(options)
+    for name in (field.name for field in dataclasses.fields(options)):
+        assert "--" + name.replace("_", "-") in text
+        assert len(comments[name]) > 10, name
+
+
+@BOTH
+def test_none_takes_the_row_of_the_data_set_and_a_flag_wins(options):
+    assert parse(options, "x", ["--dataset", "MO"]).batch_size in (8, 16)
+    assert parse(options, "x", ["--dataset", "MO", "--batch-size", "3"]).batch_size == 3
+    assert parse(options, "x", ["--dataset", "sample"]).pretrained == "none"
+    unknown = parse(options, "x", ["--dataset", "mine"])  # takes the row 'default'
+    assert unknown.batch_size == parse(options, "x", ["--dataset", "MO"]).batch_size
+
+
+def test_the_published_constants():
+    mo, lc = (parse(Detection, "x", ["--dataset", d]) for d in ("MO", "LC"))
+    assert (mo.r1, mo.r2, mo.sigma, mo.max_area) == (11, 22, 2.75, 200)
+    assert (lc.r1, lc.r2, lc.sigma, lc.max_area) == (8, 16, 2, 150)
+    assert (mo.rounds, mo.epochs, mo.batch_size, mo.lr, mo.threshold) == (3, 80, 16, 1e-4, 0.35)
+    mo, lc = (parse(Segmentation, "x", ["--dataset", d]) for d in ("MO", "LC"))
+    assert (mo.crf_weight, mo.crf_sigma_rgb, mo.crf_sigma_xy) == (0.005, 0.1, 9)
+    assert (lc.crf_weight, lc.crf_sigma_rgb) == (0.001, 0.2)
+    assert (mo.epochs, mo.crf_epochs, mo.batch_size, mo.alpha) == (100, 20, 8, 0.5)
+
+
+@BOTH
+def test_dataset_and_ratio_reach_the_run_folder(options):
+    """D19, D22: folders are keyed by data set, ratio and repeat."""
+    folder = parse(options, "x", ["--dataset", "MO", "--ratio", "0.05", "--repeat", "3"]).save_dir
+    assert folder.parts[-4:-1] == ("MO", "ratio_0.05", "repeat_3")
+
+
+@BOTH
+def test_repeat_and_seed_change_every_seed(options):
+    """D18: the seed is stored and used."""
+    seeds = {
+        parse(options, "x", ["--random-seed", str(s), "--repeat", str(r)]).seed(p)
+        for s in (1, 2) for r in (1, 2) for p in (0, 1)
+    }  # fmt: skip
+    assert len(seeds) == 8
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--ratio", "0"), ("--ratio", "1.5"), ("--epochs", "0"), ("--lr", "-1"), ("--model", "vgg"),
+     ("--overlap", "224"), ("--precision", "fp8")],
+)  # fmt: skip
+def test_out_of_bounds_names_the_option_and_the_value(options, flag, value):
+    with pytest.raises(InputError, match=f"{flag} .*{value}"):
+        parse(options, "x", [flag, value])
+
+
+@BOTH
+def test_booleans_are_real_flags(options):
+    """D29: --flag False was true."""
+    assert parse(options, "x", ["--restart"]).restart is True
+    assert parse(options, "x", ["--no-restart"]).restart is False
+    assert parse(options, "x", ["--no-pretrained"]).pretrained == "none"
+
+
+def test_an_unknown_flag_is_one_line_with_the_nearest_name(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(Detection, "x", ["--epoch", "3"])
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and "--epochs" in message
+
+
+def test_fingerprint_depends_on_values_not_on_order():
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": 2})

@@ -1,0 +1,47 @@
+"""Crops depend on seed, epoch and index alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from code_common.dataset import ColourStatistics, CropDataset, make_loader
+from code_common.transforms import Augmentation
+
+IMAGES = [np.random.default_rng(i).integers(0, 255, (70, 90, 3), np.uint8) for i in range(3)]
+
+
+def crops(seed=0, epoch=0, workers=0):
+    dataset = CropDataset(
+        [i.shape[:2] for i in IMAGES],
+        lambda index, warp: {"image": warp.image(IMAGES[index])},
+        Augmentation(32),
+        40,
+        seed,
+    )
+    loader = make_loader(dataset, 4, workers, False)
+    loader.sampler.epoch = epoch
+    return torch.cat([b["image"] for b in loader])
+
+
+def test_every_patch_once_per_epoch():
+    assert crops().shape == (3 * 2 * 3, 32, 32, 3)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_number_of_workers_changes_nothing(workers):
+    assert torch.equal(crops(epoch=2), crops(epoch=2, workers=workers))
+
+
+def test_epochs_and_seeds_differ():
+    """D16: random numbers of the workers do not repeat each epoch."""
+    assert not torch.equal(crops(epoch=0), crops(epoch=1))
+    assert not torch.equal(crops(seed=0), crops(seed=1))
+
+
+def test_colour_statistics_are_those_of_all_pixels():
+    statistics = ColourStatistics()
+    for image in IMAGES:
+        statistics.add(image)
+    pixels = np.concatenate([i.reshape(-1, 3) for i in IMAGES]) / 255
+    assert np.allclose(statistics.result()["mean"], pixels.mean(0))
+    assert np.allclose(statistics.result()["std"], pixels.std(0))

@@ -1,0 +1,266 @@
+"""Every script as a user runs it: help, end to end on a tiny set, skipping, bad input."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, make_dataset
+
+from code_common.data import read_instances, read_json, read_table, write_json, write_png
+
+PROJECT = Path(__file__).resolve().parents[1]
+STAGES = ("code_detection", "code_seg")
+SCRIPTS = [f"{stage}/{name}.py" for stage in STAGES
+           for name in ("main", "prepare_data", "train", "test")]  # fmt: skip
+RUN = "tiny/ratio_0.5/repeat_1"
+
+
+def options(tmp_path, *more, rounds=1):
+    """Arguments of both stages, and those of each alone."""
+    common = [*TINY, "--data-root", tmp_path / "data", "--root-save-dir", tmp_path / "out", *more]
+    detection = [*common, "--rounds", rounds, "--r1", 6, "--r2", 12, "--sigma", 1.5]
+    return detection, [*common, "--crf-epochs", 1, "--crf-sigma-xy", 3, "--merge-radius", 6]
+
+
+def digest(folder: Path) -> str:
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return hashlib.sha256(b"".join(p.name.encode() + p.read_bytes() for p in files)).hexdigest()
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, "data/make_sample.py", "code_common/report.py"])
+def test_every_script_has_help(run_script, script):
+    text = run_script(script, "--help").stdout
+    assert "usage:" in text and len(text) > 200
+
+
+def test_both_stages_end_to_end(tmp_path, dataset, run_script):
+    before = digest(dataset)
+    detection, seg = options(tmp_path)
+    first = run_script("code_detection/main.py", *detection)
+    second = run_script("code_seg/main.py", *seg)
+    assert digest(dataset) == before  # inputs are never written to
+
+    out = tmp_path / "out" / RUN
+    scores = read_json(out / "detection" / "test" / "metrics.json")["pooled"]["all"]
+    assert set(scores) == {"precision", "recall", "f1", "mean_distance", "std_distance"}
+    for name in ("train0", "train1", "val0", "test0"):
+        assert set(read_table(out / "detection/detections" / f"{name}_points.csv")) == {
+            "row", "col", "prob",
+        }  # fmt: skip
+    points = (out / "detection" / "points" / "train0.csv").read_text()
+    assert points.startswith("# 2 of 5 points, seed ")
+    metrics = read_json(out / "segmentation" / "test" / "metrics.json")
+    assert set(metrics["mean"]) == {"components", "points"}
+    assert {"aji", "aji_reference", "aji_plus", "pq", "object_dice", "object_hausdorff"} <= set(
+        metrics["mean"]["points"]["all"]
+    )
+    read_instances(out / "segmentation" / "test" / "test0_instances.tif", (64, 64))
+    saved = read_json(out / "segmentation" / "options.json")
+    assert saved["pretrained_loaded"] == "none" and saved["crf_backend_used"]
+    assert not list(out.rglob("*.tmp")) and not list(out.rglob("last.pt"))
+    for told in (first.stdout, second.stdout):
+        assert "left)" in told
+
+    # The same command again does nothing, in words and on disk.
+    stamps = {p: p.stat().st_mtime_ns for p in out.rglob("*.pt")}
+    again = run_script("code_detection/main.py", *detection).stdout
+    assert again.count("skipped") == len(again.splitlines())
+    again = run_script("code_seg/main.py", *seg).stdout
+    assert again.count("skipped") == len(again.splitlines()) == 5
+    assert stamps == {p: p.stat().st_mtime_ns for p in out.rglob("*.pt")}
+
+    # Other options do not overwrite it.
+    other = run_script("code_seg/main.py", *seg, "--lr", "0.002", code=2)
+    assert "--lr" in other.stderr and "--restart" in other.stderr
+
+    # Single scripts, on images of one's own, from anywhere.
+    shutil.copytree(dataset / "images", tmp_path / "own")
+    run = ["--save-dir", out / "detection"]
+    told = run_script("code_detection/test.py", *detection, *run, "--round", 1,
+                      "--img-dir", tmp_path / "own").stdout  # fmt: skip
+    assert "no labels" in told
+    assert (out / "detection" / "test_own" / "test0_points.csv").is_file()
+    told = run_script(
+        "code_seg/test.py", *seg, "--img-dir", dataset / "images",
+        "--label-dir", dataset / "labels_instance", "--points-dir", out / "detection/detections",
+    ).stdout  # fmt: skip
+    assert "points: pixel_f1" in told
+    report = ["--root-save-dir", tmp_path / "out", "--dataset", "tiny", "--ratio", "0.5"]
+    assert "report.html" in run_script("code_common/report.py", *report).stdout
+    page = (out.parent / "report.html").read_text()
+    assert "<table>" in page and "http" not in page
+
+
+def test_two_runs_of_one_seed_are_equal_whatever_the_workers(tmp_path, dataset, run_script):
+    weights = []
+    for root, workers in (("a", 0), ("b", 2)):
+        for script, given in zip(STAGES, options(tmp_path, rounds=0), strict=True):
+            place = ["--root-save-dir", tmp_path / root, "--workers", workers]
+            run_script(f"{script}/main.py", *given, *place)
+        path = tmp_path / root / RUN / "segmentation" / "crf" / "best.pt"
+        weights.append(torch.load(path, weights_only=True)["network"])
+    assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+
+
+def test_a_set_of_partial_points_without_masks(tmp_path, run_script):
+    """The real case: no masks at all, ratio 1; only scores need masks."""
+    folder = make_dataset(tmp_path / "data" / "tiny")
+    for path in sorted((folder / "labels_instance").iterdir()):
+        if path.name.startswith("train"):
+            instances = read_instances(path, (64, 64))
+            dots = np.zeros((64, 64), np.uint8)
+            for label in (1, 2):
+                row, col = np.argwhere(instances == label).mean(0).astype(int)
+                dots[row, col] = 255
+            name = path.name.replace("_label.tif", "_label_point.png")
+            write_png(folder / "labels_point" / name, dots)
+    shutil.rmtree(folder / "labels_instance")
+    detection, seg = options(tmp_path, "--ratio", 1, rounds=0)
+    told = run_script("code_detection/main.py", *detection).stdout
+    assert "4 of 4 points annotated" in told and "no points for the validation" in told
+    told = run_script("code_seg/main.py", *seg).stdout
+    assert "no masks to score against" in told
+    out = tmp_path / "out" / "tiny" / "ratio_1" / "repeat_1" / "segmentation"
+    assert read_json(out / "selection.json")["instances"] == "points"
+    assert (out / "test" / "test0_instances.tif").is_file()
+
+
+@pytest.mark.parametrize("shape", [(40, 30), (33, 150), (129, 70)])
+def test_images_of_any_shape(tmp_path, run_script, shape):
+    """D24: also smaller than a patch or a crop."""
+    make_dataset(tmp_path / "data" / "tiny", shape=shape)
+    detection, seg = options(tmp_path, rounds=0)
+    run_script("code_detection/main.py", *detection)
+    run_script("code_seg/main.py", *seg, "--crf-epochs", 0)
+    out = tmp_path / "out" / RUN / "segmentation" / "test"
+    read_instances(out / "test0_instances.tif", shape)
+
+
+def without_a_label(folder):
+    (folder / "labels_instance" / "train0_label.tif").unlink()
+
+
+def without_an_image(folder):
+    (folder / "images" / "train1.png").unlink()
+
+
+def broken_image(folder):
+    path = folder / "images" / "train1.png"
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def other_size(folder):
+    write_png(folder / "labels_instance" / "train0_label.png", np.zeros((64, 32), np.uint16))
+    without_a_label(folder)
+
+
+def binary_mask(folder):
+    mask = np.zeros((64, 64), np.uint8)
+    mask[5:15, 5:15] = mask[30:40, 30:40] = 255
+    write_png(folder / "labels_instance" / "train0_label.png", mask)
+    without_a_label(folder)
+
+
+def no_point(folder):
+    write_png(folder / "labels_instance" / "train0_label.png", np.zeros((64, 64), np.uint16))
+    without_a_label(folder)
+
+
+def empty_split(folder):
+    write_json(folder / "train_val_test.json", {"train": [], "val": [], "test": []})
+
+
+def no_split(folder):
+    (folder / "train_val_test.json").unlink()
+
+
+def escaping_name(folder):
+    write_json(folder / "train_val_test.json", {"train": ["../../x.png"]})
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (without_a_label, "train0.png"),
+        (without_an_image, "train1.png"),
+        (broken_image, "train1.png"),
+        (other_size, "train0_label.png"),
+        (binary_mask, "train0_label.png"),
+        (no_point, "train0.png"),
+        (empty_split, "train_val_test.json"),
+        (no_split, "train_val_test.json"),
+        (escaping_name, "../../x.png"),
+        (shutil.rmtree, "tiny"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(tmp_path, dataset, run_script, damage, named):
+    damage(dataset)
+    done = run_script("code_detection/main.py", *options(tmp_path)[0], code=2)
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert named in done.stderr and "Traceback" not in done.stderr
+    written = [p for p in (tmp_path / "out").rglob("*") if p.suffix in (".pt", ".tmp")]
+    assert not written
+
+
+def test_one_point_in_the_whole_set_trains(tmp_path, run_script):
+    folder = make_dataset(tmp_path / "data" / "tiny", train=1)
+    dots = np.zeros((64, 64), np.uint8)
+    dots[10, 10] = 255
+    write_png(folder / "labels_point" / "train0_label_point.png", dots)
+    detection, seg = options(tmp_path, rounds=0)
+    assert "1 of 1 points" in run_script("code_detection/main.py", *detection).stdout
+    run_script("code_seg/main.py", *seg)
+
+
+def test_segmentation_without_detection_says_what_to_run(tmp_path, dataset, run_script):
+    done = run_script("code_seg/main.py", *options(tmp_path)[1], code=2)
+    assert "run stage 1 first" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_read_only_output_folder_is_named(tmp_path, dataset, run_script):
+    (tmp_path / "out").write_text("a file, not a folder")
+    done = run_script("code_detection/main.py", *options(tmp_path)[0], code=2)
+    assert "out" in done.stderr and "Traceback" not in done.stderr
+
+
+def bash(*arguments, **keywords):
+    return subprocess.run(
+        ["bash", PROJECT / "run.sh", *map(str, arguments)],
+        capture_output=True, text=True, **keywords,
+    )  # fmt: skip
+
+
+def test_run_sh_chains_both_stages(tmp_path, dataset):
+    detection = ["--rounds", 0, "--r1", 6, "--r2", 12, "--sigma", 1.5]
+    command = [
+        *TINY, "--data-root", tmp_path / "data", "--root-save-dir", tmp_path / "out",
+        "--repeats", 2, "--detection", *detection, "--seg", "--crf-epochs", 0,
+    ]  # fmt: skip
+    done = bash(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "== tiny, ratio 0.5, repeat 2 of 2: segmentation" in done.stdout
+    assert "report.html" in done.stdout and "_overlay.png" in done.stdout
+    first, second = (
+        json.loads((tmp_path / f"out/tiny/ratio_0.5/repeat_{k}/detection/options.json").read_text())
+        for k in (1, 2)
+    )
+    assert (first["options"]["repeat"], second["options"]["repeat"]) == (1, 2)
+    points = [
+        (tmp_path / f"out/tiny/ratio_0.5/repeat_{k}/detection/points/train0.csv").read_text()
+        for k in (1, 2)
+    ]
+    assert points[0] != points[1]  # D22: repeats have their own folders and points
+
+
+def test_run_sh_help_and_errors(tmp_path):
+    done = bash("--help")
+    assert done.returncode == 0 and "--seg OPTIONS" in done.stdout
+    assert bash("--repeats", "0").returncode == 2
+    assert bash("--ratio").returncode == 2
+    done = bash("--no-such-option", "--dataset", "x", "--data-root", tmp_path)
+    assert done.returncode == 2 and "no such option" in done.stderr

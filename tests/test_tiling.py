@@ -1,0 +1,57 @@
+"""Tiled inference agrees with the whole image, at any size."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from code_common.tiling import blend_weight, predict_image
+
+
+class Blur(nn.Module):
+    """A 'network' with a small receptive field: a 9 x 9 mean of the grey value."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernel = nn.Parameter(torch.full((1, 3, 9, 9), 1 / 243))
+
+    def forward(self, x):
+        padded = nn.functional.pad(x, (4, 4, 4, 4), mode="replicate")
+        return nn.functional.conv2d(padded, self.kernel)
+
+
+def predict(image, **tiling):
+    return predict_image(Blur(), image, lambda logits: logits, **tiling)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (65, 100), (130, 97), (33, 200)])
+def test_tiles_and_the_whole_image_agree_where_the_context_allows(shape):
+    image = np.random.default_rng(0).integers(0, 255, (*shape, 3), np.uint8)
+    whole = predict(image, tile=max(shape), overlap=0)
+    tiled = predict(image, tile=48, overlap=32, batch_size=3)
+    assert tiled.shape == (1, *shape)
+    inner = (slice(None), slice(8, -8), slice(8, -8))
+    assert np.abs(tiled - whole)[inner].max() < 1e-5  # what lacks context weighs 1e-6
+
+
+def test_an_image_smaller_than_a_tile():
+    image = np.random.default_rng(0).integers(0, 255, (20, 31, 3), np.uint8)
+    assert predict(image, tile=64, overlap=16).shape == (1, 20, 31)
+
+
+def test_a_constant_stays_constant_without_seams():
+    image = np.full((150, 90, 3), 51, np.uint8)
+    assert np.abs(predict(image, tile=40, overlap=16) - 0.2).max() < 1e-6
+
+
+def test_batches_change_nothing():
+    image = np.random.default_rng(0).integers(0, 255, (100, 100, 3), np.uint8)
+    one, many = (predict(image, tile=40, overlap=16, batch_size=b) for b in (1, 7))
+    assert np.abs(one - many).max() < 1e-6
+
+
+@pytest.mark.parametrize("overlap", [0, 8, 20])
+def test_weights_are_positive_and_symmetric(overlap):
+    weight = blend_weight(20 + overlap, overlap)
+    assert weight.min() > 0 and weight.max() == 1
+    assert np.allclose(weight, weight.T) and np.allclose(weight, weight[::-1])

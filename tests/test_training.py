@@ -1,0 +1,101 @@
+"""The training loop: resumed equals uninterrupted, bad losses stop, the best is kept."""
+
+import numpy as np
+import pytest
+import torch
+
+from code_common.data import read_table
+from code_common.dataset import CropDataset
+from code_common.errors import InputError
+from code_common.model import ResUNet, load_state
+from code_common.training import Recipe, choose_device, choose_precision, fit
+from code_common.transforms import Augmentation
+
+IMAGE = np.random.default_rng(0).integers(0, 255, (48, 80, 3), np.uint8)
+CPU = torch.device("cpu")
+
+
+def loss_fn(logits, batch):
+    return {"mse": (logits[:, 0] - batch["target"]).square().mean(), "zero": logits.sum() * 0}
+
+
+def train(folder, epochs=4, workers=0, validate=None, loss=loss_fn, **changes):
+    torch.manual_seed(0)
+    network = ResUNet("resnet18", 1)
+
+    def make_crop(index, warp):
+        crop = warp.image(IMAGE)
+        return {"image": crop, "target": crop.mean(-1).astype(np.float32) / 255}
+
+    dataset = CropDataset([IMAGE.shape[:2]], make_crop, Augmentation(32), 40, 1)
+    recipe = Recipe("resnet18", epochs, 2, 1e-3, 1e-4, 1, workers, 1, torch.float32)
+    fit(network, dataset, ["tile"], loss, validate, recipe, CPU, folder, "t", lambda _: None)
+    return network
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.values(), b.values(), strict=True))
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tmp_path, monkeypatch):
+    monkeypatch.setattr("code_common.training.SAVE_EVERY_S", -1.0)  # after each epoch
+    whole = train(tmp_path / "whole")
+
+    calls = []
+
+    def killing(logits, batch):
+        calls.append(1)
+        if len(calls) == 6:  # in the middle of the third of four epochs
+            raise Killed
+        return loss_fn(logits, batch)
+
+    with pytest.raises(Killed):
+        train(tmp_path / "cut", loss=killing)
+    assert len(read_table(tmp_path / "cut" / "log.csv")["epoch"]) == 2
+    resumed = train(tmp_path / "cut")
+    assert same(whole.state_dict(), resumed.state_dict())
+    logs = [read_table(tmp_path / n / "log.csv") for n in ("whole", "cut")]
+    assert np.array_equal(logs[0]["loss"], logs[1]["loss"])
+    states = [load_state(tmp_path / n / "best.pt")["network"] for n in ("whole", "cut")]
+    assert same(*states)
+
+
+def test_two_runs_are_equal_whatever_the_workers(tmp_path):
+    a, b = train(tmp_path / "a", 2), train(tmp_path / "b", 2, workers=2)
+    assert same(a.state_dict(), b.state_dict())
+
+
+def test_the_best_epoch_is_kept(tmp_path):
+    scores = iter([0.1, 0.9, 0.3, 0.2])
+    train(tmp_path, validate=lambda: {"score": next(scores)})
+    best = load_state(tmp_path / "best.pt")
+    assert best["epoch"] == 1 and best["score"] == 0.9
+    assert read_table(tmp_path / "log.csv")["val_score"].tolist() == [0.1, 0.9, 0.3, 0.2]
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_images(tmp_path):
+    calls = []
+
+    def breaking(logits, batch):
+        calls.append(1)
+        bad = float("nan") if len(calls) > 2 else 1.0
+        return {"good": logits.mean() * 0, "bad": logits.square().mean() * bad}
+
+    with pytest.raises(InputError, match=r"epoch 2/4.*bad.*tile"):
+        train(tmp_path, loss=breaking)
+    assert load_state(tmp_path / "best.pt")["epoch"] == 0
+
+
+def test_devices_and_precisions():
+    assert choose_device("auto").type in ("cpu", "cuda", "mps")
+    assert choose_precision("bf16", CPU) == torch.bfloat16
+    assert choose_precision("fp32", CPU) == torch.float32
+    with pytest.raises(InputError, match="--device nonsense"):
+        choose_device("nonsense")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="--device cuda"):
+            choose_device("cuda")
