@@ -1,6 +1,7 @@
 """The training loop of both stages: one epoch on one screen, resumable at any moment."""
 
 import io
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from code_common.data import read_table, write_bytes, write_table
 from code_common.dataset import CropDataset, make_loader
 from code_common.errors import InputError
 from code_common.model import load_state, save_network
+from code_common.tiling import to_network
 
 # (logits, batch) -> named terms, already weighted; their sum is minimised
 Loss = Callable[[Tensor, dict[str, Tensor]], dict[str, Tensor]]
@@ -22,6 +24,7 @@ Loss = Callable[[Tensor, dict[str, Tensor]], dict[str, Tensor]]
 Validate = Callable[[], dict[str, float]]
 
 SAVE_EVERY_S = 60.0  # a killed run loses at most this much and one epoch
+CALIBRATION_BATCHES = 64
 TELL_EVERY_S = 60.0  # a line at least this often, beside those of the validations
 
 
@@ -112,7 +115,7 @@ def train_epoch(
     sums: dict[str, float] = {}
     for batch in tqdm(loader, desc=title, leave=False, disable=None):
         batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
-        image = batch["image"].permute(0, 3, 1, 2).float().div_(255)  # [B, 3, H, W]
+        image = to_network(batch["image"], device)  # [B, 3, H, W]
         mixed = recipe.precision != torch.float32
         with torch.autocast(device.type, dtype=recipe.precision, enabled=mixed):
             logits = network(image)
@@ -131,6 +134,31 @@ def train_epoch(
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + value.item()
     return {name: value / len(loader) for name, value in sums.items()}
+
+
+@torch.no_grad()
+def calibrate_norms(
+    network: nn.Module, loader: torch.utils.data.DataLoader, recipe: Recipe, device: torch.device
+) -> None:
+    """Set the batch norms' statistics to those of the present weights over training crops.
+
+    Behind a ReLU, a channel that is rarely active has a moving variance near 0 most of the time,
+    and inference would multiply its next activation by hundreds: whole validation images fail
+    between two good epochs. An average over many batches sees such a channel for what it is.
+    """
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    momenta = [m.momentum for m in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain average
+    network.train()
+    for batch in itertools.islice(loader, CALIBRATION_BATCHES):
+        image = to_network(batch["image"], device)
+        mixed = recipe.precision != torch.float32
+        with torch.autocast(device.type, dtype=recipe.precision, enabled=mixed):
+            network(image)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def fit(
@@ -173,10 +201,11 @@ def fit(
         means = train_epoch(network, loader, loss_fn, optimizer, recipe, device, names, epoch_title)
         final = epoch + 1 == recipe.epochs
         scores: dict[str, float] = {}
-        if validate and (final or (epoch + 1) % recipe.val_every == 0):
+        if final or (epoch + 1) % recipe.val_every == 0:
+            calibrate_norms(network, loader, recipe, device)
             network.eval()
-            scores = validate()
-        score = scores.get("score", float("nan") if validate else float(epoch))
+            scores = validate() if validate else {}
+        score = 0.0 if final and not validate else scores.get("score", float("nan"))
         if score > best_score:
             best_score = score
             _save(best, save_network(network, recipe.model, epoch=epoch, score=score))

@@ -33,6 +33,9 @@ class Overlaps(NamedTuple):
         return None if n and m else float(n == m)
 
 
+_DENSE = 1 << 24  # entries up to which the table of all pairs of ids is counted at once
+
+
 def _numbered(instances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Map with the ids 1..N in their order, and the areas [N]."""
     area = np.bincount(instances.ravel())
@@ -42,28 +45,44 @@ def _numbered(instances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return number[instances], area[ids]
 
 
-def overlaps(truth: np.ndarray, predicted: np.ndarray) -> Overlaps:
-    """Table of overlaps of two instance maps [H, W] (0 background). Ids are nuclei, also where an
-    id has several components (D4).
+def _areas(ids: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Areas [N] of the ids that occur, without 0, and the number from 0 of each id."""
+    area = np.bincount(ids, weights=count, minlength=1).astype(np.int64)
+    area[0] = 0
+    return area[area > 0], np.cumsum(area > 0) - 1
 
-    Raises ValueError where the shapes differ or the arrays are not integer.
+
+def overlaps(truth: np.ndarray, predicted: np.ndarray) -> Overlaps:
+    """Table of overlaps of two instance maps [H, W] (0 background).
+
+    An id is a nucleus, also where it has several components (D4). Raises ValueError where the
+    shapes differ or the arrays are not integer.
     """
     if truth.shape != predicted.shape or truth.ndim != 2:
         raise ValueError(f"expected two maps [H, W], not {truth.shape} and {predicted.shape}")
     if truth.dtype.kind not in "iu" or predicted.dtype.kind not in "iu":
         raise ValueError(f"expected integer ids, not {truth.dtype} and {predicted.dtype}")
-    truth, true_area = _numbered(truth)
-    predicted, predicted_area = _numbered(predicted)
-    both = np.flatnonzero((truth > 0) & (predicted > 0))
-    m = len(predicted_area)
-    pair = (truth.ravel()[both] - 1) * m + predicted.ravel()[both] - 1
-    if len(true_area) * m <= 1 << 24:
+    if (int(truth.max(initial=0)) + 1) * (int(predicted.max(initial=0)) + 1) > _DENSE:
+        truth, predicted = _numbered(truth)[0], _numbered(predicted)[0]
+    rows, cols = (int(m.max(initial=0)) + 1 for m in (truth, predicted))
+    pair = truth.ravel().astype(np.int64)
+    pair *= cols
+    pair += predicted.ravel()
+    if rows * cols <= _DENSE:
         count = np.bincount(pair, minlength=1)
         pair = np.flatnonzero(count)
         count = count[pair]
     else:
         pair, count = np.unique(pair, return_counts=True)
-    return Overlaps(pair // max(m, 1), pair % max(m, 1), count, true_area, predicted_area)
+    i, j = np.divmod(pair, cols)
+    (true_area, true_number), (predicted_area, predicted_number) = (
+        _areas(i, count),
+        _areas(j, count),
+    )
+    both = (i > 0) & (j > 0)
+    return Overlaps(
+        true_number[i[both]], predicted_number[j[both]], count[both], true_area, predicted_area
+    )
 
 
 def _best_per_true(o: Overlaps) -> np.ndarray:

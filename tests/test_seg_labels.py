@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from twins import slow_refine, slow_voronoi
 
 from code_seg.labels import (
     BACKGROUND,
@@ -94,6 +95,12 @@ def test_cells_partition_the_plane_by_the_nearest_point(n, seed):
     assert np.allclose(own, all_distances.min(1))
 
 
+def test_cells_equal_their_slow_twin_where_nothing_is_tied():
+    p = RNG(3).integers(0, 50, (9, 2))
+    fast, slow = voronoi_cells(p, (60, 50))[0], slow_voronoi(p, (60, 50))
+    assert (fast != slow).mean() < 0.03  # ties go to either
+
+
 def test_two_points_in_numbers():
     p = points((10, 5), (10, 14))
     label = voronoi_label(p, voronoi_cells(p, (21, 20))[0])
@@ -128,20 +135,6 @@ def test_clusters_are_reproducible():
     )
     arguments = (image, p, *voronoi_cells(p, nuclei.shape))
     assert np.array_equal(cluster_label(*arguments, RNG(5)), cluster_label(*arguments, RNG(5)))
-
-
-def slow_refine(mask, cells, grow=5, shrink=7, min_area=30):
-    """Cell by cell on the whole image: the obvious twin."""
-    refined = np.zeros(mask.shape, bool)
-    for number in range(1, cells.max() + 1):
-        own = cells == number
-        part = ndimage.binary_dilation(np.pad(mask & own, 20), disk(grow))
-        part = ndimage.binary_fill_holes(part)
-        part = ndimage.binary_erosion(part, disk(shrink))[20:-20, 20:-20]
-        refined |= part & own
-    parts, count = ndimage.label(refined, structure=np.ones((3, 3)))
-    sizes = ndimage.sum(refined, parts, range(count + 1))
-    return (sizes >= min_area)[parts] & refined
 
 
 @pytest.mark.parametrize("seed", range(3))

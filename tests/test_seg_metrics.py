@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.spatial.distance import directed_hausdorff
+from twins import slow_aji, slow_dice, slow_hausdorff
 
 from code_seg.metrics import (
     aji,
@@ -34,54 +34,6 @@ def random_map(rng, shape=(24, 26), count=6):
         h, w = rng.integers(2, 9, 2)
         out[r : r + h, c : c + w] = k
     return out
-
-
-def objects(instances):
-    return [instances == k for k in np.unique(instances) if k]
-
-
-def slow_aji(truth, predicted):
-    """Kumar's definition, pixel sets and loops."""
-    true, found = objects(truth), objects(predicted)
-    common, union, used = 0, 0, set()
-    for t in true:
-        ious = [(t & p).sum() / (t | p).sum() for p in found]
-        best = int(np.argmax(ious))
-        if ious[best] == 0:
-            union += t.sum()
-            continue
-        common, union = common + (t & found[best]).sum(), union + (t | found[best]).sum()
-        used.add(best)
-    return common / (union + sum(p.sum() for j, p in enumerate(found) if j not in used))
-
-
-def slow_dice(truth, predicted):
-    total = 0.0
-    for own, other in ((objects(truth), objects(predicted)), (objects(predicted), objects(truth))):
-        area = sum(o.sum() for o in own)
-        for o in own:
-            common = [(o & p).sum() for p in other]
-            best = other[int(np.argmax(common))]
-            total += o.sum() / area * 2 * max(common) / (o.sum() + best.sum()) / 2
-    return total
-
-
-def slow_hausdorff(truth, predicted):
-    def distance(a, b):
-        a, b = np.argwhere(a), np.argwhere(b)
-        return max(directed_hausdorff(a, b)[0], directed_hausdorff(b, a)[0])
-
-    total = 0.0
-    for own, other in ((objects(truth), objects(predicted)), (objects(predicted), objects(truth))):
-        area = sum(o.sum() for o in own)
-        for o in own:
-            common = [(o & p).sum() for p in other]
-            if max(common):
-                value = distance(o, other[int(np.argmax(common))])
-            else:
-                value = min(distance(o, p) for p in other)
-            total += o.sum() / area * value / 2
-    return total
 
 
 MAPS = st.integers(0, 10_000).map(

@@ -8,7 +8,13 @@ from code_common.data import read_table
 from code_common.dataset import CropDataset
 from code_common.errors import InputError
 from code_common.model import ResUNet, load_state
-from code_common.training import Recipe, choose_device, choose_precision, fit
+from code_common.training import (
+    Recipe,
+    calibrate_norms,
+    choose_device,
+    choose_precision,
+    fit,
+)
 from code_common.transforms import Augmentation
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (48, 80, 3), np.uint8)
@@ -86,8 +92,24 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_images(tmp_path):
         return {"good": logits.mean() * 0, "bad": logits.square().mean() * bad}
 
     with pytest.raises(InputError, match=r"epoch 2/4.*bad.*tile"):
-        train(tmp_path, loss=breaking)
+        train(tmp_path, loss=breaking, validate=lambda: {"score": 0.5})
     assert load_state(tmp_path / "best.pt")["epoch"] == 0
+
+
+def test_norms_are_calibrated_on_many_batches():
+    """A channel that is active in one batch of eight keeps a variance that inference can bear."""
+    network = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.BatchNorm2d(3))
+    quiet, loud = (torch.full((2, 8, 8, 3), v, dtype=torch.uint8) for v in (0, 0))
+    loud[0, :4] = 255
+    batches = [{"image": loud}] + 7 * [{"image": quiet}]
+    recipe = Recipe("resnet18", 1, 2, 1e-3, 0, 1, 0, 1, torch.float32)
+    network.train()
+    for batch in batches:
+        network(batch["image"].permute(0, 3, 1, 2).float() / 255)
+    calibrate_norms(network, batches, recipe, CPU)
+    one = (torch.arange(128) < 32).float().var().item()  # of the loud batch
+    assert network[1].running_var.tolist() == pytest.approx([one / 8] * 3, rel=1e-4)
+    assert network[1].momentum == 0.1
 
 
 def test_devices_and_precisions():

@@ -1,0 +1,98 @@
+"""Slow, obvious versions of the fast code: the reference of tests and benchmarks."""
+
+import numpy as np
+from scipy import ndimage
+from scipy.spatial.distance import directed_hausdorff
+
+from code_seg.labels import disk
+
+
+def objects(instances):
+    """The masks of all nuclei."""
+    return [instances == k for k in np.unique(instances) if k]
+
+
+def slow_aji(truth, predicted):
+    """Kumar's definition: masks and loops; nuclei that share no pixel are not tried."""
+    common = union = 0
+    used = set()
+    for t in objects(truth):
+        found = {k: predicted == k for k in np.unique(predicted[t]) if k}
+        if not found:
+            union += t.sum()
+            continue
+        best = max(found, key=lambda k: (t & found[k]).sum() / (t | found[k]).sum())
+        common, union = common + (t & found[best]).sum(), union + (t | found[best]).sum()
+        used.add(best)
+    return common / (union + sum((predicted == k).sum() for k in np.unique(predicted)
+                                 if k and k not in used))  # fmt: skip
+
+
+def slow_objects(truth, predicted, value, fallback):
+    """Object-level score (GlaS): `value` of the partner of largest overlap, weighted by area."""
+    total = 0.0
+    for own, other in ((truth, predicted), (predicted, truth)):
+        area = (own > 0).sum()
+        for o in objects(own):
+            shared = np.bincount(other[o])
+            shared[0] = 0
+            if shared.max(initial=0):
+                score = value(o, other == shared.argmax())
+            else:
+                score = fallback(o, other)
+            total += o.sum() / area * score / 2
+    return total
+
+
+def slow_dice(truth, predicted):
+    """Object-level Dice."""
+
+    def dice(a, b):
+        return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+    return slow_objects(truth, predicted, dice, lambda *_: 0.0)
+
+
+def slow_hausdorff(truth, predicted):
+    """Object-level Hausdorff distance, over all pixels of two nuclei."""
+
+    def distance(a, b):
+        a, b = np.argwhere(a), np.argwhere(b)
+        return max(directed_hausdorff(a, b)[0], directed_hausdorff(b, a)[0])
+
+    def nearest(o, other):
+        return min(distance(o, p) for p in objects(other))
+
+    return slow_objects(truth, predicted, distance, nearest)
+
+
+def slow_refine(mask, cells, grow=5, shrink=7, min_area=30):
+    """Refinement of the cluster label, cell by cell on the whole image."""
+    refined = np.zeros(mask.shape, bool)
+    for number in range(1, cells.max() + 1):
+        own = cells == number
+        part = ndimage.binary_dilation(np.pad(mask & own, 20), disk(grow))
+        part = ndimage.binary_fill_holes(part)
+        part = ndimage.binary_erosion(part, disk(shrink))[20:-20, 20:-20]
+        refined |= part & own
+    parts, count = ndimage.label(refined, structure=np.ones((3, 3)))
+    sizes = ndimage.sum(refined, parts, range(count + 1))
+    return (sizes >= min_area)[parts] & refined
+
+
+def slow_known(points, shape, r2):
+    """Disks of radius r2 around points: one large dilation."""
+    dots = np.zeros(shape, bool)
+    dots[points[:, 0], points[:, 1]] = True
+    return ndimage.binary_dilation(dots, disk(r2))
+
+
+def slow_voronoi(points, shape):
+    """Nearest point of each pixel, one distance map per point."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    cells, best = np.zeros(shape, np.int32), np.full(shape, np.inf)
+    for number, (r, c) in enumerate(points, start=1):
+        distance = np.square(y - r) + np.square(x - c)
+        nearer = distance < best
+        cells[nearer], best[nearer] = number, distance[nearer]
+    return cells
