@@ -65,7 +65,7 @@ def make_parser(cls: type, description: str) -> argparse.ArgumentParser:
     for field in dataclasses.fields(cls):
         flag = "--" + field.name.replace("_", "-")
         kind, several = _element_type(hints[field.name])
-        default = "set by the data set" if field.default is None else field.default
+        default = {None: "set by the data set", (): "none"}.get(field.default, field.default)
         text = f"{comments[field.name]} (default: {default})".replace("%", "%%")
         if kind is bool:
             parser.add_argument(

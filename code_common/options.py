@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 
 from code_common.config import check_bounds, check_choices
+from code_common.errors import InputError
 from code_common.model import MODELS
 from code_common.training import Recipe, choose_device, choose_precision, choose_workers
 
@@ -50,7 +51,7 @@ class CommonOptions:
     overlap: int = 80  # pixels that neighbouring tiles share
     test_batch_size: int = 8  # tiles per step of inference
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
-    gpu: int | None = None  # number of the GPU to use
+    gpus: tuple[int, ...] = ()  # number of the GPU to use, where there are several
     precision: str = "auto"  # fp32, bf16, or auto: bf16 where the hardware multiplies it
 
     SHORTHANDS: ClassVar[dict] = {"--no-pretrained": ("pretrained", "none")}
@@ -58,7 +59,7 @@ class CommonOptions:
     DATASETS: ClassVar[dict[str, dict]] = {}
     # Options that leave the result as it is, so that a run may go on with others.
     NOT_IN_RESULT: ClassVar[frozenset] = frozenset(
-        "data_root data_dir root_save_dir save_dir restart workers device gpu precision "
+        "data_root data_dir root_save_dir save_dir restart workers device gpus precision "
         "test_batch_size".split()
     )
     COMMON_CHOICES: ClassVar[dict] = {"model": MODELS, "precision": ("auto", "fp32", "bf16")}
@@ -121,7 +122,9 @@ class CommonOptions:
 
     def choose_device(self) -> torch.device:
         """The device of this run; InputError where it is absent."""
-        return choose_device(self.device, self.gpu)
+        if len(self.gpus) > 1:
+            raise InputError(f"--gpus: one GPU per run, not {len(self.gpus)}")
+        return choose_device(self.device, self.gpus[0] if self.gpus else None)
 
     def tiling(self, device: torch.device) -> dict:
         """How `predict_image` cuts and computes."""

@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 from statistics import mean, stdev
 
+import numpy as np
+
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from code_common.data import read_json, write_bytes
+from code_common.data import read_image, read_json, write_bytes, write_png
 from code_common.errors import InputError, run_script
 
 STYLE = """
@@ -86,7 +88,9 @@ def make_report(folders: list[Path], title: str) -> tuple[str, list[str]]:
     if errors.is_file():
         rows = [[k, f"{v:.1%}"] for k, v in read_json(errors)["mean_train"].items()]
         parts += ["<h2>How wrong the labels are, training images</h2>", table(["share", ""], rows)]
-    parts += pictures(folders[0], own)
+    ranked = examples(own["images"][own["instances"]], "aji") if own else {}
+    write_overview(folders[0], ranked.get("median"), folders[0] / "overview.png")
+    parts += pictures(folders[0], ranked)
     parts += ["<h2>Time</h2>", table(["step", *(f.name for f in folders)], times(folders))]
     page = "\n".join(parts)
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -97,16 +101,24 @@ def make_report(folders: list[Path], title: str) -> tuple[str, list[str]]:
     )
 
 
-def pictures(folder: Path, metrics: dict) -> list[str]:
+def write_overview(folder: Path, name: str | None, path: Path) -> None:
+    """One strip: points, Voronoi and cluster label of a training image, results of a test image."""
+    labels = sorted((folder / "segmentation" / "pictures").glob("*.png"))[:1]
+    tests = [folder / s / "test" / f"{name}_overlay.png" for s in ("detection", "segmentation")]
+    if not labels or not all(p.is_file() for p in tests):
+        return
+    panels = [read_image(p) for p in (*labels, *tests)]
+    if len({p.shape[0] for p in panels}) == 1:
+        write_png(path, np.hstack(panels))
+
+
+def pictures(folder: Path, ranked: dict[str, str]) -> list[str]:
     """Figures of one repeat: labels of a training image, overlays of test images."""
     parts = ["<h2>Pictures</h2>"]
     labels = sorted((folder / "segmentation" / "pictures").glob("*.png"))
     if labels:
         caption = "points, Voronoi label, cluster label (orange background, green nuclei)"
         parts.append(figure(labels[0], f"{labels[0].stem}: {caption}"))
-    ranked: dict[str, str] = {}
-    if metrics:
-        ranked = examples(metrics["images"][metrics["instances"]], "aji")
     for rank, name in ranked.items():
         path = folder / "segmentation" / "test" / f"{name}_overlay.png"
         parts.append(figure(path, f"{name} ({rank} AJI): yellow predicted, cyan true outlines"))
@@ -152,6 +164,8 @@ def main() -> None:
     for line in lines:
         print("  " + line)
     print(f"  report        {root / 'report.html'}")
+    if (folders[0] / "overview.png").is_file():
+        print(f"  overview      {folders[0] / 'overview.png'}")
     print(f"  pictures      {folders[0] / 'segmentation' / 'test'}/*_overlay.png")
     print(f"  instance maps {folders[0] / 'segmentation' / 'test'}/*_instances.tif")
 

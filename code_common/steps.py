@@ -1,5 +1,6 @@
 """The steps of a run: done ones are skipped, the others print one line with the time left."""
 
+import hashlib
 import shutil
 import subprocess
 import time
@@ -17,16 +18,22 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 
 def files_fingerprint(samples: Sequence[Sample], others: Sequence[Path] = ()) -> str:
-    """Changes when the list of input files, a file's size or its time of change does.
+    """Changes when the list of input files or a file's content does.
 
-    Raises InputError where one of `others` is absent.
+    Of a file over 8 MB only the first MB and the size count. Raises InputError where one of
+    `others` is absent.
     """
     files = [f for s in samples for f in (s.image, s.instances, s.points) if f]
     for path in others:
         if not path.is_file():
             raise InputError(f"{path}: no such file; run stage 1 first (code_detection/main.py)")
-    stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in [*files, *others]]
-    return fingerprint(stats)
+    contents = []
+    for path in [*files, *others]:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            head = file.read(size if size <= 8 << 20 else 1 << 20)
+        contents.append((path.name, size, hashlib.sha256(head).hexdigest()))
+    return fingerprint(contents)
 
 
 def _commit() -> str:

@@ -83,6 +83,21 @@ def test_perfect_masks_split_at_their_points(mo):
     assert after > before + 0.05 and after > 0.85
 
 
+def test_validation_and_test_share_their_post_processing():
+    """D14: holes are filled in both."""
+    from code_seg.evaluate import make_instances, mean_aji
+    from code_seg.metrics import score
+
+    prob = disks((20, 20), (40, 60), (30, 30))
+    prob[20, 20] = 0
+    truth = components(disks((20, 20), (42, 60), (30, 30)), 20)
+    points = np.array([[20, 20], [30, 30], [40, 60]])
+    chosen = mean_aji([prob], [points], [truth], 20)
+    for method, instances in make_instances(prob, points, 20).items():
+        assert score(truth, instances)["aji"] == chosen[method]
+        assert instances[20, 20] > 0
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50)])
 def test_tiny_images(shape):
     assert components(np.zeros(shape, np.float32), 20).shape == shape

@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,16 @@ def test_loading_never_runs_code(path):
             if ast.unparse(node.func) == "torch.load":
                 assert ast.literal_eval(keywords["weights_only"]) is True
             assert "allow_pickle" not in keywords
+
+
+def test_only_the_declared_packages_are_needed():
+    """D32."""
+    declared = {"torch", "torchvision", "numpy", "scipy", "skimage", "PIL", "cv2", "tqdm"}
+    setup = {"setuptools", "crf_loss_native"}
+    for path in SOURCES:
+        names = {name.split(".")[0] for name in imported(path)}
+        others = names - set(sys.stdlib_module_names) - declared - set(PACKAGES) - setup
+        assert not others, f"{path}: {others}"
 
 
 def test_public_functions_say_what_they_do():
