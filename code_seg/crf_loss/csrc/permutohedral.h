@@ -21,11 +21,11 @@ constexpr int kFeatures = 5;
 constexpr int kVertices = kFeatures + 1;  // of a simplex; also the number of blur axes
 constexpr int kBits = 12;                 // of one packed coordinate
 constexpr int kRemainderBits = 3;
+constexpr int kLanes = 32;  // pixels whose simplices are computed side by side (16: GCC unrolls)
 
 // A lattice point has coordinates 6 q_i + r, i < 5, with one remainder r for all of them (the sixth
 // follows, as all sum to 0). Its key is r in the lowest bits, then q_i + kOffset, 12 bits each.
 using Key = uint64_t;
-constexpr Key kEmpty = std::numeric_limits<Key>::max();
 constexpr int kOffset = 1 << (kBits - 1);
 
 constexpr Key axis_unit(int i) { return Key{1} << (kBits * i + kRemainderBits); }
@@ -42,55 +42,62 @@ inline Key neighbour(Key key, int axis) {
 // Open addressing from keys to 1, 2, 3, ...; index 0 stands for "no such lattice point".
 class HashTable {
  public:
-  explicit HashTable(size_t expected) { grow_to(std::max<size_t>(1024, 2 * expected)); }
+  explicit HashTable(size_t expected) {
+    keys_.reserve(expected);
+    grow_to(2 * expected);
+  }
 
   int32_t insert(Key key) {
     if (2 * (keys_.size() + 1) > slots_.size()) grow_to(2 * slots_.size());
-    size_t slot = home(key);
-    while (slots_[slot].key != kEmpty) {
-      if (slots_[slot].key == key) return slots_[slot].index;
+    const uint64_t hash = mix(key);
+    size_t slot = hash & mask_;
+    while (slots_[slot].index) {
+      if (holds(slots_[slot], hash, key)) return slots_[slot].index;
       slot = (slot + 1) & mask_;
     }
     keys_.push_back(key);
-    slots_[slot] = {key, static_cast<int32_t>(keys_.size())};
+    slots_[slot] = {static_cast<uint32_t>(hash >> 32), static_cast<int32_t>(keys_.size())};
     return slots_[slot].index;
   }
 
   int32_t find(Key key) const {
-    size_t slot = home(key);
-    while (slots_[slot].key != kEmpty) {
-      if (slots_[slot].key == key) return slots_[slot].index;
-      slot = (slot + 1) & mask_;
-    }
-    return 0;
+    const uint64_t hash = mix(key);
+    size_t slot = hash & mask_;
+    while (slots_[slot].index && !holds(slots_[slot], hash, key)) slot = (slot + 1) & mask_;
+    return slots_[slot].index;
   }
 
   const std::vector<Key>& keys() const { return keys_; }
 
  private:
   struct Slot {
-    Key key;
+    uint32_t tag;  // upper half of the hash: few keys have to be compared
     int32_t index;
   };
 
+  bool holds(const Slot& slot, uint64_t hash, Key key) const {
+    return slot.tag == static_cast<uint32_t>(hash >> 32) && keys_[slot.index - 1] == key;
+  }
+
   // Neighbouring keys differ in few bits: only a full mixer spreads them (splitmix64's).
-  size_t home(Key key) const {
+  static uint64_t mix(Key key) {
     key ^= key >> 30;
     key *= 0xbf58476d1ce4e5b9ull;
     key ^= key >> 27;
     key *= 0x94d049bb133111ebull;
-    return static_cast<size_t>(key ^ (key >> 31)) & mask_;
+    return key ^ (key >> 31);
   }
 
   void grow_to(size_t wanted) {
     size_t size = 1024;
     while (size < wanted) size *= 2;
-    slots_.assign(size, Slot{kEmpty, 0});
+    slots_.assign(size, Slot{0, 0});
     mask_ = size - 1;
     for (size_t i = 0; i < keys_.size(); ++i) {
-      size_t slot = home(keys_[i]);
-      while (slots_[slot].key != kEmpty) slot = (slot + 1) & mask_;
-      slots_[slot] = {keys_[i], static_cast<int32_t>(i + 1)};
+      const uint64_t hash = mix(keys_[i]);
+      size_t slot = hash & mask_;
+      while (slots_[slot].index) slot = (slot + 1) & mask_;
+      slots_[slot] = {static_cast<uint32_t>(hash >> 32), static_cast<int32_t>(i + 1)};
     }
   }
 
@@ -99,140 +106,200 @@ class HashTable {
   size_t mask_ = 0;
 };
 
-// Parallel(n, f) runs f(begin, end) on pieces of 0..n-1; the caller brings the threads.
+// The simplices that enclose kLanes features: keys of their vertices and barycentric weights.
+// Every loop runs over the lanes, which lets the compiler use vector instructions.
+template <typename T>
+struct Simplices {
+  T weight[kVertices][kLanes];
+  Key key[kVertices][kLanes];
+
+  // elevated: coordinates in the lattice's hyperplane; false where one is out of range or no number.
+  bool enclose(const T (&elevated)[kVertices][kLanes]) {
+    int32_t base[kVertices][kLanes], rank[kVertices][kLanes], total[kLanes] = {};
+    T rest[kVertices][kLanes];
+    // Room for the vertices and their neighbours, which are a few steps away.
+    constexpr T limit = T(kVertices) * (kOffset - 8), sixth = T(1) / kVertices;
+    int32_t bad = 0;
+    for (int i = 0; i < kVertices; ++i) {
+      for (int l = 0; l < kLanes; ++l) {
+        const bool good = std::abs(elevated[i][l]) < limit;  // false for NaN, too
+        bad |= !good;
+        const T e = good ? elevated[i][l] : T(0);
+        // Nearest multiple of 6: floor without a function call.
+        const T shifted = e * sixth + T(0.5);
+        const int32_t truncated = static_cast<int32_t>(shifted);
+        base[i][l] = truncated - (T(truncated) > shifted);
+        rest[i][l] = e - T(base[i][l] * kVertices);
+        total[l] += base[i][l];
+      }
+    }
+    if (bad) return false;
+    // Rank 0 has the largest rest. The ranks tell which coordinates leave the hyperplane's side.
+    for (int i = 0; i < kVertices; ++i) std::copy_n(total, kLanes, rank[i]);
+    for (int i = 0; i < kFeatures; ++i) {
+      for (int j = i + 1; j < kVertices; ++j) {
+        for (int l = 0; l < kLanes; ++l) {
+          const int32_t lower = rest[i][l] < rest[j][l];
+          rank[i][l] += lower;
+          rank[j][l] += 1 - lower;
+        }
+      }
+    }
+    for (int i = 0; i < kVertices; ++i) {
+      for (int l = 0; l < kLanes; ++l) {
+        const int32_t step = (rank[i][l] < 0) - (rank[i][l] > kFeatures);
+        rank[i][l] += step * kVertices;
+        base[i][l] += step;
+        rest[i][l] -= T(step * kVertices);
+      }
+    }
+    // Barycentric coordinates: differences of the rests in ascending order.
+    T ascending[kVertices][kLanes] = {};
+    for (int k = 0; k < kVertices; ++k) {
+      for (int i = 0; i < kVertices; ++i) {
+        for (int l = 0; l < kLanes; ++l) {
+          ascending[k][l] += rank[i][l] == kFeatures - k ? rest[i][l] * sixth : T(0);
+        }
+      }
+    }
+    for (int l = 0; l < kLanes; ++l) weight[0][l] = 1 + ascending[0][l] - ascending[kFeatures][l];
+    for (int k = 1; k < kVertices; ++k) {
+      for (int l = 0; l < kLanes; ++l) weight[k][l] = ascending[k][l] - ascending[k - 1][l];
+    }
+    for (int l = 0; l < kLanes; ++l) key[0][l] = 0;
+    for (int i = 0; i < kFeatures; ++i) {
+      for (int l = 0; l < kLanes; ++l) {
+        key[0][l] += static_cast<Key>(base[i][l] + kOffset) << (kBits * i + kRemainderBits);
+      }
+    }
+    // The vertex of remainder r is one step of 6 lower along the axes of rank over 5 - r.
+    for (int r = 1; r < kVertices; ++r) {
+      for (int l = 0; l < kLanes; ++l) key[r][l] = key[r - 1][l] + 1;
+      for (int i = 0; i < kFeatures; ++i) {
+        for (int l = 0; l < kLanes; ++l) {
+          key[r][l] -= rank[i][l] == kVertices - r ? axis_unit(i) : 0;
+        }
+      }
+    }
+    return true;
+  }
+};
+
+// Parallel(n, f) runs f(begin, end) on pieces of 0..n-1; the caller brings the threads. Work is cut
+// by the size of the image, never by the number of threads, so that the result does not depend on it.
 template <typename T, typename Parallel>
 class Lattice {
  public:
-  // rgb: three planes of height x width pixels in 0..1.
+  // rgb: three planes of height x width pixels in 0..1. Throws std::range_error for a feature that is
+  // not finite or out of range, std::length_error for too many pixels.
   Lattice(const T* rgb, int64_t height, int64_t width, T sigma_xy, T sigma_rgb,
           const Parallel& parallel)
-      : pixels_(height * width), parallel_(parallel) {
+      : height_(height), width_(width), pixels_(height * width), parallel_(parallel) {
     if (pixels_ > std::numeric_limits<int32_t>::max() / kVertices) {
       throw std::length_error("the image has too many pixels for one lattice");
     }
+    // Onto the hyperplane of coordinates with sum 0, scaled so that the blur has deviation 1.
+    for (int j = 0; j < kFeatures; ++j) {
+      scale_[j] = std::sqrt(T(2) / 3) * kVertices / std::sqrt(T(j + 1) * (j + 2)) /
+                  (j < 2 ? sigma_xy : sigma_rgb);
+    }
     weight_.resize(pixels_ * kVertices);
     vertex_.resize(pixels_ * kVertices);
-    std::vector<Simplex> simplices(pixels_);
-    parallel_(pixels_, [&](int64_t begin, int64_t end) {
-      for (int64_t p = begin; p < end; ++p) {
-        // The spatial origin is the middle, which halves the range of the coordinates.
-        const std::array<T, kFeatures> feature = {
-            (T(p % width) - T(width) / 2) / sigma_xy, (T(p / width) - T(height) / 2) / sigma_xy,
-            rgb[p] / sigma_rgb, rgb[pixels_ + p] / sigma_rgb, rgb[2 * pixels_ + p] / sigma_rgb};
-        simplices[p] = enclosing_simplex(feature, &weight_[p * kVertices]);
+
+    // Strips of rows have a table each, which are then joined.
+    const int64_t strips = std::clamp<int64_t>(pixels_ / (1 << 16), 1, std::min<int64_t>(16, height));
+    std::vector<HashTable> tables(strips, HashTable(pixels_ / strips / 2));
+    std::vector<char> good(strips, 1);
+    parallel_(strips, [&](int64_t begin, int64_t end) {
+      for (int64_t s = begin; s < end; ++s) {
+        good[s] = fill_rows(rgb, s * height / strips, (s + 1) * height / strips, tables[s]);
       }
     });
-    HashTable table(static_cast<size_t>(pixels_) / 4);
-    for (int64_t p = 0; p < pixels_; ++p) {
-      const Simplex& s = simplices[p];
-      if (!s.inside) throw std::range_error("a feature is out of the lattice's range or not finite");
-      int32_t* vertices = &vertex_[p * kVertices];
-      if (p > 0 && s == simplices[p - 1]) {  // the next pixel often lies in the same simplex
-        std::copy(vertices - kVertices, vertices, vertices);
-        continue;
-      }
-      for (int r = 0; r < kVertices; ++r) vertices[r] = table.insert(s.key(r));
+    if (std::find(good.begin(), good.end(), 0) != good.end()) {
+      throw std::range_error("a feature is out of the lattice's range or not finite");
     }
-    find_neighbours(table);
+    for (int64_t s = 1; s < strips; ++s) {
+      const std::vector<Key>& keys = tables[s].keys();
+      std::vector<int32_t> joined(keys.size() + 1);
+      for (size_t k = 0; k < keys.size(); ++k) joined[k + 1] = tables[0].insert(keys[k]);
+      const int64_t first = s * height / strips * width * kVertices;
+      const int64_t last = (s + 1) * height / strips * width * kVertices;
+      parallel_(last - first, [&](int64_t begin, int64_t end) {
+        for (int64_t v = first + begin; v < first + end; ++v) vertex_[v] = joined[vertex_[v]];
+      });
+    }
+    find_neighbours(tables[0]);
   }
 
   int64_t size() const { return points_; }  // number of lattice points
 
   // values, out: `channels` planes of as many pixels each.
   void filter(const T* values, T* out, int64_t channels) const {
-    const int64_t n = (points_ + 1) * channels;
-    std::vector<T> splatted = splat(values, channels);
-    std::vector<T> forward = splatted, scratch(n);
-    for (int axis = 0; axis < kVertices; ++axis) blur(forward, scratch, channels, axis);
-    std::vector<T>& reverse = splatted;
-    for (int axis = kVertices - 1; axis >= 0; --axis) blur(reverse, scratch, channels, axis);
-    const T alpha = T(1) / (1 + std::pow(T(2), -kFeatures)) / 2;  // / 2: the mean of both orders
-    parallel_(pixels_, [&](int64_t begin, int64_t end) {
-      for (int64_t p = begin; p < end; ++p) {
-        for (int64_t c = 0; c < channels; ++c) {
-          T sum = 0;
-          for (int r = 0; r < kVertices; ++r) {
-            const int64_t at = int64_t(vertex_[p * kVertices + r]) * channels + c;
-            sum += weight_[p * kVertices + r] * (forward[at] + reverse[at]);
-          }
-          out[c * pixels_ + p] = alpha * sum;
-        }
-      }
-    });
+    for (; channels >= 4; channels -= 4, values += 4 * pixels_, out += 4 * pixels_) {
+      filter_some<4>(values, out);
+    }
+    if (channels == 3) filter_some<3>(values, out);
+    if (channels == 2) filter_some<2>(values, out);
+    if (channels == 1) filter_some<1>(values, out);
   }
 
  private:
-  struct Simplex {
-    Key origin;              // key of the vertex with remainder 0
-    std::array<int8_t, kVertices> rank;
-    bool inside;
-    bool operator==(const Simplex& o) const { return origin == o.origin && rank == o.rank; }
-    // The vertex of remainder r is one step of 6 lower where the rank is high.
-    Key key(int r) const {
-      Key k = origin + r;
-      for (int i = 0; i < kFeatures; ++i) {
-        if (rank[i] > kFeatures - r) k -= axis_unit(i);
-      }
-      return k;
-    }
-  };
+  template <int C>
+  using Signal = std::array<T, C>;  // the values of all channels at a lattice point
 
-  static Simplex enclosing_simplex(const std::array<T, kFeatures>& feature, T* weight) {
-    // Onto the hyperplane of coordinates with sum 0, scaled so that the blur has deviation 1.
-    const T scale = std::sqrt(T(2) / 3) * kVertices;
-    std::array<T, kVertices> elevated;
-    T sum = 0;
+  // Vertices and weights of the pixels of some rows; false where a feature is out of range.
+  bool fill_rows(const T* rgb, int64_t first_row, int64_t last_row, HashTable& table) {
+    struct Seen {
+      Key key[kVertices];
+      int32_t vertex[kVertices];
+    };
+    // Three of four vertices are those of the pixel to the left or above: no look-up for them.
+    std::vector<Seen> above(width_, Seen{{~Key{0}, ~Key{0}, ~Key{0}, ~Key{0}, ~Key{0}, ~Key{0}}, {}});
+    T elevated[kVertices][kLanes];
+    Simplices<T> simplices;
+    for (int64_t y = first_row; y < last_row; ++y) {
+      for (int64_t x0 = 0; x0 < width_; x0 += kLanes) {
+        const int64_t lanes = std::min<int64_t>(kLanes, width_ - x0);
+        const T* p = rgb + y * width_ + x0;
+        elevate(p, x0, y, lanes, elevated);
+        if (!simplices.enclose(elevated)) return false;
+        for (int64_t l = 0; l < lanes; ++l) {
+          const int64_t at = ((y * width_ + x0) + l) * kVertices;
+          Seen& here = above[x0 + l];
+          const Seen& left = above[std::max<int64_t>(0, x0 + l - 1)];
+          for (int r = 0; r < kVertices; ++r) {
+            const Key key = simplices.key[r][l];
+            if (key != here.key[r]) {
+              here.vertex[r] = key == left.key[r] ? left.vertex[r] : table.insert(key);
+              here.key[r] = key;
+            }
+            vertex_[at + r] = here.vertex[r];
+            weight_[at + r] = simplices.weight[r][l];
+          }
+        }
+      }
+    }
+    return true;
+  }
+
+  void elevate(const T* rgb, int64_t x0, int64_t y, int64_t lanes,
+               T (&elevated)[kVertices][kLanes]) const {
+    T feature[kFeatures][kLanes] = {};
+    for (int64_t l = 0; l < lanes; ++l) {
+      // The spatial origin is the middle, which halves the range of the coordinates.
+      feature[0][l] = T(x0 + l) - T(width_) / 2;
+      feature[1][l] = T(y) - T(height_) / 2;
+      for (int c = 0; c < 3; ++c) feature[2 + c][l] = rgb[c * pixels_ + l];
+    }
+    T sum[kLanes] = {};
     for (int j = kFeatures; j > 0; --j) {
-      const T c = feature[j - 1] * scale / std::sqrt(T(j) * (j + 1));
-      elevated[j] = sum - j * c;
-      sum += c;
-    }
-    elevated[0] = sum;
-
-    // Nearest lattice point of remainder 0, then into the hyperplane by the ranks.
-    Simplex s;
-    std::array<T, kVertices> base, rest;
-    T base_sum = 0;
-    for (int i = 0; i < kVertices; ++i) {
-      base[i] = std::floor(elevated[i] / kVertices + T(0.5));
-      rest[i] = elevated[i] - base[i] * kVertices;
-      base_sum += base[i];
-    }
-    s.inside = std::abs(base_sum) <= kVertices;  // false for NaN and infinity too
-    if (!s.inside) return s;
-    s.rank.fill(static_cast<int8_t>(base_sum));
-    for (int i = 0; i < kFeatures; ++i) {
-      for (int j = i + 1; j < kVertices; ++j) {
-        const bool lower = rest[i] < rest[j];
-        s.rank[i] += lower;
-        s.rank[j] += !lower;
+      for (int l = 0; l < kLanes; ++l) {
+        const T c = feature[j - 1][l] * scale_[j - 1];
+        elevated[j][l] = sum[l] - j * c;
+        sum[l] += c;
       }
     }
-    for (int i = 0; i < kVertices; ++i) {
-      if (s.rank[i] < 0) {
-        s.rank[i] += kVertices;
-        base[i] += 1;
-        rest[i] -= kVertices;
-      } else if (s.rank[i] > kFeatures) {
-        s.rank[i] -= kVertices;
-        base[i] -= 1;
-        rest[i] += kVertices;
-      }
-    }
-    s.origin = 0;
-    for (int i = 0; i < kFeatures; ++i) {
-      // Room for the neighbours, which are up to two steps away.
-      s.inside = s.inside && std::abs(base[i]) < kOffset - 4;
-      s.origin += s.inside ? Key(int64_t(base[i]) + kOffset) * axis_unit(i) : 0;
-    }
-
-    // The sorted rests are the barycentric coordinates.
-    std::array<T, kVertices> sorted;
-    for (int i = 0; i < kVertices; ++i) sorted[kFeatures - s.rank[i]] = rest[i] / kVertices;
-    // sorted is ascending: sorted[k] belongs to rank 5 - k
-    weight[0] = 1 + sorted[0] - sorted[kFeatures];
-    for (int k = 1; k < kVertices; ++k) weight[k] = sorted[k] - sorted[k - 1];
-    return s;
+    std::copy_n(sum, kLanes, elevated[0]);
   }
 
   void find_neighbours(const HashTable& table) {
@@ -254,48 +321,70 @@ class Lattice {
     });
   }
 
-  // Pieces of fixed size, so that the order of the sums does not depend on the threads.
-  std::vector<T> splat(const T* values, int64_t channels) const {
-    const int64_t n = (points_ + 1) * channels;
+  template <int C>
+  void filter_some(const T* values, T* out) const {
+    std::vector<Signal<C>> forward = splat<C>(values), reverse = forward, scratch(points_ + 1);
+    for (int axis = 0; axis < kVertices; ++axis) blur<C>(forward, scratch, axis);
+    for (int axis = kVertices - 1; axis >= 0; --axis) blur<C>(reverse, scratch, axis);
+    const T alpha = T(1) / (1 + std::pow(T(2), -kFeatures)) / 2;  // / 2: the mean of both orders
+    for (int64_t v = 0; v <= points_; ++v) {
+      for (int c = 0; c < C; ++c) forward[v][c] = alpha * (forward[v][c] + reverse[v][c]);
+    }
+    parallel_(pixels_, [&](int64_t begin, int64_t end) {
+      for (int64_t p = begin; p < end; ++p) {
+        Signal<C> sum = {};
+        for (int r = 0; r < kVertices; ++r) {
+          const Signal<C>& from = forward[vertex_[p * kVertices + r]];
+          for (int c = 0; c < C; ++c) sum[c] += weight_[p * kVertices + r] * from[c];
+        }
+        for (int c = 0; c < C; ++c) out[c * pixels_ + p] = sum[c];
+      }
+    });
+  }
+
+  // Sums over pieces of fixed size, added up in order.
+  template <int C>
+  std::vector<Signal<C>> splat(const T* values) const {
     const int64_t pieces = std::clamp<int64_t>(pixels_ / (1 << 18), 1, 8);
-    std::vector<std::vector<T>> parts(pieces);
+    std::vector<std::vector<Signal<C>>> parts(pieces);
     parallel_(pieces, [&](int64_t begin, int64_t end) {
       for (int64_t piece = begin; piece < end; ++piece) {
-        std::vector<T>& part = parts[piece];
-        part.assign(n, 0);
+        std::vector<Signal<C>>& part = parts[piece];
+        part.assign(points_ + 1, Signal<C>{});
         for (int64_t p = piece * pixels_ / pieces; p < (piece + 1) * pixels_ / pieces; ++p) {
           for (int r = 0; r < kVertices; ++r) {
-            const int64_t at = int64_t(vertex_[p * kVertices + r]) * channels;
+            Signal<C>& to = part[vertex_[p * kVertices + r]];
             const T w = weight_[p * kVertices + r];
-            for (int64_t c = 0; c < channels; ++c) part[at + c] += w * values[c * pixels_ + p];
+            for (int c = 0; c < C; ++c) to[c] += w * values[c * pixels_ + p];
           }
         }
       }
     });
     for (int64_t piece = 1; piece < pieces; ++piece) {
-      for (int64_t i = 0; i < n; ++i) parts[0][i] += parts[piece][i];
+      for (int64_t v = 0; v <= points_; ++v) {
+        for (int c = 0; c < C; ++c) parts[0][v][c] += parts[piece][v][c];
+      }
     }
     return std::move(parts[0]);
   }
 
   // (1/2, 1, 1/2) along an axis; the point 0 stands for missing neighbours and stays 0.
-  void blur(std::vector<T>& values, std::vector<T>& scratch, int64_t channels, int axis) const {
+  template <int C>
+  void blur(std::vector<Signal<C>>& values, std::vector<Signal<C>>& scratch, int axis) const {
     const std::vector<int32_t>&next = next_[axis], &previous = previous_[axis];
-    std::fill_n(scratch.begin(), channels, T(0));
+    scratch[0] = Signal<C>{};
     parallel_(points_, [&](int64_t begin, int64_t end) {
       for (int64_t v = begin + 1; v <= end; ++v) {
-        const T* a = &values[int64_t(next[v]) * channels];
-        const T* b = &values[int64_t(previous[v]) * channels];
-        for (int64_t c = 0; c < channels; ++c) {
-          scratch[v * channels + c] = values[v * channels + c] + T(0.5) * (a[c] + b[c]);
-        }
+        const Signal<C>&a = values[next[v]], &b = values[previous[v]], &own = values[v];
+        for (int c = 0; c < C; ++c) scratch[v][c] = own[c] + T(0.5) * (a[c] + b[c]);
       }
     });
     values.swap(scratch);
   }
 
-  int64_t pixels_, points_ = 0;
+  int64_t height_, width_, pixels_, points_ = 0;
   const Parallel& parallel_;
+  std::array<T, kFeatures> scale_;
   std::vector<T> weight_;        // [pixels, 6] barycentric weights
   std::vector<int32_t> vertex_;  // [pixels, 6] lattice points from 1
   std::array<std::vector<int32_t>, kVertices> next_, previous_;  // [points + 1] per axis
