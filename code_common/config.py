@@ -11,7 +11,6 @@ import types
 import typing
 from pathlib import Path
 
-from code_common.data import write_json
 from code_common.errors import InputError
 
 _FIELD = re.compile(r"^    (\w+):.*?  # (.+)$")
@@ -132,8 +131,3 @@ def fingerprint(*parts: object) -> str:
     """Short hash of JSON values: what a finished step is recognised by."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def save_options(options: object, path: Path, extra: dict) -> None:
-    """Write options.json: every option, and what else is needed to repeat the run."""
-    write_json(path, {"options": as_json(options), **extra})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from code_common.config import as_json, fingerprint, save_options
+from code_common.config import as_json, fingerprint
 from code_common.data import Sample, image_shape, read_json, write_json
 from code_common.errors import InputError
 from code_common.patches import windows
@@ -60,7 +60,8 @@ class Run:
         if options.restart and folder.exists():
             self._check_own(path)
             shutil.rmtree(folder)
-        if path.is_file():
+        # A run of which no step was ever finished, for wrong input, say, holds nothing to lose.
+        if path.is_file() and any((folder / ".done").glob("*.json")):
             before = read_json(path)
             for name, value in settings.items():
                 old = before["options"].get(name, value)
@@ -96,7 +97,7 @@ class Run:
         """Write options.json; `extra` adds what became known on the way."""
         self.extra |= extra
         before = read_json(self.path) if self.path.is_file() else {}
-        save_options(self.options, self.path, {**before, **self.extra})
+        write_json(self.path, {**before, **self.extra, "options": as_json(self.options)})
 
     def step(self, name: str, action: Callable[[], str | None]) -> None:
         """Do a step, or say that it is done. `action` returns what its line should tell."""

@@ -239,6 +239,18 @@ def test_bad_input_is_one_line_and_status_2(tmp_path, dataset, run_script, damag
     assert not written
 
 
+def test_after_the_input_is_mended_the_same_command_works(tmp_path, dataset, run_script):
+    label = dataset / "labels_instance" / "train0_label.tif"
+    whole = label.read_bytes()
+    label.write_bytes(whole[:100])
+    command = ["code_detection/main.py", *options(tmp_path, rounds=0)[0]]
+    run_script(*command, code=2)
+    label.write_bytes(whole)
+    run_script(*command)
+    label.write_bytes(whole + b"changed")
+    assert "have changed" in run_script(*command, code=2).stderr
+
+
 def test_one_point_in_the_whole_set_trains(tmp_path, run_script):
     folder = make_dataset(tmp_path / "data" / "tiny", train=1)
     dots = np.zeros((64, 64), np.uint8)
