@@ -5,7 +5,7 @@ import numpy as np
 from scipy import ndimage
 from skimage.segmentation import watershed
 
-from code_seg.labels import fill_holes, remove_small
+from code_seg.morphology import fill_holes, remove_small
 
 
 def components(prob: np.ndarray, min_area: int) -> np.ndarray:

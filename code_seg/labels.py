@@ -6,14 +6,10 @@ from scipy import ndimage
 from scipy.cluster.vq import kmeans2, vq
 from scipy.spatial import cKDTree
 
+from code_seg.morphology import dilated_points, disk, fill_holes, remove_small
+
 BACKGROUND, NUCLEUS, IGNORED = 0, 1, 2
 _COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 0]], np.uint8)  # of the three, on disk
-
-
-def disk(radius: int) -> np.ndarray:
-    """Disk [2r + 1, 2r + 1] uint8: the pixels at most `radius` from the centre."""
-    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
-    return (x * x + y * y <= radius * radius).astype(np.uint8)
 
 
 def merge_points(annotated: np.ndarray, detected: np.ndarray, merge_radius: float) -> np.ndarray:
@@ -54,12 +50,6 @@ def voronoi_cells(points: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarra
     return number[tuple(nearest)], distance.astype(np.float32)
 
 
-def _dilated(points: np.ndarray, shape: tuple[int, int], radius: int) -> np.ndarray:
-    mask = np.zeros(shape, np.uint8)
-    mask[points[:, 0], points[:, 1]] = 1
-    return cv2.dilate(mask, disk(radius)) > 0
-
-
 def voronoi_label(points: np.ndarray, cells: np.ndarray) -> np.ndarray:
     """Voronoi label [H, W] uint8: cell edges are background, disks around points nuclei.
 
@@ -70,7 +60,7 @@ def voronoi_label(points: np.ndarray, cells: np.ndarray) -> np.ndarray:
     edge[:, :-1] |= cells[:, :-1] != cells[:, 1:]
     edge = cv2.morphologyEx(edge, cv2.MORPH_CLOSE, disk(1)) > 0
     label = np.full(cells.shape, IGNORED, np.uint8)
-    label[_dilated(points, cells.shape, 2)] = NUCLEUS
+    label[dilated_points(points, cells.shape, 2)] = NUCLEUS
     label[edge] = BACKGROUND  # over the disks: close points stay two nuclei
     label[points[:, 0], points[:, 1]] = NUCLEUS
     return label
@@ -117,11 +107,11 @@ def cluster_label(
 
     votes = np.bincount(group[points[:, 0], points[:, 1]], minlength=clusters)
     nuclei = int(votes.argmax())
-    near = _dilated(points, shape, 5)
+    near = dilated_points(points, shape, 5)
     sizes = np.maximum(np.bincount(group.ravel(), minlength=clusters), 1)
     overlap = np.bincount(group[near], minlength=clusters) / sizes
     overlap[nuclei] = np.inf
-    background = (group == overlap.argmin()) & ~_dilated(points, shape, 10)
+    background = (group == overlap.argmin()) & ~dilated_points(points, shape, 10)
 
     mask = refine_in_cells(group == nuclei, cells)
     label = np.full(shape, IGNORED, np.uint8)
@@ -149,21 +139,6 @@ def refine_in_cells(
         part = cv2.erode(part, shrinking)[pad:-pad, pad:-pad]
         refined[box] |= part & own
     return remove_small(refined, min_area) > 0
-
-
-def fill_holes(mask: np.ndarray) -> np.ndarray:
-    """Mask [H, W] uint8 with its holes, background that the border does not reach, filled."""
-    empty = np.pad(1 - mask, 1, constant_values=1)
-    _, parts = cv2.connectedComponents(empty, connectivity=4)
-    return (parts != parts[0, 0])[1:-1, 1:-1].astype(np.uint8)
-
-
-def remove_small(mask: np.ndarray, min_area: int) -> np.ndarray:
-    """Mask [H, W] uint8 without its components of fewer than `min_area` pixels."""
-    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    keep = stats[:, cv2.CC_STAT_AREA] >= min_area
-    keep[0] = False
-    return keep[parts].astype(np.uint8)
 
 
 def label_errors(voronoi: np.ndarray, clusters: np.ndarray, instances: np.ndarray) -> dict:

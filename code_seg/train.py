@@ -11,6 +11,7 @@ if not __package__:
 
 from code_common.config import parse
 from code_common.data import (
+    Sample,
     load_split,
     read_image,
     read_instances,
@@ -57,6 +58,19 @@ def load_training(options: Options, seed: int) -> tuple[CropDataset, list[str]]:
     return dataset, [s.name for s in samples]
 
 
+def load_validation(
+    options: Options, samples: list[Sample]
+) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+    """Images, detections and instance maps of validation samples with masks."""
+    images = [read_image(s.image) for s in samples]
+    points, truth = [], []
+    for sample, image in zip(samples, images, strict=True):
+        path = detections_path(options.detection_dir(), sample.name)
+        points.append(read_points(path, image.shape[:2]))
+        truth.append(read_instances(sample.instances, image.shape[:2]))
+    return images, points, truth
+
+
 def make_validate(options: Options, network: ResUNet, tiling: dict):
     """A function that scores the network on the validation images (D1), or None without any.
 
@@ -66,14 +80,8 @@ def make_validate(options: Options, network: ResUNet, tiling: dict):
     samples = load_split(options.data_dir)["val"]
     if not samples:
         return None
-    images = [read_image(s.image) for s in samples]
-    shapes = [image.shape[:2] for image in images]
     if all(s.instances for s in samples):
-        truth = [read_instances(s.instances, h) for s, h in zip(samples, shapes, strict=True)]
-        points = [
-            read_points(detections_path(options.detection_dir(), s.name), h)
-            for s, h in zip(samples, shapes, strict=True)
-        ]
+        images, points, truth = load_validation(options, samples)
 
         def validate() -> dict[str, float]:
             probs = [predict_prob(network, image, tiling) for image in images]
@@ -83,6 +91,7 @@ def make_validate(options: Options, network: ResUNet, tiling: dict):
             return {"score": best, **{f"aji_{m}": v for m, v in scores.items()}}
 
         return validate
+    images = [read_image(s.image) for s in samples]
     labels = [read_labels(options, s.name) for s in samples]
 
     def validate_without_masks() -> dict[str, float]:
@@ -159,14 +168,8 @@ def select(options: Options) -> str:
     if scored and all(s.instances for s in split["val"]):
         device = options.choose_device()
         network = load_network(options.save_dir / phase / "best.pt", device)
-        probs, points, truth = [], [], []
-        for sample in split["val"]:
-            image = read_image(sample.image)
-            shape = image.shape[:2]
-            probs.append(predict_prob(network, image, options.tiling(device)))
-            path = detections_path(options.detection_dir(), sample.name)
-            points.append(read_points(path, shape))
-            truth.append(read_instances(sample.instances, shape))
+        images, points, truth = load_validation(options, split["val"])
+        probs = [predict_prob(network, image, options.tiling(device)) for image in images]
         ajis = mean_aji(probs, points, truth, options.min_area)
         if method == "auto":
             method = max(ajis, key=ajis.get)

@@ -13,17 +13,15 @@ from code_seg.labels import (
     IGNORED,
     NUCLEUS,
     cluster_label,
-    disk,
-    fill_holes,
     from_colours,
     label_errors,
     merge_points,
     refine_in_cells,
-    remove_small,
     to_colours,
     voronoi_cells,
     voronoi_label,
 )
+from code_seg.morphology import disk, fill_holes, remove_small
 
 RNG = np.random.default_rng
 

@@ -4,7 +4,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial.distance import directed_hausdorff
 
-from code_seg.labels import disk
+from code_seg.morphology import disk
 
 
 def objects(instances):
