@@ -8,6 +8,7 @@ import torch
 
 from code_seg.crf_loss import crf_loss
 from code_seg.crf_loss.crf_loss import available, choose_backend, dense_crf_loss, gaussian_filter
+from code_seg.crf_loss.low_rank import low_rank_filter
 
 NATIVE = pytest.mark.skipif(bool(crf_loss.NATIVE_ABSENT), reason=crf_loss.NATIVE_ABSENT)
 BACKENDS = [
@@ -143,9 +144,21 @@ def test_exact_equals_brute_force_where_the_window_covers_the_image():
 
 def test_low_rank_is_close_to_brute_force():
     image, logits = tissue(dtype=torch.float32)
-    ours = gaussian_filter(image, logits, 9.0, 0.1, "torch")
+    ours, residual = low_rank_filter(image, logits, 9.0, 0.1)
     true = brute_filter(image, logits, 9.0, 0.1)
-    assert (ours - true).norm() < 2e-3 * true.norm()
+    assert residual < 1e-3 and (ours - true).norm() < 2e-3 * true.norm()
+
+
+@NATIVE
+def test_exact_is_exact_where_low_rank_is_not():
+    """An image of noise: the residual says that the features are too few."""
+    noise = torch.rand(1, 3, 30, 30, generator=torch.Generator().manual_seed(0))
+    values = torch.randn(1, 2, 30, 30, generator=torch.Generator().manual_seed(1))
+    true = brute_filter(noise, values, 9.0, 0.1)
+    ours, residual = low_rank_filter(noise, values, 9.0, 0.1)
+    assert residual > 1e-3 and (ours - true).norm() > 0.05 * true.norm()
+    exact = gaussian_filter(noise, values, 9.0, 0.1, "exact")
+    assert (exact - true).norm() < 1e-5 * true.norm()
 
 
 def real_crops(mo, size=56):
