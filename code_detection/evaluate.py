@@ -7,7 +7,7 @@ from skimage.morphology import h_maxima
 
 from code_common.tiling import predict_image
 
-PROMINENCE = 0.1  # how far the probability must fall between two peaks of one component
+PROMINENCE = 0.3  # how far the probability must fall between two peaks of one component
 
 
 def predict_prob(network, image: np.ndarray, tiling: dict) -> np.ndarray:

@@ -12,6 +12,7 @@ if not __package__:
 from code_common.config import parse
 from code_common.data import Sample, image_shape, load_split, read_label, read_points, write_png
 from code_common.errors import run_script
+from code_common.model import load_state
 from code_common.steps import Run, files_fingerprint, inference_work, training_work
 from code_detection.metrics import add
 from code_detection.options import Options
@@ -25,9 +26,9 @@ def detect_training(options: Options, samples: list[Sample], out: Path) -> str:
     """Detect the nuclei of the training images with the round `options.round`."""
     counts = detect_samples(options, samples, out)
     if not counts:
-        return "done"
+        return f"with round {options.round}"
     # Where all points are known, how good the detections are; only told, nothing is chosen by it.
-    return f"F1 {add(list(counts.values())).scores()['f1']:.3f} against all known points"
+    return f"round {options.round}, F1 {add(list(counts.values())).scores()['f1']:.3f} against all known points"
 
 
 def propagate(options: Options, samples: list[Sample]) -> str:
@@ -51,6 +52,14 @@ def propagate(options: Options, samples: list[Sample]) -> str:
     return f"{np.mean(share):.0%} of the training pixels are background"
 
 
+def choose_round(options: Options) -> int:
+    """The round whose detections count: the last one, or the best on the validation images."""
+    if options.final_round == "last":
+        return options.rounds
+    paths = [options.save_dir / f"round_{r}" / "best.pt" for r in range(options.rounds + 1)]
+    return int(np.argmax([load_state(path)["score"] for path in paths]))
+
+
 def main(options: Options) -> None:
     """All steps of stage 1; done ones are skipped."""
     split = load_split(options.data_dir)
@@ -63,8 +72,9 @@ def main(options: Options) -> None:
     plan = {"prepare": 0.0}
     for r in range(options.rounds + 1):
         plan |= {f"background for round {r}": 0.0} if r else {}
-        plan |= {f"train round {r}": training, f"detect with round {r}": detecting}
-    plan |= {"test": testing}
+        plan |= {f"train round {r}": training}
+        plan |= {f"detect with round {r}": detecting} if r < options.rounds else {}
+    plan |= {"detect": detecting, "test": testing}
 
     run = Run(options.save_dir, options, files_fingerprint(samples), plan)
     run.step("prepare", lambda: prepare(options))
@@ -78,16 +88,17 @@ def main(options: Options) -> None:
             return "done"
 
         run.step(f"train round {r}", train_round)
-        if r < options.rounds:
-            seen, out = split["train"], options.save_dir / f"round_{r}" / "train"
-        else:
-            seen, out = split["train"] + split["val"], options.save_dir / "detections"
-        run.step(
-            f"detect with round {r}",
-            lambda c=current, s=seen, o=out: detect_training(c, s, o),
-        )
         (options.save_dir / f"round_{r}" / "last.pt").unlink(missing_ok=True)
-    run.step("test", lambda: test(replace(options, round=options.rounds)))
+        if r < options.rounds:
+            out = options.save_dir / f"round_{r}" / "train"
+            run.step(
+                f"detect with round {r}",
+                lambda c=current, o=out: detect_training(c, split["train"], o),
+            )
+    final = replace(options, round=choose_round(options))
+    out = options.save_dir / "detections"
+    run.step("detect", lambda: detect_training(final, split["train"] + split["val"], out))
+    run.step("test", lambda: test(final))
 
 
 if __name__ == "__main__":

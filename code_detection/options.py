@@ -37,6 +37,8 @@ class Options(CommonOptions):
     peak_weight: float = 10.0  # weight of the pixels under a Gaussian; the ring around has 1
     # --- self-training with background propagation
     rounds: int | None = None  # rounds after the initial one
+    final_round: str = "last"  # the round whose detections stage 2 gets: last (as published), or
+    #   best (highest F1 on the validation images)
     round: int = 0  # the round that train.py trains and test.py tests
     background_below: float = 0.1  # probability under which a pixel becomes background
     merged_above: float = 0.7  # probability over which a component larger than max_area does
@@ -69,4 +71,7 @@ class Options(CommonOptions):
         "min_area": (0, BIG),
         "max_area": (1, BIG),
     }
-    CHOICES: ClassVar[dict] = {"val_points": ("all", "partial")}
+    CHOICES: ClassVar[dict] = {
+        "val_points": ("all", "partial"),
+        "final_round": ("last", "best"),
+    }

@@ -123,6 +123,16 @@ def test_nothing_is_chosen_on_test_images(tmp_path, dataset, run_script):
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
+def test_the_best_round_may_be_taken_instead_of_the_last(tmp_path, dataset, run_script):
+    told = run_script(
+        "code_detection/main.py", *options(tmp_path)[0], "--final-round", "best"
+    ).stdout
+    folder = tmp_path / "out" / RUN / "detection"
+    scores = [torch.load(folder / f"round_{r}" / "best.pt", weights_only=True)["score"]
+              for r in (0, 1)]  # fmt: skip
+    assert f"detect: round {int(scores[1] > scores[0])}, " in told
+
+
 def test_single_scripts_do_what_main_does(tmp_path, dataset, run_script):
     """prepare_data, train and test alone, from any folder, end where main ends."""
     (tmp_path / "single").mkdir()
