@@ -28,7 +28,8 @@ def detect_training(options: Options, samples: list[Sample], out: Path) -> str:
     if not counts:
         return f"with round {options.round}"
     # Where all points are known, how good the detections are; only told, nothing is chosen by it.
-    return f"round {options.round}, F1 {add(list(counts.values())).scores()['f1']:.3f} against all known points"
+    f1 = add(list(counts.values())).scores()["f1"]
+    return f"round {options.round}, F1 {f1:.3f} against all known points"
 
 
 def propagate(options: Options, samples: list[Sample]) -> str:
