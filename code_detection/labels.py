@@ -4,6 +4,8 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
+from code_common.distance import distance_transform
+
 # The Gaussian counts as a peak down to this value: 2.45 sigma, 6.7 px at sigma 2.75. The paper
 # draws it to r1; its published numbers come from this cut.
 PEAK_CUTOFF = 0.05
@@ -51,7 +53,7 @@ def distance_to(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         return np.full(shape, np.inf, np.float32)
     free = np.ones(shape, np.uint8)
     free[points[:, 0], points[:, 1]] = 0
-    return cv2.distanceTransform(free, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return distance_transform(free)
 
 
 def extended_gaussian_mask(

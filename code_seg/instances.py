@@ -5,6 +5,7 @@ import numpy as np
 from scipy import ndimage
 from skimage.segmentation import watershed
 
+from code_common.distance import distance_transform
 from code_seg.morphology import fill_holes, remove_small
 
 
@@ -33,7 +34,7 @@ def split_by_points(instances: np.ndarray, points: np.ndarray, min_area: int) ->
     for label in several.tolist():
         box = boxes[label - 1]
         own = np.pad(instances[box] == label, 1)
-        depth = cv2.distanceTransform(own.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        depth = distance_transform(own.astype(np.uint8))
         inside = points[home == label] - (box[0].start - 1, box[1].start - 1)
         while True:
             markers = np.zeros(own.shape, np.int32)

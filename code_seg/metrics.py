@@ -6,12 +6,12 @@ one of them empty, every score is 0 (D4).
 
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from scipy import ndimage
 from skimage.measure import label as connected_parts
 
 from code_common.assignment import assign
+from code_common.distance import distance_transform
 
 
 class Overlaps(NamedTuple):
@@ -195,9 +195,7 @@ def _hausdorff(a: _Objects, i: int, b: _Objects, j: int) -> float:
     first, second = a.map[box] == i + 1, b.map[box] == j + 1
     distances = []
     for one, other in ((first, second), (second, first)):
-        outside = (~other).astype(np.uint8)
-        reach = cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        distances.append(float(reach[one].max()))
+        distances.append(float(distance_transform((~other).astype(np.uint8))[one].max()))
     return max(distances)
 
 
