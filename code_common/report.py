@@ -17,7 +17,8 @@ from code_common.errors import InputError, run_script
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; margin: 1rem 0 } img { width: 56rem; max-width: 100%; height: auto }
+table { border-collapse: collapse; margin: 1rem 0 }
+img { width: 56rem; max-width: 100%; height: auto }
 td, th { padding: .25rem .75rem; border-bottom: 1px solid #ccc; text-align: right }
 td:first-child, th:first-child { text-align: left } figcaption { color: #444 }
 figure { margin: 1.5rem 0 }

@@ -62,9 +62,10 @@ def overlaps(truth: np.ndarray, predicted: np.ndarray) -> Overlaps:
         raise ValueError(f"expected two maps [H, W], not {truth.shape} and {predicted.shape}")
     if truth.dtype.kind not in "iu" or predicted.dtype.kind not in "iu":
         raise ValueError(f"expected integer ids, not {truth.dtype} and {predicted.dtype}")
-    if (int(truth.max(initial=0)) + 1) * (int(predicted.max(initial=0)) + 1) > _DENSE:
-        truth, predicted = _numbered(truth)[0], _numbered(predicted)[0]
     rows, cols = (int(m.max(initial=0)) + 1 for m in (truth, predicted))
+    if rows * cols > _DENSE:
+        truth, predicted = _numbered(truth)[0], _numbered(predicted)[0]
+        rows, cols = (int(m.max(initial=0)) + 1 for m in (truth, predicted))
     pair = truth.ravel().astype(np.int64)
     pair *= cols
     pair += predicted.ravel()
