@@ -95,8 +95,8 @@ def cluster_label(
 
     k-means on (RGB / colour_scale, min(distance to a point, distance_limit)). The nuclei are the
     cluster with most points, cleaned up within each Voronoi cell; the background is, of the
-    others, the one that overlaps least with disks of 5 px around the points, except within 10 px
-    of a point; the rest is ignored.
+    others, the one that overlaps least with disks of 5 px around the points (of equals the one
+    least like them in colour), except within 10 px of a point; the rest is ignored.
     """
     shape = image.shape[:2]
     if len(points) == 0:
@@ -110,8 +110,16 @@ def cluster_label(
     near = dilated_points(points, shape, 5)
     sizes = np.maximum(np.bincount(group.ravel(), minlength=clusters), 1)
     overlap = np.bincount(group[near], minlength=clusters) / sizes
-    overlap[nuclei] = np.inf
-    background = (group == overlap.argmin()) & ~dilated_points(points, shape, 10)
+    # Of large nuclei the outer part is a cluster of its own, as far from the points as the
+    # background is: of clusters that hardly overlap, the one least like the points' colour is it.
+    sums = [np.bincount(group.ravel(), weights=c, minlength=clusters) for c in colour.T]
+    contrast = np.linalg.norm(
+        np.stack(sums, 1) / sizes[:, None] - colour[near.ravel()].mean(0), axis=1
+    )
+    others = np.arange(clusters) != nuclei
+    hardly = others & (overlap <= overlap[others].min() + 0.01)
+    background = group == np.where(hardly, contrast, -1).argmax()
+    background &= ~dilated_points(points, shape, 10)
 
     mask = refine_in_cells(group == nuclei, cells)
     label = np.full(shape, IGNORED, np.uint8)
