@@ -215,3 +215,16 @@ def test_the_disk_of_opencv_is_ours():
     dot = np.zeros((15, 15), np.uint8)
     dot[7, 7] = 1
     assert cv2.dilate(dot, disk(7)).sum() == disk(7).sum() == 149
+
+
+def test_large_nuclei_are_not_the_background():
+    """Beyond 10 px of its point a large dark nucleus is a cluster as far away as the background."""
+    y, x = np.mgrid[:160, :160]
+    p = points((40, 40), (40, 120), (120, 40), (120, 120))
+    nuclei = np.any([np.hypot(y - r, x - c) <= 26 for r, c in p], axis=0)
+    image = np.where(nuclei[..., None], (90, 60, 140), (230, 180, 215)).astype(np.uint8)
+    image = (image.astype(int) + RNG(0).integers(-9, 10, image.shape)).clip(0, 255).astype(np.uint8)
+    cells, distance = voronoi_cells(p, nuclei.shape)
+    for seed in range(4):
+        label = cluster_label(image, p, cells, distance, RNG(seed))
+        assert (label == BACKGROUND).any() and not nuclei[label == BACKGROUND].any()
