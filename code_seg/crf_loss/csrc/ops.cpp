@@ -2,6 +2,7 @@
 //
 //   lattice_filter(image, values, sigma_xy, sigma_rgb) -> Tensor
 //   window_filter(image, values, sigma_xy, sigma_rgb, radius) -> Tensor
+//   low_rank_filter(image, values, sigma_xy, sigma_rgb, tolerance, max_rank) -> (Tensor, Tensor)
 //
 // image [B, 3, H, W] in 0..1 and values [B, C, H, W], both float32 or both float64 and contiguous;
 // the result is W values, [B, C, H, W], for each image of the batch with the kernel of that image.
@@ -11,6 +12,7 @@
 #include <torch/library.h>
 #include <torch/types.h>
 
+#include "low_rank.h"
 #include "permutohedral.h"
 #include "window.h"
 
@@ -51,7 +53,7 @@ void check(const Tensor& image, const Tensor& values, double sigma_xy, double si
   TORCH_CHECK(sigma_xy > 0 && sigma_rgb > 0, "sigmas must be positive");
 }
 
-// body(image planes, value planes, out planes, how to run its loops), for each image of the batch:
+// body(index, image planes, value planes, out planes, how to run its loops), for each image:
 // threads share the batch where it is large enough, the loops of one image otherwise.
 template <typename T, typename Body>
 Tensor for_each_image(const Tensor& image, const Tensor& values, const Body& body) {
@@ -61,7 +63,7 @@ Tensor for_each_image(const Tensor& image, const Tensor& values, const Body& bod
   const T *rgb = image.const_data_ptr<T>(), *from = values.const_data_ptr<T>();
   T* to = out.mutable_data_ptr<T>();
   auto one = [&](int64_t b, const auto& parallel) {
-    body(rgb + b * in_step, from + b * step, to + b * step, parallel);
+    body(b, rgb + b * in_step, from + b * step, to + b * step, parallel);
   };
   if (batch >= at::get_num_threads()) {
     at::parallel_for(0, batch, 1, [&](int64_t begin, int64_t end) {
@@ -79,7 +81,7 @@ Tensor lattice_filter(const Tensor& image, const Tensor& values, double sigma_xy
   return AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "lattice_filter", [&] {
     return for_each_image<scalar_t>(
         image, values,
-        [&](const scalar_t* rgb, const scalar_t* from, scalar_t* to, const auto& parallel) {
+        [&](int64_t, const scalar_t* rgb, const scalar_t* from, scalar_t* to, const auto& parallel) {
           crf::Lattice<scalar_t, std::decay_t<decltype(parallel)>> lattice(
               rgb, image.size(2), image.size(3), scalar_t(sigma_xy), scalar_t(sigma_rgb), parallel);
           lattice.filter(from, to, values.size(1));
@@ -94,11 +96,41 @@ Tensor window_filter(const Tensor& image, const Tensor& values, double sigma_xy,
   return AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "window_filter", [&] {
     return for_each_image<scalar_t>(
         image, values,
-        [&](const scalar_t* rgb, const scalar_t* from, scalar_t* to, const auto& parallel) {
+        [&](int64_t, const scalar_t* rgb, const scalar_t* from, scalar_t* to, const auto& parallel) {
           crf::window_filter(rgb, from, to, values.size(1), values.size(2), values.size(3),
                              scalar_t(sigma_xy), scalar_t(sigma_rgb), radius, parallel);
         });
   });
+}
+
+// Beside the result the residual [B] of each image's landmarks. An image whose residual is not under
+// the tolerance is left 0: its colours are too many for the rank.
+std::tuple<Tensor, Tensor> low_rank_filter(const Tensor& image, const Tensor& values,
+                                           double sigma_xy, double sigma_rgb, double tolerance,
+                                           int64_t max_rank) {
+  check(image, values, sigma_xy, sigma_rgb);
+  TORCH_CHECK(max_rank > 0, "max_rank must be positive");
+  Tensor residual = at::zeros({image.size(0)}, image.options().dtype(at::kDouble));
+  double* residuals = residual.mutable_data_ptr<double>();
+  const int64_t height = image.size(2), width = image.size(3), channels = values.size(1);
+  Tensor out = AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "low_rank_filter", [&] {
+    return for_each_image<scalar_t>(
+        image, values,
+        [&](int64_t b, const scalar_t* rgb, const scalar_t* from, scalar_t* to,
+            const auto& parallel) {
+          const crf::Landmarks<scalar_t> landmarks(rgb, height * width, scalar_t(sigma_rgb),
+                                                   tolerance, max_rank);
+          residuals[b] = landmarks.residual;
+          if (!(landmarks.residual < tolerance)) {
+            std::fill_n(to, channels * height * width, scalar_t(0));
+            return;
+          }
+          const crf::LowRankFilter<scalar_t, std::decay_t<decltype(parallel)>> filter(
+              landmarks, rgb, height, width, sigma_xy, scalar_t(sigma_rgb), parallel);
+          filter(from, to, channels);
+        });
+  });
+  return {out, residual};
 }
 
 }  // namespace
@@ -108,9 +140,13 @@ TORCH_LIBRARY(crf_loss, m) {
   m.def(
       "window_filter(Tensor image, Tensor values, float sigma_xy, float sigma_rgb, int radius) -> "
       "Tensor");
+  m.def(
+      "low_rank_filter(Tensor image, Tensor values, float sigma_xy, float sigma_rgb, "
+      "float tolerance, int max_rank) -> (Tensor, Tensor)");
 }
 
 TORCH_LIBRARY_IMPL(crf_loss, CPU, m) {
   m.impl("lattice_filter", &lattice_filter);
   m.impl("window_filter", &window_filter);
+  m.impl("low_rank_filter", &low_rank_filter);
 }

@@ -3,9 +3,10 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <vector>
+
+#include "fast_exp.h"
 
 namespace crf {
 
@@ -31,7 +32,7 @@ void window_filter(const T* rgb, const T* values, T* out, int64_t channels, int6
           for (int64_t u = x0; u < x1; ++u) {
             const T r = rgb[i] - rgb[j0 + u], g = rgb[n + i] - rgb[n + j0 + u],
                     b = rgb[2 * n + i] - rgb[2 * n + j0 + u];
-            weight[u - x0] = std::exp(space * (dy2 + T((u - x) * (u - x))) +
+            weight[u - x0] = exp_negative(space * (dy2 + T((u - x) * (u - x))) +
                                       colour * (r * r + g * g + b * b));
           }
           for (int64_t c = 0; c < channels; ++c) {
