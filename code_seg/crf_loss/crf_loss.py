@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from code_seg.crf_loss.low_rank import TOLERANCE, low_rank_filter
+from code_seg.crf_loss.low_rank import MAX_RANK, TOLERANCE, low_rank_filter
 
 BACKENDS = ("lattice", "exact", "torch")
 # The published crf_weight was tuned with the permutohedral lattice, whose sum is smaller than that
@@ -48,6 +48,8 @@ NATIVE_ABSENT = _load_native()
 
 if not NATIVE_ABSENT:
 
+    _OPS = torch.ops.crf_loss
+
     @torch.library.register_fake("crf_loss::lattice_filter")
     def _(image, values, sigma_xy, sigma_rgb):
         return torch.empty_like(values)
@@ -56,22 +58,27 @@ if not NATIVE_ABSENT:
     def _(image, values, sigma_xy, sigma_rgb, radius):
         return torch.empty_like(values)
 
-    def _register_autograd(op, extra: int) -> None:
+    @torch.library.register_fake("crf_loss::low_rank_filter")
+    def _(image, values, sigma_xy, sigma_rgb, tolerance, max_rank):
+        return torch.empty_like(values), image.new_empty(len(image), dtype=torch.float64)
+
+    def _register_autograd(op) -> None:
         """The kernels are symmetric: the adjoint of the filter is the filter."""
 
         def setup_context(ctx, inputs, output):
             ctx.save_for_backward(inputs[0])
             ctx.arguments = inputs[2:]
 
-        def backward(ctx, grad):
+        def backward(ctx, grad, *grad_of_residual):
             (image,) = ctx.saved_tensors
             back = op(image, grad.contiguous(), *ctx.arguments)
-            return None, back, *[None] * (2 + extra)
+            back = back[0] if isinstance(back, tuple) else back
+            return None, back, *[None] * len(ctx.arguments)
 
         torch.library.register_autograd(op, backward, setup_context=setup_context)
 
-    _register_autograd(torch.ops.crf_loss.lattice_filter.default, 0)
-    _register_autograd(torch.ops.crf_loss.window_filter.default, 1)
+    for _op in (_OPS.lattice_filter, _OPS.window_filter, _OPS.low_rank_filter):
+        _register_autograd(_op.default)
 
 
 def available(backend: str, device: torch.device) -> str:
@@ -80,9 +87,12 @@ def available(backend: str, device: torch.device) -> str:
         return f"expected one of {', '.join(BACKENDS)}"
     if backend == "torch":
         return ""
-    if not NATIVE_ABSENT and device.type != "cpu":
-        return f"the extension has no {device.type} kernel"
-    return NATIVE_ABSENT
+    if NATIVE_ABSENT:
+        return NATIVE_ABSENT
+    key = device.type.upper()
+    if not torch._C._dispatch_has_kernel_for_dispatch_key("crf_loss::window_filter", key):
+        return f"the extension was built without kernels for {device.type}"
+    return ""
 
 
 def choose_backend(wanted: str, device: torch.device) -> str:
@@ -100,19 +110,27 @@ def gaussian_filter(
     """W values for each image of a batch.
 
     image [B, 3, H, W] in 0..1; values [B, C, H, W]; float32 or float64. Backends: 'lattice', the
-    permutohedral lattice (0.55-0.6 of the kernel's sum on H&E); 'torch', the kernel with low-rank
-    colour features, in plain PyTorch; 'exact', the same where the features are certified to be
-    enough, else, and in float64, the kernel itself in a window of 4 sigma.
+    permutohedral lattice (0.55-0.6 of the kernel's sum on H&E); 'exact', the kernel itself: on
+    CUDA and in float64 summed over a window of 4 sigma, else with low-rank colour features where
+    they are certified to be enough, and over the window for the images where they are not;
+    'torch', low-rank colour features in plain PyTorch, for any device.
     """
-    if backend == "torch" or (backend == "exact" and values.dtype == torch.float32):
-        filtered, residual = low_rank_filter(image, values, sigma_xy, sigma_rgb)
-        if backend == "torch" or residual < TOLERANCE:
-            return filtered
+    if backend == "torch":
+        return low_rank_filter(image, values, sigma_xy, sigma_rgb)[0]
     image, values = image.contiguous(), values.contiguous()
     if backend == "lattice":
-        return torch.ops.crf_loss.lattice_filter(image, values, sigma_xy, sigma_rgb)
+        return _OPS.lattice_filter(image, values, sigma_xy, sigma_rgb)
     radius = int(WINDOW_SIGMAS * sigma_xy + 0.5)
-    return torch.ops.crf_loss.window_filter(image, values, sigma_xy, sigma_rgb, radius)
+    if values.is_cuda or values.dtype == torch.float64:
+        return _OPS.window_filter(image, values, sigma_xy, sigma_rgb, radius)
+    filtered, residual = _OPS.low_rank_filter(
+        image, values, sigma_xy, sigma_rgb, TOLERANCE, MAX_RANK
+    )
+    missing = (residual >= TOLERANCE).nonzero()[:, 0]
+    if len(missing):
+        exact = _OPS.window_filter(image[missing], values[missing], sigma_xy, sigma_rgb, radius)
+        filtered = filtered.index_copy(0, missing, exact)
+    return filtered
 
 
 class _DenseCRFLoss(torch.autograd.Function):

@@ -1,8 +1,9 @@
 """The Gaussian kernel filter in plain PyTorch: low-rank colour features x separable Gaussians.
 
-The colour kernel is replaced by phi(c)^T phi(c') with Nystroem features at a few landmark colours
-(pivoted Cholesky: Harbrecht, Peters & Schneider 2012), the spatial one by Gaussian nodes on a grid.
-Then W v = sum_k phi_k (G (phi_k v)): symmetric and positive semi-definite, like the kernel.
+W ~ sum_kl C_k (M^-1)_kl G C_l, with C_k(p) the colour kernel between pixel p and landmark colour k
+(pivoted Cholesky: Harbrecht, Peters & Schneider 2012), M that among the landmarks and G the spatial
+kernel, which goes through Gaussian nodes on a coarse grid: there M^-1 costs next to nothing. The
+result is symmetric and positive semi-definite, like the kernel. csrc/low_rank.h does the same.
 """
 
 import math
@@ -12,7 +13,9 @@ from torch import Tensor
 
 SAMPLE = 4096  # pixels of an image that landmarks are chosen from
 TOLERANCE = 1e-3  # residual at which features are enough: gradients within 0.1 % on H&E
-NODE_SPACING = 0.6  # of the spatial nodes in units of sigma_xy: error below 1e-5
+MAX_RANK = 160  # landmarks at most: noise would need thousands
+NODE_SPACING = 0.7  # of the spatial nodes in units of sigma_xy: ripple below 1e-4
+NODE_MARGIN = 2.5  # of the nodes around the image
 
 
 def landmarks(colours: Tensor, tolerance: float, max_rank: int) -> tuple[Tensor, float]:
@@ -42,14 +45,15 @@ def landmarks(colours: Tensor, tolerance: float, max_rank: int) -> tuple[Tensor,
 
 
 def spatial_nodes(length: int, sigma: float, like: Tensor) -> Tensor:
-    """A [nodes, length] with A^T A = exp(-(x - y)^2 / 2 sigma^2) up to 1e-5.
+    """A [nodes, length] with A^T A = exp(-(x - y)^2 / 2 sigma^2) up to 1e-4.
 
     A product of two Gaussians of deviation sigma / sqrt(2) around a node, summed over nodes.
     """
     spacing = NODE_SPACING * sigma
-    nodes = torch.arange(-4 * sigma, length - 1 + 4 * sigma + spacing, spacing)
+    margin = NODE_MARGIN * sigma
+    nodes = torch.arange(-margin, length - 1 + margin + spacing, spacing, dtype=torch.float64)
     x = torch.arange(length)
-    difference = (nodes.double()[:, None] - x.double()) / sigma
+    difference = (nodes[:, None] - x) / sigma
     scale = math.sqrt(NODE_SPACING / math.sqrt(math.pi / 2))
     return (scale * torch.exp(-difference.square())).to(like)
 
@@ -60,7 +64,7 @@ def low_rank_filter(
     sigma_xy: float,
     sigma_rgb: float,
     tolerance: float = TOLERANCE,
-    max_rank: int = 160,
+    max_rank: int = MAX_RANK,
 ) -> tuple[Tensor, float]:
     """W values [B, C, H, W] for each image [B, 3, H, W] of a batch, and the residual.
 
@@ -75,12 +79,13 @@ def low_rank_filter(
     sample = colours[:, :: max(1, colours.shape[1] // SAMPLE)]
     picked, residual = landmarks(sample, tolerance, max_rank)  # [B, K]
     centres = torch.gather(sample, 1, picked[..., None].expand(-1, -1, 3))
-    kernel = torch.exp(-torch.cdist(centres, centres).square() / 2)
     ridge = 1e-6 if values.dtype == torch.float32 else 1e-12
-    factor = torch.linalg.cholesky(kernel + ridge * torch.eye(kernel.shape[1]).to(kernel))
-    cross = torch.exp(-torch.cdist(centres, colours).square() / 2)  # [B, K, N]
-    phi = torch.linalg.solve_triangular(factor, cross, upper=False)
-    phi = phi.view(batch, -1, 1, height, width)
+    kernel = torch.exp(-torch.cdist(centres.double(), centres.double()).square() / 2)
+    kernel = kernel + ridge * torch.eye(kernel.shape[1]).to(kernel)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(kernel)).to(values)  # [B, K, K]
+    distance = torch.cdist(centres, colours, compute_mode="donot_use_mm_for_euclid_dist")
+    cross = torch.exp(-distance.square() / 2).view(batch, -1, 1, height, width)
     rows, columns = (spatial_nodes(n, sigma_xy, values) for n in (height, width))
-    spread = rows @ (phi * values[:, None]) @ columns.T  # [B, K, C, nodes, nodes]
-    return (phi * (rows.T @ spread @ columns)).sum(1), residual
+    spread = rows @ (cross * values[:, None]) @ columns.T  # [B, K, C, nodes, nodes]
+    solved = torch.einsum("bkl,blcij->bkcij", inverse, spread)
+    return (cross * (rows.T @ solved @ columns)).sum(1), residual

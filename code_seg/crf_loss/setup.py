@@ -44,7 +44,7 @@ setup(
         CppExtension(
             "crf_loss_native",
             ["csrc/ops.cpp"],
-            depends=["csrc/permutohedral.h", "csrc/window.h", "csrc/low_rank.h"],
+            depends=sorted(str(p) for p in Path("csrc").glob("*.h")),
             extra_compile_args=optimise + openmp,
             extra_link_args=openmp,
         )

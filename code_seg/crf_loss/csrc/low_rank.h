@@ -22,11 +22,20 @@ constexpr double kReach = 3;        // of a node: its Gaussian is cut where it i
 constexpr double kMargin = 2.5;     // of the nodes around the image
 constexpr int kBlock = 4;           // pixels of a row that are handled together
 
-// 64 bytes of numbers, added and scaled side by side: signals have one number for each landmark.
+// The width of a vector register: wider types go through memory.
+#if defined(__AVX512F__)
+#define CRF_VECTOR_BYTES 64
+#elif defined(__AVX__)
+#define CRF_VECTOR_BYTES 32
+#else
+#define CRF_VECTOR_BYTES 16
+#endif
+
+// Numbers that are added and scaled side by side: a signal has one for each landmark.
 template <typename T>
 struct Pack {
-  static constexpr int size = 64 / sizeof(T);
-  typedef T Vector __attribute__((vector_size(64)));
+  static constexpr int size = CRF_VECTOR_BYTES / sizeof(T);
+  typedef T Vector __attribute__((vector_size(CRF_VECTOR_BYTES)));
   Vector v = {};
 
   void add(const Pack& other) { v += other.v; }
@@ -214,7 +223,7 @@ class LowRankFilter {
         out[j * padded + k] = exp_negative(T(-0.5) * (dr * dr + dg * dg + db * db));
       }
     }
-    for (int64_t i = 0; i < kBlock * packs_; ++i) std::memcpy(&kernel[i].v, &out[i * kPack], 64);
+    for (int64_t i = 0; i < kBlock * packs_; ++i) std::memcpy(&kernel[i].v, &out[i * kPack], sizeof kernel[i].v);
   }
 
   // sum_p A(ny, y) A(nx, x) C_k(p) v_c(p): [row nodes, column nodes, channels, packs].

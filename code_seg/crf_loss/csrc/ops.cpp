@@ -12,6 +12,10 @@
 #include <torch/library.h>
 #include <torch/types.h>
 
+#include <stdexcept>
+#include <tuple>
+#include <type_traits>
+
 #include "low_rank.h"
 #include "permutohedral.h"
 #include "window.h"
@@ -53,6 +57,11 @@ void check(const Tensor& image, const Tensor& values, double sigma_xy, double si
   TORCH_CHECK(sigma_xy > 0 && sigma_rgb > 0, "sigmas must be positive");
 }
 
+// The features of every pixel have to be numbers: what a kernel makes of others is undefined.
+void check_finite(const Tensor& image) {
+  TORCH_CHECK_VALUE(at::isfinite(image).all().item<bool>(), "the image holds values not finite");
+}
+
 // body(index, image planes, value planes, out planes, how to run its loops), for each image:
 // threads share the batch where it is large enough, the loops of one image otherwise.
 template <typename T, typename Body>
@@ -78,6 +87,7 @@ Tensor for_each_image(const Tensor& image, const Tensor& values, const Body& bod
 Tensor lattice_filter(const Tensor& image, const Tensor& values, double sigma_xy,
                       double sigma_rgb) {
   check(image, values, sigma_xy, sigma_rgb);
+  try {
   return AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "lattice_filter", [&] {
     return for_each_image<scalar_t>(
         image, values,
@@ -87,12 +97,16 @@ Tensor lattice_filter(const Tensor& image, const Tensor& values, double sigma_xy
           lattice.filter(from, to, values.size(1));
         });
   });
+  } catch (const std::range_error& error) {
+    TORCH_CHECK_VALUE(false, error.what());
+  }
 }
 
 Tensor window_filter(const Tensor& image, const Tensor& values, double sigma_xy, double sigma_rgb,
                      int64_t radius) {
   check(image, values, sigma_xy, sigma_rgb);
   TORCH_CHECK(radius >= 0, "radius must not be negative");
+  check_finite(image);
   return AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "window_filter", [&] {
     return for_each_image<scalar_t>(
         image, values,
@@ -110,6 +124,7 @@ std::tuple<Tensor, Tensor> low_rank_filter(const Tensor& image, const Tensor& va
                                            int64_t max_rank) {
   check(image, values, sigma_xy, sigma_rgb);
   TORCH_CHECK(max_rank > 0, "max_rank must be positive");
+  check_finite(image);
   Tensor residual = at::zeros({image.size(0)}, image.options().dtype(at::kDouble));
   double* residuals = residual.mutable_data_ptr<double>();
   const int64_t height = image.size(2), width = image.size(3), channels = values.size(1);

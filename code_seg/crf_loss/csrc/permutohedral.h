@@ -15,29 +15,11 @@
 #include <stdexcept>
 #include <vector>
 
+#include "simplex.h"
+
 namespace crf {
 
-constexpr int kFeatures = 5;
-constexpr int kVertices = kFeatures + 1;  // of a simplex; also the number of blur axes
-constexpr int kBits = 12;                 // of one packed coordinate
-constexpr int kRemainderBits = 3;
 constexpr int kLanes = 32;  // pixels whose simplices are computed side by side (16: GCC unrolls)
-
-// A lattice point has coordinates 6 q_i + r, i < 5, with one remainder r for all of them (the sixth
-// follows, as all sum to 0). Its key is r in the lowest bits, then q_i + kOffset, 12 bits each.
-using Key = uint64_t;
-constexpr int kOffset = 1 << (kBits - 1);
-
-constexpr Key axis_unit(int i) { return Key{1} << (kBits * i + kRemainderBits); }
-constexpr Key kAllAxes =
-    axis_unit(0) + axis_unit(1) + axis_unit(2) + axis_unit(3) + axis_unit(4);
-
-// The neighbour in positive direction of an axis: every coordinate + 1, but the axis' own - 5.
-inline Key neighbour(Key key, int axis) {
-  const bool carry = (key & 7) == kFeatures;
-  const Key next = carry ? key - kFeatures + kAllAxes : key + 1;
-  return axis < kFeatures ? next - axis_unit(axis) : next;
-}
 
 // Open addressing from keys to 1, 2, 3, ...; index 0 stands for "no such lattice point".
 class HashTable {
@@ -47,7 +29,7 @@ class HashTable {
     grow_to(2 * expected);
   }
 
-  int32_t insert(Key key) {
+  uint32_t insert(Key key) {
     if (2 * (keys_.size() + 1) > slots_.size()) grow_to(2 * slots_.size());
     const uint64_t hash = mix(key);
     size_t slot = hash & mask_;
@@ -55,12 +37,15 @@ class HashTable {
       if (holds(slots_[slot], hash, key)) return slots_[slot].index;
       slot = (slot + 1) & mask_;
     }
+    if (keys_.size() >= std::numeric_limits<uint32_t>::max()) {
+      throw std::length_error("the image has too many lattice points");
+    }
     keys_.push_back(key);
-    slots_[slot] = {static_cast<uint32_t>(hash >> 32), static_cast<int32_t>(keys_.size())};
+    slots_[slot] = {static_cast<uint32_t>(hash >> 32), static_cast<uint32_t>(keys_.size())};
     return slots_[slot].index;
   }
 
-  int32_t find(Key key) const {
+  uint32_t find(Key key) const {
     const uint64_t hash = mix(key);
     size_t slot = hash & mask_;
     while (slots_[slot].index && !holds(slots_[slot], hash, key)) slot = (slot + 1) & mask_;
@@ -72,20 +57,11 @@ class HashTable {
  private:
   struct Slot {
     uint32_t tag;  // upper half of the hash: few keys have to be compared
-    int32_t index;
+    uint32_t index;
   };
 
   bool holds(const Slot& slot, uint64_t hash, Key key) const {
     return slot.tag == static_cast<uint32_t>(hash >> 32) && keys_[slot.index - 1] == key;
-  }
-
-  // Neighbouring keys differ in few bits: only a full mixer spreads them (splitmix64's).
-  static uint64_t mix(Key key) {
-    key ^= key >> 30;
-    key *= 0xbf58476d1ce4e5b9ull;
-    key ^= key >> 27;
-    key *= 0x94d049bb133111ebull;
-    return key ^ (key >> 31);
   }
 
   void grow_to(size_t wanted) {
@@ -97,7 +73,7 @@ class HashTable {
       const uint64_t hash = mix(keys_[i]);
       size_t slot = hash & mask_;
       while (slots_[slot].index) slot = (slot + 1) & mask_;
-      slots_[slot] = {static_cast<uint32_t>(hash >> 32), static_cast<int32_t>(i + 1)};
+      slots_[slot] = {static_cast<uint32_t>(hash >> 32), static_cast<uint32_t>(i + 1)};
     }
   }
 
@@ -106,103 +82,20 @@ class HashTable {
   size_t mask_ = 0;
 };
 
-// The simplices that enclose kLanes features: keys of their vertices and barycentric weights.
-// Every loop runs over the lanes, which lets the compiler use vector instructions.
-template <typename T>
-struct Simplices {
-  T weight[kVertices][kLanes];
-  Key key[kVertices][kLanes];
-
-  // elevated: coordinates in the lattice's hyperplane; false where one is out of range or no number.
-  bool enclose(const T (&elevated)[kVertices][kLanes]) {
-    int32_t base[kVertices][kLanes], rank[kVertices][kLanes], total[kLanes] = {};
-    T rest[kVertices][kLanes];
-    // Room for the vertices and their neighbours, which are a few steps away.
-    constexpr T limit = T(kVertices) * (kOffset - 8), sixth = T(1) / kVertices;
-    int32_t bad = 0;
-    for (int i = 0; i < kVertices; ++i) {
-      for (int l = 0; l < kLanes; ++l) {
-        const bool good = std::abs(elevated[i][l]) < limit;  // false for NaN, too
-        bad |= !good;
-        const T e = good ? elevated[i][l] : T(0);
-        // Nearest multiple of 6: floor without a function call.
-        const T shifted = e * sixth + T(0.5);
-        const int32_t truncated = static_cast<int32_t>(shifted);
-        base[i][l] = truncated - (T(truncated) > shifted);
-        rest[i][l] = e - T(base[i][l] * kVertices);
-        total[l] += base[i][l];
-      }
-    }
-    if (bad) return false;
-    // Rank 0 has the largest rest. The ranks tell which coordinates leave the hyperplane's side.
-    for (int i = 0; i < kVertices; ++i) std::copy_n(total, kLanes, rank[i]);
-    for (int i = 0; i < kFeatures; ++i) {
-      for (int j = i + 1; j < kVertices; ++j) {
-        for (int l = 0; l < kLanes; ++l) {
-          const int32_t lower = rest[i][l] < rest[j][l];
-          rank[i][l] += lower;
-          rank[j][l] += 1 - lower;
-        }
-      }
-    }
-    for (int i = 0; i < kVertices; ++i) {
-      for (int l = 0; l < kLanes; ++l) {
-        const int32_t step = (rank[i][l] < 0) - (rank[i][l] > kFeatures);
-        rank[i][l] += step * kVertices;
-        base[i][l] += step;
-        rest[i][l] -= T(step * kVertices);
-      }
-    }
-    // Barycentric coordinates: differences of the rests in ascending order.
-    T ascending[kVertices][kLanes] = {};
-    for (int k = 0; k < kVertices; ++k) {
-      for (int i = 0; i < kVertices; ++i) {
-        for (int l = 0; l < kLanes; ++l) {
-          ascending[k][l] += rank[i][l] == kFeatures - k ? rest[i][l] * sixth : T(0);
-        }
-      }
-    }
-    for (int l = 0; l < kLanes; ++l) weight[0][l] = 1 + ascending[0][l] - ascending[kFeatures][l];
-    for (int k = 1; k < kVertices; ++k) {
-      for (int l = 0; l < kLanes; ++l) weight[k][l] = ascending[k][l] - ascending[k - 1][l];
-    }
-    for (int l = 0; l < kLanes; ++l) key[0][l] = 0;
-    for (int i = 0; i < kFeatures; ++i) {
-      for (int l = 0; l < kLanes; ++l) {
-        key[0][l] += static_cast<Key>(base[i][l] + kOffset) << (kBits * i + kRemainderBits);
-      }
-    }
-    // The vertex of remainder r is one step of 6 lower along the axes of rank over 5 - r.
-    for (int r = 1; r < kVertices; ++r) {
-      for (int l = 0; l < kLanes; ++l) key[r][l] = key[r - 1][l] + 1;
-      for (int i = 0; i < kFeatures; ++i) {
-        for (int l = 0; l < kLanes; ++l) {
-          key[r][l] -= rank[i][l] == kVertices - r ? axis_unit(i) : 0;
-        }
-      }
-    }
-    return true;
-  }
-};
-
 // Parallel(n, f) runs f(begin, end) on pieces of 0..n-1; the caller brings the threads. Work is cut
 // by the size of the image, never by the number of threads, so that the result does not depend on it.
 template <typename T, typename Parallel>
 class Lattice {
  public:
   // rgb: three planes of height x width pixels in 0..1. Throws std::range_error for a feature that is
-  // not finite or out of range, std::length_error for too many pixels.
+  // not finite or out of range, std::length_error for more lattice points than 32 bits can number.
   Lattice(const T* rgb, int64_t height, int64_t width, T sigma_xy, T sigma_rgb,
           const Parallel& parallel)
-      : height_(height), width_(width), pixels_(height * width), parallel_(parallel) {
-    if (pixels_ > std::numeric_limits<int32_t>::max() / kVertices) {
-      throw std::length_error("the image has too many pixels for one lattice");
-    }
-    // Onto the hyperplane of coordinates with sum 0, scaled so that the blur has deviation 1.
-    for (int j = 0; j < kFeatures; ++j) {
-      scale_[j] = std::sqrt(T(2) / 3) * kVertices / std::sqrt(T(j + 1) * (j + 2)) /
-                  (j < 2 ? sigma_xy : sigma_rgb);
-    }
+      : height_(height),
+        width_(width),
+        pixels_(height * width),
+        scale_(sigma_xy, sigma_rgb),
+        parallel_(parallel) {
     weight_.resize(pixels_ * kVertices);
     vertex_.resize(pixels_ * kVertices);
 
@@ -220,7 +113,7 @@ class Lattice {
     }
     for (int64_t s = 1; s < strips; ++s) {
       const std::vector<Key>& keys = tables[s].keys();
-      std::vector<int32_t> joined(keys.size() + 1);
+      std::vector<uint32_t> joined(keys.size() + 1);
       for (size_t k = 0; k < keys.size(); ++k) joined[k + 1] = tables[0].insert(keys[k]);
       const int64_t first = s * height / strips * width * kVertices;
       const int64_t last = (s + 1) * height / strips * width * kVertices;
@@ -251,18 +144,22 @@ class Lattice {
   bool fill_rows(const T* rgb, int64_t first_row, int64_t last_row, HashTable& table) {
     struct Seen {
       Key key[kVertices];
-      int32_t vertex[kVertices];
+      uint32_t vertex[kVertices];
     };
     // Three of four vertices are those of the pixel to the left or above: no look-up for them.
     std::vector<Seen> above(width_, Seen{{~Key{0}, ~Key{0}, ~Key{0}, ~Key{0}, ~Key{0}, ~Key{0}}, {}});
-    T elevated[kVertices][kLanes];
-    Simplices<T> simplices;
+    T feature[kFeatures][kLanes] = {};
+    Simplices<T, kLanes> simplices;
     for (int64_t y = first_row; y < last_row; ++y) {
       for (int64_t x0 = 0; x0 < width_; x0 += kLanes) {
         const int64_t lanes = std::min<int64_t>(kLanes, width_ - x0);
         const T* p = rgb + y * width_ + x0;
-        elevate(p, x0, y, lanes, elevated);
-        if (!simplices.enclose(elevated)) return false;
+        for (int64_t l = 0; l < lanes; ++l) {
+          feature[0][l] = T(x0 + l) - T(width_) / 2;
+          feature[1][l] = T(y) - T(height_) / 2;
+          for (int c = 0; c < 3; ++c) feature[2 + c][l] = p[c * pixels_ + l];
+        }
+        if (!simplices.enclose(feature, scale_)) return false;
         for (int64_t l = 0; l < lanes; ++l) {
           const int64_t at = ((y * width_ + x0) + l) * kVertices;
           Seen& here = above[x0 + l];
@@ -282,26 +179,6 @@ class Lattice {
     return true;
   }
 
-  void elevate(const T* rgb, int64_t x0, int64_t y, int64_t lanes,
-               T (&elevated)[kVertices][kLanes]) const {
-    T feature[kFeatures][kLanes] = {};
-    for (int64_t l = 0; l < lanes; ++l) {
-      // The spatial origin is the middle, which halves the range of the coordinates.
-      feature[0][l] = T(x0 + l) - T(width_) / 2;
-      feature[1][l] = T(y) - T(height_) / 2;
-      for (int c = 0; c < 3; ++c) feature[2 + c][l] = rgb[c * pixels_ + l];
-    }
-    T sum[kLanes] = {};
-    for (int j = kFeatures; j > 0; --j) {
-      for (int l = 0; l < kLanes; ++l) {
-        const T c = feature[j - 1][l] * scale_[j - 1];
-        elevated[j][l] = sum[l] - j * c;
-        sum[l] += c;
-      }
-    }
-    std::copy_n(sum, kLanes, elevated[0]);
-  }
-
   void find_neighbours(const HashTable& table) {
     const std::vector<Key>& keys = table.keys();
     points_ = static_cast<int64_t>(keys.size());
@@ -312,10 +189,10 @@ class Lattice {
     parallel_(points_, [&](int64_t begin, int64_t end) {
       for (int64_t v = begin; v < end; ++v) {
         for (int axis = 0; axis < kVertices; ++axis) {
-          const int32_t found = table.find(neighbour(keys[v], axis));
+          const uint32_t found = table.find(neighbour(keys[v], axis));
           if (!found) continue;
           next_[axis][v + 1] = found;
-          previous_[axis][found] = static_cast<int32_t>(v + 1);  // one writer: a bijection
+          previous_[axis][found] = static_cast<uint32_t>(v + 1);  // one writer: a bijection
         }
       }
     });
@@ -371,7 +248,7 @@ class Lattice {
   // (1/2, 1, 1/2) along an axis; the point 0 stands for missing neighbours and stays 0.
   template <int C>
   void blur(std::vector<Signal<C>>& values, std::vector<Signal<C>>& scratch, int axis) const {
-    const std::vector<int32_t>&next = next_[axis], &previous = previous_[axis];
+    const std::vector<uint32_t>&next = next_[axis], &previous = previous_[axis];
     scratch[0] = Signal<C>{};
     parallel_(points_, [&](int64_t begin, int64_t end) {
       for (int64_t v = begin + 1; v <= end; ++v) {
@@ -383,11 +260,11 @@ class Lattice {
   }
 
   int64_t height_, width_, pixels_, points_ = 0;
+  Scale<T> scale_;
   const Parallel& parallel_;
-  std::array<T, kFeatures> scale_;
   std::vector<T> weight_;        // [pixels, 6] barycentric weights
-  std::vector<int32_t> vertex_;  // [pixels, 6] lattice points from 1
-  std::array<std::vector<int32_t>, kVertices> next_, previous_;  // [points + 1] per axis
+  std::vector<uint32_t> vertex_;  // [pixels, 6] lattice points from 1
+  std::array<std::vector<uint32_t>, kVertices> next_, previous_;  // [points + 1] per axis
 };
 
 }  // namespace crf
