@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from crf_twins import brute_filter, brute_loss, lattice_twin, tissue
 
 from code_seg.crf_loss import crf_loss
 from code_seg.crf_loss.crf_loss import available, choose_backend, dense_crf_loss, gaussian_filter
@@ -17,113 +18,6 @@ BACKENDS = [
     "torch",
 ]
 CPU = torch.device("cpu")
-
-
-def tissue(batch=2, height=24, width=28, dtype=torch.float64, seed=0):
-    """Images of two smooth stains, a little noisy, and logits of two classes."""
-    rng = torch.Generator().manual_seed(seed)
-    stains = torch.rand(batch, 2, height // 4 + 1, width // 4 + 1, generator=rng, dtype=dtype)
-    stains = torch.nn.functional.interpolate(stains, (height, width), mode="bilinear")
-    density = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]], dtype=dtype)
-    image = torch.exp(-torch.einsum("bshw,sc->bchw", stains, density))
-    image = image + 0.01 * torch.rand(image.shape, generator=rng, dtype=dtype)
-    logits = torch.randn(batch, 2, height, width, generator=rng, dtype=dtype)
-    return image, logits
-
-
-def brute_kernel(image, sigma_xy, sigma_rgb):
-    """W [N, N] of one image [3, H, W], every pair of pixels."""
-    h, w = image.shape[1:]
-    y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
-    position = torch.stack([x, y]).reshape(2, -1).double() / sigma_xy
-    feature = torch.cat([position, image.double().reshape(3, -1) / sigma_rgb]).T
-    return torch.exp(-torch.cdist(feature, feature).square() / 2)
-
-
-def brute_filter(image, values, sigma_xy, sigma_rgb):
-    out = [
-        (v.double().reshape(len(v), -1) @ brute_kernel(i, sigma_xy, sigma_rgb)).view_as(v)
-        for i, v in zip(image, values, strict=True)
-    ]
-    return torch.stack(out)
-
-
-def brute_loss(prob, image, mask, sigma_xy, sigma_rgb):
-    """The definition, term by term, with autograd's own gradient."""
-    total = 0.0
-    for p, i, m in zip(prob, image, mask, strict=True):
-        kernel, m = brute_kernel(i, sigma_xy, sigma_rgb), m.double().reshape(-1)
-        for s in p.double().reshape(len(p), -1):
-            total = total + (m * s) @ kernel @ (m * (1 - s)) / m.sum().clamp(min=1)
-    return total / len(prob)
-
-
-def blurred_along(field, axis):
-    """(1/2, 1, 1/2) along an axis of the lattice; a missing point counts 0 and is not made."""
-    step = np.ones(6, int)
-    step[axis] = -5
-
-    def at(point, sign):
-        return field.get(tuple((np.array(point) + sign * step).tolist()), 0.0)
-
-    return {v: value + 0.5 * at(v, 1) + 0.5 * at(v, -1) for v, value in field.items()}
-
-
-def lattice_twin(image, values, sigma_xy, sigma_rgb):
-    """Adams et al. 2010 with dictionaries, one pixel and one lattice point at a time."""
-    d = 5
-    _, h, w = image.shape
-    feature = np.stack(
-        [
-            (np.tile(np.arange(w), h) - w / 2) / sigma_xy,
-            (np.repeat(np.arange(h), w) - h / 2) / sigma_xy,
-            *(image.reshape(3, -1) / sigma_rgb),
-        ],
-        1,
-    )
-    # Columns of the elevation onto the hyperplane sum(x) = 0, scaled for a blur of deviation 1.
-    basis = np.zeros((d + 1, d))
-    for j in range(d):
-        basis[: j + 1, j], basis[j + 1, j] = 1, -(j + 1)
-        basis[:, j] *= np.sqrt(2 / 3) * (d + 1) / np.sqrt((j + 1) * (j + 2))
-    splat = []  # of each pixel: the six vertices and their weights
-    for x in feature @ basis.T:
-        near = np.floor(x / (d + 1) + 0.5) * (d + 1)
-        rest = x - near
-        excess = round(near.sum() / (d + 1))
-        order = np.argsort(-rest, kind="stable")
-        if excess > 0:  # too high: lower the coordinates with the least rest
-            near[order[d + 1 - excess :]] -= d + 1
-        elif excess < 0:
-            near[order[:-excess]] += d + 1
-        rest = x - near
-        order = np.argsort(-rest, kind="stable")
-        t = rest[order] / (d + 1)  # descending
-        weights = [1 - t[0] + t[d]] + [t[d - k] - t[d + 1 - k] for k in range(1, d + 1)]
-        vertices = []
-        for k in range(d + 1):
-            vertex = near + k
-            vertex[order[d + 1 - k :]] -= d + 1
-            vertices.append(tuple(vertex.astype(int).tolist()))
-        splat.append(list(zip(vertices, weights, strict=True)))
-    points = {v for pixel in splat for v, _ in pixel}
-    results = []
-    for signal in values.reshape(len(values), -1):
-        start = dict.fromkeys(points, 0.0)
-        for pixel, s in zip(splat, signal, strict=True):
-            for v, weight in pixel:
-                start[v] += weight * s
-        blurred = []
-        for axes in (range(d + 1), range(d, -1, -1)):
-            field = start
-            for axis in axes:
-                field = blurred_along(field, axis)
-            blurred.append(field)
-        alpha = 1 / (1 + 2.0**-d) / 2
-        results.append(
-            [alpha * sum(wt * (blurred[0][v] + blurred[1][v]) for v, wt in p) for p in splat]
-        )
-    return np.array(results).reshape(len(values), h, w)
 
 
 @NATIVE
@@ -140,6 +34,36 @@ def test_exact_equals_brute_force_where_the_window_covers_the_image():
     image, logits = tissue()
     ours = gaussian_filter(image, logits, 9.0, 0.1, "exact")
     assert torch.allclose(ours, brute_filter(image, logits, 9.0, 0.1), rtol=1e-10)
+
+
+@NATIVE
+@pytest.mark.parametrize("shape", [(24, 28), (1, 37), (70, 3), (5, 5), (150, 450)])
+def test_low_rank_in_c_equals_that_in_pytorch(shape):
+    """The same landmarks and nodes: equal but for what nodes leave out beyond their reach."""
+    image, values = tissue(2, *shape)
+    ours, residual = torch.ops.crf_loss.low_rank_filter(image, values, 4.0, 0.15, 1e-3, 160)
+    twin, worst = low_rank_filter(image, values, 4.0, 0.15)
+    assert residual.max().item() < 1e-3
+    assert worst == pytest.approx(residual.max().item(), rel=0.5)
+    assert (ours - twin).norm() < 2e-3 * twin.norm()
+
+
+@NATIVE
+def test_low_rank_takes_the_landmarks_that_an_image_needs():
+    """A batch of a plain image, tissue, and noise: each as if it were alone."""
+    image, values = tissue(3, 40, 40, dtype=torch.float32)
+    image[0] = 0.5
+    image[2] = torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(0))
+    together = gaussian_filter(image, values, 6.0, 0.1, "exact")
+    alone = [
+        gaussian_filter(i[None], v[None], 6.0, 0.1, "exact")
+        for i, v in zip(image, values, strict=True)
+    ]
+    assert torch.equal(together, torch.cat(alone))
+    true = brute_filter(image, values, 6.0, 0.1)
+    assert (together - true).norm() < 2e-3 * true.norm()
+    _, residual = torch.ops.crf_loss.low_rank_filter(image, values, 6.0, 0.1, 1e-3, 160)
+    assert residual[0] < 1e-6 and residual[1] < 1e-3 < residual[2]
 
 
 def test_low_rank_is_close_to_brute_force():
@@ -286,21 +210,24 @@ def test_half_precision_is_computed_in_float32(backend, dtype):
 
 
 @NATIVE
-@pytest.mark.parametrize("op", ["lattice_filter", "window_filter"])
-def test_operators_follow_the_rules_of_torch_library(op):
+@pytest.mark.parametrize(
+    "op, more", [("lattice_filter", ()), ("window_filter", (4,)), ("low_rank_filter", (1e-3, 90))]
+)
+def test_operators_follow_the_rules_of_torch_library(op, more):
     image, logits = tissue(1, 6, 7)
-    arguments = (image, logits.requires_grad_(), 3.0, 0.3) + ((4,) if "window" in op else ())
+    arguments = (image, logits.requires_grad_(), 3.0, 0.3, *more)
     torch.library.opcheck(getattr(torch.ops.crf_loss, op).default, arguments)
 
 
 @NATIVE
-def test_threads_change_nothing():
-    image, logits = tissue(1, 200, 220, dtype=torch.float32)
+@pytest.mark.parametrize("backend", ["lattice", "exact"])
+def test_threads_change_nothing(backend):
+    image, logits = tissue(1, 400, 420, dtype=torch.float32)
     before, results = torch.get_num_threads(), []
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            results.append(gaussian_filter(image, logits, 9.0, 0.1, "lattice"))
+            results.append(gaussian_filter(image, logits, 9.0, 0.1, backend))
     finally:
         torch.set_num_threads(before)
     assert torch.equal(*results)
@@ -311,8 +238,11 @@ def test_threads_change_nothing():
 def test_features_out_of_range_are_an_error_not_a_crash(bad):
     image, logits = tissue(1, 8, 8, dtype=torch.float32)
     image[0, 1, 3, 3] = bad
-    with pytest.raises(RuntimeError, match="range"):
+    with pytest.raises(ValueError, match="range"):
         gaussian_filter(image, logits, 9.0, 0.1, "lattice")
+    if not np.isfinite(bad):
+        with pytest.raises(ValueError, match="finite"):
+            gaussian_filter(image, logits, 9.0, 0.1, "exact")
 
 
 @NATIVE

@@ -47,7 +47,6 @@ def _load_native() -> str:
 NATIVE_ABSENT = _load_native()
 
 if not NATIVE_ABSENT:
-
     _OPS = torch.ops.crf_loss
 
     @torch.library.register_fake("crf_loss::lattice_filter")

@@ -1,20 +1,75 @@
 """Build the native operators of the dense CRF loss: crf_loss_native, beside crf_loss.py.
 
-python setup.py build_ext --inplace      or      pip install --no-build-isolation .
+python setup.py build_ext --inplace      or      pip install .
+
+CUDA kernels are compiled, too, where nvcc and a CUDA build of torch are found. Environment:
+  FORCE_CUDA=1 / 0      compile them, or say why not and stop; never compile them
+  CUDA_HOME             the CUDA toolkit, if not the one that nvcc on the PATH belongs to
+  TORCH_CUDA_ARCH_LIST  architectures, such as "8.6;9.0+PTX" (default: those of the GPUs here;
+                        without a GPU 8.0 and 9.0, the latter as PTX for all newer ones, too)
+  CRF_LOSS_MARCH        -march of the C++ kernels (default: AVX2 where this machine has it)
 """
 
 import os
+import re
+import shutil
+import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import setup
 
+
+def cuda_toolkit() -> Path | None:
+    """Folder of the toolkit that nvcc belongs to; nvcc itself tells, for it may be a wrapper."""
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        if os.environ.get(name):
+            return Path(os.environ[name])
+    nvcc = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
+    try:
+        command = [nvcc, "--dryrun", "-x", "cu", os.devnull]
+        output = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except OSError:
+        return None
+    top = re.search(r"^#\$ TOP=(.+)$", output.stdout + output.stderr, re.MULTILINE)
+    return Path(os.path.realpath(top.group(1).strip())) if top else None
+
+
+# torch.utils.cpp_extension reads CUDA_HOME when it is imported.
+toolkit = cuda_toolkit()
+if toolkit is not None:
+    os.environ["CUDA_HOME"] = str(toolkit)
+
+# pip builds in an environment of its own that hides the packages of this Python; only the torch
+# that will load the operators will do.
+sys.path.append(sysconfig.get_path("purelib"))
+
 try:
-    from torch.utils.cpp_extension import BuildExtension, CppExtension
+    import torch
+    from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
 except ImportError:
     sys.exit("error: torch is not installed; run: pip install -r requirements.txt")
 
 os.chdir(Path(__file__).resolve().parent)
+
+
+def without_cuda() -> str:
+    """Why the CUDA kernels cannot be compiled here, or ''."""
+    if torch.version.cuda is None:
+        return "this torch was built without CUDA"
+    if toolkit is None:
+        return "nvcc was not found"
+    nvcc = toolkit / "bin" / "nvcc"
+    try:
+        output = subprocess.run([nvcc, "--version"], capture_output=True, text=True, timeout=60)
+    except OSError:
+        return f"{nvcc} does not run"
+    release = re.search(r"release (\d+)\.", output.stdout)
+    if not release or release.group(1) != torch.version.cuda.split(".")[0]:
+        found = release.group(1) if release else "of unknown version"
+        return f"{nvcc} is CUDA {found}, torch was built with CUDA {torch.version.cuda}"
+    return ""
 
 
 def machine_flags() -> list[str]:
@@ -30,6 +85,20 @@ def machine_flags() -> list[str]:
     return ["-march=x86-64-v3"] if {"avx2", "fma", "bmi2"} <= flags else []
 
 
+class Build(BuildExtension):
+    """Says what is missing where the compiler is."""
+
+    def build_extensions(self) -> None:
+        compiler = os.environ.get("CXX", "c++").split()[0]
+        if sys.platform != "win32" and not shutil.which(compiler):
+            sys.exit(
+                f"error: the C++ compiler {compiler} was not found. Debian, Ubuntu: "
+                "apt install g++; macOS: xcode-select --install; another one: CXX=/path/to/it. "
+                "Without the extension the CRF loss runs in plain PyTorch, slower."
+            )
+        super().build_extensions()
+
+
 openmp = [] if sys.platform in ("win32", "darwin") else ["-fopenmp"]
 if sys.platform == "win32":
     optimise = ["/O2"]
@@ -37,17 +106,31 @@ else:
     # No trapping: comparisons may be turned into selects, which vectorise.
     optimise = ["-O3", "-Wall", "-fno-math-errno", "-fno-trapping-math", *machine_flags()]
 
+force = os.environ.get("FORCE_CUDA", "")
+obstacle = "FORCE_CUDA is 0" if force == "0" else without_cuda()
+if force not in ("", "0") and obstacle:
+    sys.exit(f"error: FORCE_CUDA is set, but {obstacle}")
+if obstacle:
+    print(f"C++ kernels only: {obstacle}")
+else:
+    print(f"C++ and CUDA kernels, with the CUDA toolkit {toolkit}")
+    if not torch.cuda.is_available():
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
+
+kinds = {"cxx": optimise + openmp, "nvcc": ["-O3", "-ftz=true"]}
+sources = ["csrc/ops.cpp"] + ([] if obstacle else ["csrc/ops_cuda.cpp", "csrc/cuda_filters.cu"])
 setup(
     name="crf_loss_native",
     version="1.0.0",
+    py_modules=[],
     ext_modules=[
-        CppExtension(
+        (CppExtension if obstacle else CUDAExtension)(
             "crf_loss_native",
-            ["csrc/ops.cpp"],
-            depends=sorted(str(p) for p in Path("csrc").glob("*.h")),
-            extra_compile_args=optimise + openmp,
+            sources,
+            depends=sorted(str(path) for path in Path("csrc").glob("*.h")),
+            extra_compile_args=kinds,
             extra_link_args=openmp,
         )
     ],
-    cmdclass={"build_ext": BuildExtension.with_options(use_ninja=False)},
+    cmdclass={"build_ext": Build.with_options(use_ninja=False)},
 )

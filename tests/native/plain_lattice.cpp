@@ -1,6 +1,6 @@
 // The permutohedral lattice written down plainly from Adams, Baek & Davis (2010) and Kraehenbuehl &
-// Koltun (2011): one thread, one signal per build, blurs in one order. What the benchmark of the CRF
-// loss compares with; loaded through ctypes.
+// Koltun (2011): one thread, one signal per build, blurs in one order. What the benchmark of the
+// CRF loss compares with; loaded through ctypes.
 //
 //   g++ -O3 -shared -fPIC plain_lattice.cpp -o plain_lattice.so
 

@@ -16,11 +16,11 @@
 
 namespace crf {
 
-constexpr int64_t kSample = 4096;   // pixels of an image that landmarks are chosen from
-constexpr double kSpacing = 0.7;    // of the nodes in units of sigma_xy: ripple below 1e-4
-constexpr double kReach = 3;        // of a node: its Gaussian is cut where it is 1e-4
-constexpr double kMargin = 2.5;     // of the nodes around the image
-constexpr int kBlock = 4;           // pixels of a row that are handled together
+constexpr int64_t kSample = 4096;  // pixels of an image that landmarks are chosen from
+constexpr double kSpacing = 0.7;   // of the nodes in units of sigma_xy: ripple below 1e-4
+constexpr double kReach = 3;       // of a node: its Gaussian is cut where it is 1e-4
+constexpr double kMargin = 2.5;    // of the nodes around the image
+constexpr int kBlock = 4;          // pixels of a row that are handled together
 
 // The width of a vector register: wider types go through memory.
 #if defined(__AVX512F__)
@@ -88,9 +88,9 @@ class Nodes {
 template <typename T>
 struct Landmarks {
   static constexpr int kPack = Pack<T>::size;
-  int64_t padded = 0;         // number of landmarks, rounded up to whole packs
-  double residual = 1;        // mean of 1 - |phi|^2, the part of a colour they do not represent
-  std::vector<T> colour;      // [3, padded] in units of sigma_rgb
+  int64_t padded = 0;            // number of landmarks, rounded up to whole packs
+  double residual = 1;           // mean of 1 - |phi|^2, the part of a colour they do not represent
+  std::vector<T> colour;         // [3, padded] in units of sigma_rgb
   std::vector<Pack<T>> inverse;  // [padded, padded / kPack], 0 beyond the landmarks
 
   Landmarks(const T* rgb, int64_t pixels, T sigma_rgb, double tolerance, int64_t max_rank) {
@@ -163,7 +163,8 @@ struct Landmarks {
     for (int64_t i = 0; i < rank; ++i) {
       for (int64_t j = 0; j < rank; ++j) {
         double sum = 0;
-        for (int64_t k = std::max(i, j); k < rank; ++k) sum += inv[k * rank + i] * inv[k * rank + j];
+        for (int64_t k = std::max(i, j); k < rank; ++k)
+          sum += inv[k * rank + i] * inv[k * rank + j];
         inverse[(i * padded + j) / kPack].v[j % kPack] = T(sum);
       }
     }
@@ -171,8 +172,8 @@ struct Landmarks {
 };
 
 // W values of one image; `landmarks` are of this image. Planes of height x width pixels.
-// Parallel(n, f) runs f(begin, end) on pieces of 0..n-1. Work is cut by the size of the image, never
-// by the number of threads, so that the result does not depend on it.
+// Parallel(n, f) runs f(begin, end) on pieces of 0..n-1. Work is cut by the size of the image,
+// never by the number of threads, so that the result does not depend on it.
 template <typename T, typename Parallel>
 class LowRankFilter {
   static constexpr int kPack = Pack<T>::size;
@@ -223,13 +224,15 @@ class LowRankFilter {
         out[j * padded + k] = exp_negative(T(-0.5) * (dr * dr + dg * dg + db * db));
       }
     }
-    for (int64_t i = 0; i < kBlock * packs_; ++i) std::memcpy(&kernel[i].v, &out[i * kPack], sizeof kernel[i].v);
+    for (int64_t i = 0; i < kBlock * packs_; ++i)
+      std::memcpy(&kernel[i].v, &out[i * kPack], sizeof kernel[i].v);
   }
 
   // sum_p A(ny, y) A(nx, x) C_k(p) v_c(p): [row nodes, column nodes, channels, packs].
   Packs splat(const T* values, int64_t channels) const {
     const int64_t line_size = columns_.count() * channels * packs_;
-    const int64_t strips = std::clamp<int64_t>(pixels_ / (1 << 16), 1, std::min<int64_t>(16, height_));
+    const int64_t strips =
+        std::clamp<int64_t>(pixels_ / (1 << 16), 1, std::min<int64_t>(16, height_));
     struct Strip {
       int64_t first = 0;
       Packs nodes;
@@ -242,7 +245,8 @@ class LowRankFilter {
         const int64_t y0 = s * height_ / strips, y1 = (s + 1) * height_ / strips;
         Strip& part = parts[s];
         part.first = rows_.first(y0);
-        part.nodes.assign((rows_.first(y1 - 1) + rows_.reach() - part.first) * line_size, Pack<T>());
+        part.nodes.assign((rows_.first(y1 - 1) + rows_.reach() - part.first) * line_size,
+                          Pack<T>());
         for (int64_t y = y0; y < y1; ++y) {
           std::fill(line.begin(), line.end(), Pack<T>());
           for (int64_t x = 0; x < width_; x += kBlock) {
@@ -259,7 +263,8 @@ class LowRankFilter {
         }
       }
     });
-    if (strips == 1 && part_is_all(parts[0].nodes.size(), line_size)) return std::move(parts[0].nodes);
+    if (strips == 1 && part_is_all(parts[0].nodes.size(), line_size))
+      return std::move(parts[0].nodes);
     Packs nodes(rows_.count() * line_size, Pack<T>());
     for (const Strip& part : parts) {
       Pack<T>* to = &nodes[part.first * line_size];
@@ -272,8 +277,8 @@ class LowRankFilter {
     return static_cast<int64_t>(size) == rows_.count() * line_size;
   }
 
-  void splat_block(const T* values, const Packs& kernel, int64_t x0, int64_t c,
-                   int64_t channels, Packs& line) const {
+  void splat_block(const T* values, const Packs& kernel, int64_t x0, int64_t c, int64_t channels,
+                   Packs& line) const {
     const int64_t pixels = std::min<int64_t>(kBlock, width_ - x0);
     for (int64_t n = 0; n < columns_.reach(); ++n) {
       T weight[kBlock] = {};
@@ -307,8 +312,7 @@ class LowRankFilter {
     return out;
   }
 
-  void gather_row(const Packs& spread, int64_t y, int64_t channels,
-                  Packs& line) const {
+  void gather_row(const Packs& spread, int64_t y, int64_t channels, Packs& line) const {
     const int64_t line_size = columns_.count() * channels * packs_;
     std::fill(line.begin(), line.end(), Pack<T>());
     for (int64_t n = 0; n < rows_.reach(); ++n) {
@@ -318,8 +322,8 @@ class LowRankFilter {
     }
   }
 
-  void slice_block(const Packs& line, const Packs& kernel, int64_t x0,
-                   int64_t c, int64_t channels, T* out) const {
+  void slice_block(const Packs& line, const Packs& kernel, int64_t x0, int64_t c, int64_t channels,
+                   T* out) const {
     const int64_t pixels = std::min<int64_t>(kBlock, width_ - x0);
     Pack<T> total[kBlock];
     for (int64_t k = 0; k < packs_; ++k) {

@@ -16,20 +16,29 @@
 #include <tuple>
 #include <type_traits>
 
+#include "checks.h"
 #include "low_rank.h"
 #include "permutohedral.h"
 #include "window.h"
 
 // Loading the operators is all that importing the module has to do.
 extern "C" PyObject* PyInit_crf_loss_native(void) {
-  static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "crf_loss_native", nullptr, -1,
-                                      nullptr, nullptr, nullptr, nullptr, nullptr};
+  static struct PyModuleDef module = {PyModuleDef_HEAD_INIT,
+                                      "crf_loss_native",
+                                      nullptr,
+                                      -1,
+                                      nullptr,
+                                      nullptr,
+                                      nullptr,
+                                      nullptr,
+                                      nullptr};
   return PyModule_Create(&module);
 }
 
 namespace {
 
 using at::Tensor;
+using crf::check;
 
 struct Threads {
   template <typename F>
@@ -44,18 +53,6 @@ struct Serial {
     f(int64_t{0}, n);
   }
 };
-
-void check(const Tensor& image, const Tensor& values, double sigma_xy, double sigma_rgb) {
-  TORCH_CHECK(image.dim() == 4 && image.size(1) == 3, "image must be [B, 3, H, W], not ",
-              image.sizes());
-  TORCH_CHECK(values.dim() == 4, "values must be [B, C, H, W], not ", values.sizes());
-  TORCH_CHECK(image.size(0) == values.size(0) && image.size(2) == values.size(2) &&
-                  image.size(3) == values.size(3),
-              "image ", image.sizes(), " and values ", values.sizes(), " do not fit");
-  TORCH_CHECK(image.scalar_type() == values.scalar_type(), "image and values differ in type");
-  TORCH_CHECK(image.is_contiguous() && values.is_contiguous(), "tensors must be contiguous");
-  TORCH_CHECK(sigma_xy > 0 && sigma_rgb > 0, "sigmas must be positive");
-}
 
 // The features of every pixel have to be numbers: what a kernel makes of others is undefined.
 void check_finite(const Tensor& image) {
@@ -88,15 +85,17 @@ Tensor lattice_filter(const Tensor& image, const Tensor& values, double sigma_xy
                       double sigma_rgb) {
   check(image, values, sigma_xy, sigma_rgb);
   try {
-  return AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "lattice_filter", [&] {
-    return for_each_image<scalar_t>(
-        image, values,
-        [&](int64_t, const scalar_t* rgb, const scalar_t* from, scalar_t* to, const auto& parallel) {
-          crf::Lattice<scalar_t, std::decay_t<decltype(parallel)>> lattice(
-              rgb, image.size(2), image.size(3), scalar_t(sigma_xy), scalar_t(sigma_rgb), parallel);
-          lattice.filter(from, to, values.size(1));
-        });
-  });
+    return AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "lattice_filter", [&] {
+      return for_each_image<scalar_t>(
+          image, values,
+          [&](int64_t, const scalar_t* rgb, const scalar_t* from, scalar_t* to,
+              const auto& parallel) {
+            crf::Lattice<scalar_t, std::decay_t<decltype(parallel)>> lattice(
+                rgb, image.size(2), image.size(3), scalar_t(sigma_xy), scalar_t(sigma_rgb),
+                parallel);
+            lattice.filter(from, to, values.size(1));
+          });
+    });
   } catch (const std::range_error& error) {
     TORCH_CHECK_VALUE(false, error.what());
   }
@@ -110,15 +109,16 @@ Tensor window_filter(const Tensor& image, const Tensor& values, double sigma_xy,
   return AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "window_filter", [&] {
     return for_each_image<scalar_t>(
         image, values,
-        [&](int64_t, const scalar_t* rgb, const scalar_t* from, scalar_t* to, const auto& parallel) {
+        [&](int64_t, const scalar_t* rgb, const scalar_t* from, scalar_t* to,
+            const auto& parallel) {
           crf::window_filter(rgb, from, to, values.size(1), values.size(2), values.size(3),
                              scalar_t(sigma_xy), scalar_t(sigma_rgb), radius, parallel);
         });
   });
 }
 
-// Beside the result the residual [B] of each image's landmarks. An image whose residual is not under
-// the tolerance is left 0: its colours are too many for the rank.
+// Beside the result the residual [B] of each image's landmarks. An image whose residual is not
+// under the tolerance is left 0: its colours are too many for the rank.
 std::tuple<Tensor, Tensor> low_rank_filter(const Tensor& image, const Tensor& values,
                                            double sigma_xy, double sigma_rgb, double tolerance,
                                            int64_t max_rank) {

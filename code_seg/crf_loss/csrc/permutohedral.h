@@ -12,6 +12,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <stdexcept>
 #include <vector>
 
@@ -29,9 +30,9 @@ class HashTable {
     grow_to(2 * expected);
   }
 
-  uint32_t insert(Key key) {
+  // Index of a key, which is added where it is new; `hash` is mix(key).
+  uint32_t insert(Key key, uint64_t hash) {
     if (2 * (keys_.size() + 1) > slots_.size()) grow_to(2 * slots_.size());
-    const uint64_t hash = mix(key);
     size_t slot = hash & mask_;
     while (slots_[slot].index) {
       if (holds(slots_[slot], hash, key)) return slots_[slot].index;
@@ -45,12 +46,15 @@ class HashTable {
     return slots_[slot].index;
   }
 
-  uint32_t find(Key key) const {
-    const uint64_t hash = mix(key);
+  // Index of a key, or 0.
+  uint32_t find(Key key, uint64_t hash) const {
     size_t slot = hash & mask_;
     while (slots_[slot].index && !holds(slots_[slot], hash, key)) slot = (slot + 1) & mask_;
     return slots_[slot].index;
   }
+
+  // Has the memory where a key with this hash is looked for fetched ahead of that.
+  void prefetch(uint64_t hash) const { __builtin_prefetch(&slots_[hash & mask_]); }
 
   const std::vector<Key>& keys() const { return keys_; }
 
@@ -83,12 +87,14 @@ class HashTable {
 };
 
 // Parallel(n, f) runs f(begin, end) on pieces of 0..n-1; the caller brings the threads. Work is cut
-// by the size of the image, never by the number of threads, so that the result does not depend on it.
+// by the size of the image, never by the number of threads, so that the result does not depend on
+// it.
 template <typename T, typename Parallel>
 class Lattice {
  public:
-  // rgb: three planes of height x width pixels in 0..1. Throws std::range_error for a feature that is
-  // not finite or out of range, std::length_error for more lattice points than 32 bits can number.
+  // rgb: three planes of height x width pixels in 0..1. Throws std::range_error for a feature that
+  // is not finite or out of range, std::length_error for more lattice points than 32 bits can
+  // number.
   Lattice(const T* rgb, int64_t height, int64_t width, T sigma_xy, T sigma_rgb,
           const Parallel& parallel)
       : height_(height),
@@ -96,11 +102,12 @@ class Lattice {
         pixels_(height * width),
         scale_(sigma_xy, sigma_rgb),
         parallel_(parallel) {
-    weight_.resize(pixels_ * kVertices);
-    vertex_.resize(pixels_ * kVertices);
+    weight_.reset(new T[pixels_ * kVertices]);  // not set to 0 first, as a vector is
+    vertex_.reset(new uint32_t[pixels_ * kVertices]);
 
     // Strips of rows have a table each, which are then joined.
-    const int64_t strips = std::clamp<int64_t>(pixels_ / (1 << 16), 1, std::min<int64_t>(16, height));
+    const int64_t strips =
+        std::clamp<int64_t>(pixels_ / (1 << 16), 1, std::min<int64_t>(16, height));
     std::vector<HashTable> tables(strips, HashTable(pixels_ / strips / 2));
     std::vector<char> good(strips, 1);
     parallel_(strips, [&](int64_t begin, int64_t end) {
@@ -114,7 +121,8 @@ class Lattice {
     for (int64_t s = 1; s < strips; ++s) {
       const std::vector<Key>& keys = tables[s].keys();
       std::vector<uint32_t> joined(keys.size() + 1);
-      for (size_t k = 0; k < keys.size(); ++k) joined[k + 1] = tables[0].insert(keys[k]);
+      for (size_t k = 0; k < keys.size(); ++k)
+        joined[k + 1] = tables[0].insert(keys[k], mix(keys[k]));
       const int64_t first = s * height / strips * width * kVertices;
       const int64_t last = (s + 1) * height / strips * width * kVertices;
       parallel_(last - first, [&](int64_t begin, int64_t end) {
@@ -142,37 +150,63 @@ class Lattice {
 
   // Vertices and weights of the pixels of some rows; false where a feature is out of range.
   bool fill_rows(const T* rgb, int64_t first_row, int64_t last_row, HashTable& table) {
-    struct Seen {
-      Key key[kVertices];
-      uint32_t vertex[kVertices];
-    };
-    // Three of four vertices are those of the pixel to the left or above: no look-up for them.
-    std::vector<Seen> above(width_, Seen{{~Key{0}, ~Key{0}, ~Key{0}, ~Key{0}, ~Key{0}, ~Key{0}}, {}});
+    // Three of four vertices are those of the pixel to the left or above: no look-up for them. Of
+    // each remainder a line of pixels, first a place to the left of the image.
+    const int64_t line = width_ + 1;
+    std::vector<Key> key_above(kVertices * line, ~Key{0});
+    std::vector<uint32_t> vertex_above(kVertices * line);
+    // All bits set where the vertex is that above, or else that to the left.
+    uint32_t from_above[kVertices][kLanes], from_left[kVertices][kLanes];
+    uint32_t looked_up[kVertices][kLanes] = {};
+    uint64_t hash[kVertices * kLanes];
+    int pending[kVertices * kLanes + 1];
     T feature[kFeatures][kLanes] = {};
     Simplices<T, kLanes> simplices;
     for (int64_t y = first_row; y < last_row; ++y) {
       for (int64_t x0 = 0; x0 < width_; x0 += kLanes) {
-        const int64_t lanes = std::min<int64_t>(kLanes, width_ - x0);
+        const int lanes = static_cast<int>(std::min<int64_t>(kLanes, width_ - x0));
         const T* p = rgb + y * width_ + x0;
-        for (int64_t l = 0; l < lanes; ++l) {
+        for (int l = 0; l < lanes; ++l) {
           feature[0][l] = T(x0 + l) - T(width_) / 2;
           feature[1][l] = T(y) - T(height_) / 2;
           for (int c = 0; c < 3; ++c) feature[2 + c][l] = p[c * pixels_ + l];
         }
         if (!simplices.enclose(feature, scale_)) return false;
-        for (int64_t l = 0; l < lanes; ++l) {
-          const int64_t at = ((y * width_ + x0) + l) * kVertices;
-          Seen& here = above[x0 + l];
-          const Seen& left = above[std::max<int64_t>(0, x0 + l - 1)];
-          for (int r = 0; r < kVertices; ++r) {
-            const Key key = simplices.key[r][l];
-            if (key != here.key[r]) {
-              here.vertex[r] = key == left.key[r] ? left.vertex[r] : table.insert(key);
-              here.key[r] = key;
-            }
-            vertex_[at + r] = here.vertex[r];
-            weight_[at + r] = simplices.weight[r][l];
+        // No branch depends on the image: half of them would be mispredicted.
+        int count = 0;
+        for (int r = 0; r < kVertices; ++r) {
+          const Key* key = simplices.key[r];
+          const Key* above = &key_above[r * line + x0];
+          from_left[r][0] = -uint32_t(key[0] == above[0]);
+          for (int l = 1; l < lanes; ++l) from_left[r][l] = -uint32_t(key[l] == key[l - 1]);
+          for (int l = 0; l < lanes; ++l) from_above[r][l] = -uint32_t(key[l] == above[l + 1]);
+          for (int l = 0; l < lanes; ++l) {
+            from_left[r][l] &= ~from_above[r][l];
+            pending[count] = r * kLanes + l;
+            count += 1 & ~(from_above[r][l] | from_left[r][l]);
           }
+        }
+        for (int i = 0; i < count; ++i) {
+          hash[i] = mix(simplices.key[pending[i] / kLanes][pending[i] % kLanes]);
+          table.prefetch(hash[i]);
+        }
+        for (int i = 0; i < count; ++i) {
+          const int r = pending[i] / kLanes, l = pending[i] % kLanes;
+          looked_up[r][l] = table.insert(simplices.key[r][l], hash[i]);
+        }
+        for (int r = 0; r < kVertices; ++r) {
+          uint32_t* above = &vertex_above[r * line + x0];
+          uint32_t left = above[0];
+          for (int l = 0; l < lanes; ++l) {
+            const uint32_t new_mask = ~(from_above[r][l] | from_left[r][l]);
+            left = (above[l + 1] & from_above[r][l]) | (left & from_left[r][l]) |
+                   (looked_up[r][l] & new_mask);
+            above[l + 1] = left;
+            const int64_t at = (y * width_ + x0 + l) * kVertices + r;
+            vertex_[at] = left;
+            weight_[at] = simplices.weight[r][l];
+          }
+          std::copy_n(simplices.key[r], lanes, &key_above[r * line + x0 + 1]);
         }
       }
     }
@@ -187,12 +221,22 @@ class Lattice {
       previous_[axis].assign(points_ + 1, 0);
     }
     parallel_(points_, [&](int64_t begin, int64_t end) {
-      for (int64_t v = begin; v < end; ++v) {
-        for (int axis = 0; axis < kVertices; ++axis) {
-          const uint32_t found = table.find(neighbour(keys[v], axis));
-          if (!found) continue;
-          next_[axis][v + 1] = found;
-          previous_[axis][found] = static_cast<uint32_t>(v + 1);  // one writer: a bijection
+      uint64_t hash[8][kVertices];
+      for (int64_t first = begin; first < end; first += 8) {
+        const int64_t last = std::min(first + 8, end);
+        for (int64_t v = first; v < last; ++v) {
+          for (int axis = 0; axis < kVertices; ++axis) {
+            hash[v - first][axis] = mix(neighbour(keys[v], axis));
+            table.prefetch(hash[v - first][axis]);
+          }
+        }
+        for (int64_t v = first; v < last; ++v) {
+          for (int axis = 0; axis < kVertices; ++axis) {
+            const uint32_t found = table.find(neighbour(keys[v], axis), hash[v - first][axis]);
+            if (!found) continue;
+            next_[axis][v + 1] = found;
+            previous_[axis][found] = static_cast<uint32_t>(v + 1);  // one writer: a bijection
+          }
         }
       }
     });
@@ -262,8 +306,8 @@ class Lattice {
   int64_t height_, width_, pixels_, points_ = 0;
   Scale<T> scale_;
   const Parallel& parallel_;
-  std::vector<T> weight_;        // [pixels, 6] barycentric weights
-  std::vector<uint32_t> vertex_;  // [pixels, 6] lattice points from 1
+  std::unique_ptr<T[]> weight_;         // [pixels, 6] barycentric weights
+  std::unique_ptr<uint32_t[]> vertex_;  // [pixels, 6] lattice points from 1
   std::array<std::vector<uint32_t>, kVertices> next_, previous_;  // [points + 1] per axis
 };
 

@@ -1,5 +1,5 @@
-// Where a pixel lies in the permutohedral lattice: the six vertices of its simplex and their weights.
-// For the CPU and for CUDA.
+// Where a pixel lies in the permutohedral lattice: the six vertices of its simplex and their
+// weights. For the CPU and for CUDA.
 
 #pragma once
 
@@ -25,8 +25,7 @@ using Key = uint64_t;
 constexpr int kOffset = 1 << (kBits - 1);
 
 CRF_HOST_DEVICE constexpr Key axis_unit(int i) { return Key{1} << (kBits * i + kRemainderBits); }
-constexpr Key kAllAxes =
-    axis_unit(0) + axis_unit(1) + axis_unit(2) + axis_unit(3) + axis_unit(4);
+constexpr Key kAllAxes = axis_unit(0) + axis_unit(1) + axis_unit(2) + axis_unit(3) + axis_unit(4);
 
 // The neighbour in positive direction of an axis: every coordinate + 1, but the axis' own - 5.
 CRF_HOST_DEVICE inline Key neighbour(Key key, int axis) {
