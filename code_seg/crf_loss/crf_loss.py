@@ -143,9 +143,11 @@ class _DenseCRFLoss(torch.autograd.Function):
         filtered = gaussian_filter(image, signals, sigma_xy, sigma_rgb, backend)
         total, parts = filtered[:, :1], filtered[:, 1:]
         parts = torch.cat([parts, total - parts.sum(1, keepdim=True)], dim=1)
-        norm = mask.sum((1, 2, 3), keepdim=True).clamp(min=1) * len(prob)  # no pixel: loss 0
-        ctx.save_for_backward(mask * (total - 2 * parts) / norm)
-        return (masked * (total - parts) / norm).sum()
+        rest = total - parts  # W (m (1 - S))
+        norm = mask.sum((1, 2, 3)).clamp(min=1) * len(prob)  # an image without a pixel adds 0
+        values = torch.linalg.vecdot(masked.flatten(1), rest.flatten(1))  # [B]
+        ctx.save_for_backward(rest.sub_(parts).mul_(mask / norm.view(-1, 1, 1, 1)))
+        return (values / norm).sum()
 
     @staticmethod
     @torch.autograd.function.once_differentiable

@@ -14,17 +14,15 @@
 
 namespace {
 
-struct Threads {
-  int count;
-  template <typename F>
-  void operator()(int64_t n, const F& f) const {
+crf::Parallel with_threads(int count) {
+  return [count](int64_t n, const crf::Loop& loop) {
     std::vector<std::thread> threads;
     for (int t = 0; t < count; ++t) {
-      threads.emplace_back([&, t] { f(n * t / count, n * (t + 1) / count); });
+      threads.emplace_back([&, t] { loop(n * t / count, n * (t + 1) / count); });
     }
     for (auto& thread : threads) thread.join();
-  }
-};
+  };
+}
 
 template <typename T>
 std::vector<T> random_image(std::mt19937& rng, int64_t n, int kind) {
@@ -51,10 +49,13 @@ bool one_round(std::mt19937& rng, T tolerance) {
   std::vector<T> values(n * channels), out(n * channels), again(n * channels);
   std::normal_distribution<T> normal;
   for (T& v : values) v = normal(rng);
-  const Threads one{1}, several{3};
+  const crf::Parallel one = with_threads(1), several = with_threads(3);
   try {
-    crf::Lattice<T, Threads> a(image.data(), height, width, sigma_xy, sigma_rgb, one);
-    crf::Lattice<T, Threads> b(image.data(), height, width, sigma_xy, sigma_rgb, several);
+    crf::Lattice<T> a(height, width, sigma_xy, sigma_rgb, one);
+    crf::Lattice<T> b(height, width, sigma_xy, sigma_rgb, several);
+    b.build(std::vector<T>(3 * n, T(0.5)).data());  // of another image first, in the same memory
+    a.build(image.data());
+    b.build(image.data());
     a.filter(values.data(), out.data(), channels);
     b.filter(values.data(), again.data(), channels);
   } catch (const std::range_error&) {
@@ -80,10 +81,9 @@ bool one_round(std::mt19937& rng, T tolerance) {
   if (kind != 1) {  // noise has more colours than landmarks
     const crf::Landmarks<T> landmarks(image.data(), n, sigma_rgb, 1e-3, 160);
     if (!(landmarks.residual < 1e-3)) return false;
-    const crf::LowRankFilter<T, Threads> a(landmarks, image.data(), height, width, sigma_xy,
-                                           sigma_rgb, one);
-    const crf::LowRankFilter<T, Threads> b(landmarks, image.data(), height, width, sigma_xy,
-                                           sigma_rgb, several);
+    const crf::LowRankFilter<T> a(landmarks, image.data(), height, width, sigma_xy, sigma_rgb, one);
+    const crf::LowRankFilter<T> b(landmarks, image.data(), height, width, sigma_xy, sigma_rgb,
+                                  several);
     a(values.data(), out.data(), channels);
     b(values.data(), again.data(), channels);
     if (out != again) return false;

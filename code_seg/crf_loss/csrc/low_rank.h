@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "fast_exp.h"
+#include "parallel.h"
 
 namespace crf {
 
@@ -172,9 +173,7 @@ struct Landmarks {
 };
 
 // W values of one image; `landmarks` are of this image. Planes of height x width pixels.
-// Parallel(n, f) runs f(begin, end) on pieces of 0..n-1. Work is cut by the size of the image,
-// never by the number of threads, so that the result does not depend on it.
-template <typename T, typename Parallel>
+template <typename T>
 class LowRankFilter {
   static constexpr int kPack = Pack<T>::size;
   using Packs = std::vector<Pack<T>>;

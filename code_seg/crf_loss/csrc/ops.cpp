@@ -12,9 +12,11 @@
 #include <torch/library.h>
 #include <torch/types.h>
 
+#include <algorithm>
+#include <memory>
 #include <stdexcept>
 #include <tuple>
-#include <type_traits>
+#include <utility>
 
 #include "checks.h"
 #include "low_rank.h"
@@ -40,43 +42,45 @@ namespace {
 using at::Tensor;
 using crf::check;
 
-struct Threads {
-  template <typename F>
-  void operator()(int64_t n, const F& f) const {
-    at::parallel_for(0, n, std::max<int64_t>(1, n / (4 * at::get_num_threads())), f);
-  }
-};
+// Loops are cut into the same pieces whoever runs them: a compiler may round the elements at the
+// end of a piece, which fill no vector, otherwise than the others.
+int64_t pieces_of(int64_t n) { return std::min<int64_t>(n, 32); }
 
-struct Serial {
-  template <typename F>
-  void operator()(int64_t n, const F& f) const {
-    f(int64_t{0}, n);
-  }
-};
+void serial(int64_t n, const crf::Loop& loop) {
+  const int64_t pieces = pieces_of(n);
+  for (int64_t k = 0; k < pieces; ++k) loop(k * n / pieces, (k + 1) * n / pieces);
+}
+
+void threaded(int64_t n, const crf::Loop& loop) {
+  const int64_t pieces = pieces_of(n);
+  at::parallel_for(0, pieces, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t k = begin; k < end; ++k) loop(k * n / pieces, (k + 1) * n / pieces);
+  });
+}
 
 // The features of every pixel have to be numbers: what a kernel makes of others is undefined.
 void check_finite(const Tensor& image) {
   TORCH_CHECK_VALUE(at::isfinite(image).all().item<bool>(), "the image holds values not finite");
 }
 
-// body(index, image planes, value planes, out planes, how to run its loops), for each image:
-// threads share the batch where it is large enough, the loops of one image otherwise.
-template <typename T, typename Body>
-Tensor for_each_image(const Tensor& image, const Tensor& values, const Body& body) {
+// For each image f(index, image planes, value planes, out planes), with f = worker(how to run
+// loops): threads share the batch where it is large enough, the loops of one image otherwise. A
+// thread has one f for all of its images, which can keep memory from one to the next.
+template <typename T, typename Worker>
+Tensor for_each_image(const Tensor& image, const Tensor& values, const Worker& worker) {
   Tensor out = at::empty_like(values);
   const int64_t batch = image.size(0), in_step = image.stride(0), step = values.stride(0);
   if (values.numel() == 0) return out;
   const T *rgb = image.const_data_ptr<T>(), *from = values.const_data_ptr<T>();
   T* to = out.mutable_data_ptr<T>();
-  auto one = [&](int64_t b, const auto& parallel) {
-    body(b, rgb + b * in_step, from + b * step, to + b * step, parallel);
+  auto run = [&](int64_t begin, int64_t end, const crf::Parallel& parallel) {
+    auto f = worker(parallel);
+    for (int64_t b = begin; b < end; ++b) f(b, rgb + b * in_step, from + b * step, to + b * step);
   };
   if (batch >= at::get_num_threads()) {
-    at::parallel_for(0, batch, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t b = begin; b < end; ++b) one(b, Serial());
-    });
+    at::parallel_for(0, batch, 1, [&](int64_t begin, int64_t end) { run(begin, end, serial); });
   } else {
-    for (int64_t b = 0; b < batch; ++b) one(b, Threads());
+    run(0, batch, threaded);
   }
   return out;
 }
@@ -84,17 +88,18 @@ Tensor for_each_image(const Tensor& image, const Tensor& values, const Body& bod
 Tensor lattice_filter(const Tensor& image, const Tensor& values, double sigma_xy,
                       double sigma_rgb) {
   check(image, values, sigma_xy, sigma_rgb);
+  const int64_t height = image.size(2), width = image.size(3), channels = values.size(1);
   try {
     return AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "lattice_filter", [&] {
-      return for_each_image<scalar_t>(
-          image, values,
-          [&](int64_t, const scalar_t* rgb, const scalar_t* from, scalar_t* to,
-              const auto& parallel) {
-            crf::Lattice<scalar_t, std::decay_t<decltype(parallel)>> lattice(
-                rgb, image.size(2), image.size(3), scalar_t(sigma_xy), scalar_t(sigma_rgb),
-                parallel);
-            lattice.filter(from, to, values.size(1));
-          });
+      using T = scalar_t;
+      return for_each_image<T>(image, values, [&](const crf::Parallel& parallel) {
+        auto lattice =
+            std::make_unique<crf::Lattice<T>>(height, width, sigma_xy, sigma_rgb, parallel);
+        return [=, lattice = std::move(lattice)](int64_t, const T* rgb, const T* from, T* to) {
+          lattice->build(rgb);
+          lattice->filter(from, to, channels);
+        };
+      });
     });
   } catch (const std::range_error& error) {
     TORCH_CHECK_VALUE(false, error.what());
@@ -106,14 +111,15 @@ Tensor window_filter(const Tensor& image, const Tensor& values, double sigma_xy,
   check(image, values, sigma_xy, sigma_rgb);
   TORCH_CHECK(radius >= 0, "radius must not be negative");
   check_finite(image);
+  const int64_t height = image.size(2), width = image.size(3), channels = values.size(1);
   return AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "window_filter", [&] {
-    return for_each_image<scalar_t>(
-        image, values,
-        [&](int64_t, const scalar_t* rgb, const scalar_t* from, scalar_t* to,
-            const auto& parallel) {
-          crf::window_filter(rgb, from, to, values.size(1), values.size(2), values.size(3),
-                             scalar_t(sigma_xy), scalar_t(sigma_rgb), radius, parallel);
-        });
+    using T = scalar_t;
+    return for_each_image<T>(image, values, [&](const crf::Parallel& parallel) {
+      return [&](int64_t, const T* rgb, const T* from, T* to) {
+        crf::window_filter(rgb, from, to, channels, height, width, T(sigma_xy), T(sigma_rgb),
+                           radius, parallel);
+      };
+    });
   });
 }
 
@@ -125,25 +131,24 @@ std::tuple<Tensor, Tensor> low_rank_filter(const Tensor& image, const Tensor& va
   check(image, values, sigma_xy, sigma_rgb);
   TORCH_CHECK(max_rank > 0, "max_rank must be positive");
   check_finite(image);
+  const int64_t height = image.size(2), width = image.size(3), channels = values.size(1);
   Tensor residual = at::zeros({image.size(0)}, image.options().dtype(at::kDouble));
   double* residuals = residual.mutable_data_ptr<double>();
-  const int64_t height = image.size(2), width = image.size(3), channels = values.size(1);
   Tensor out = AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "low_rank_filter", [&] {
-    return for_each_image<scalar_t>(
-        image, values,
-        [&](int64_t b, const scalar_t* rgb, const scalar_t* from, scalar_t* to,
-            const auto& parallel) {
-          const crf::Landmarks<scalar_t> landmarks(rgb, height * width, scalar_t(sigma_rgb),
-                                                   tolerance, max_rank);
-          residuals[b] = landmarks.residual;
-          if (!(landmarks.residual < tolerance)) {
-            std::fill_n(to, channels * height * width, scalar_t(0));
-            return;
-          }
-          const crf::LowRankFilter<scalar_t, std::decay_t<decltype(parallel)>> filter(
-              landmarks, rgb, height, width, sigma_xy, scalar_t(sigma_rgb), parallel);
-          filter(from, to, channels);
-        });
+    using T = scalar_t;
+    return for_each_image<T>(image, values, [&](const crf::Parallel& parallel) {
+      return [&](int64_t b, const T* rgb, const T* from, T* to) {
+        const crf::Landmarks<T> landmarks(rgb, height * width, T(sigma_rgb), tolerance, max_rank);
+        residuals[b] = landmarks.residual;
+        if (!(landmarks.residual < tolerance)) {
+          std::fill_n(to, channels * height * width, T(0));
+          return;
+        }
+        const crf::LowRankFilter<T> filter(landmarks, rgb, height, width, sigma_xy, T(sigma_rgb),
+                                           parallel);
+        filter(from, to, channels);
+      };
+    });
   });
   return {out, residual};
 }

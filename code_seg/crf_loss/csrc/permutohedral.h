@@ -16,6 +16,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "parallel.h"
 #include "simplex.h"
 
 namespace crf {
@@ -28,6 +29,11 @@ class HashTable {
   explicit HashTable(size_t expected) {
     keys_.reserve(expected);
     grow_to(2 * expected);
+  }
+
+  void clear() {
+    keys_.clear();
+    std::fill(slots_.begin(), slots_.end(), Slot{0, 0});
   }
 
   // Index of a key, which is added where it is new; `hash` is mix(key).
@@ -86,53 +92,54 @@ class HashTable {
   size_t mask_ = 0;
 };
 
-// Parallel(n, f) runs f(begin, end) on pieces of 0..n-1; the caller brings the threads. Work is cut
-// by the size of the image, never by the number of threads, so that the result does not depend on
-// it.
-template <typename T, typename Parallel>
+// One lattice serves any number of images of one size and of signals.
+template <typename T>
 class Lattice {
  public:
-  // rgb: three planes of height x width pixels in 0..1. Throws std::range_error for a feature that
-  // is not finite or out of range, std::length_error for more lattice points than 32 bits can
-  // number.
-  Lattice(const T* rgb, int64_t height, int64_t width, T sigma_xy, T sigma_rgb,
+  // For images of height x width pixels, one after the other in the same memory.
+  Lattice(int64_t height, int64_t width, double sigma_xy, double sigma_rgb,
           const Parallel& parallel)
       : height_(height),
         width_(width),
         pixels_(height * width),
         scale_(sigma_xy, sigma_rgb),
-        parallel_(parallel) {
-    weight_.reset(new T[pixels_ * kVertices]);  // not set to 0 first, as a vector is
-    vertex_.reset(new uint32_t[pixels_ * kVertices]);
-
+        parallel_(parallel),
+        weight_(new T[pixels_ * kVertices]),  // not set to 0 first, as a vector is
+        vertex_(new uint32_t[pixels_ * kVertices]) {
     // Strips of rows have a table each, which are then joined.
     const int64_t strips =
         std::clamp<int64_t>(pixels_ / (1 << 16), 1, std::min<int64_t>(16, height));
-    std::vector<HashTable> tables(strips, HashTable(pixels_ / strips / 2));
+    tables_.assign(strips, HashTable(pixels_ / strips / 2));
+  }
+
+  // rgb: three planes in 0..1. Throws std::range_error for a feature that is not finite or out of
+  // range, std::length_error for more lattice points than 32 bits can number.
+  void build(const T* rgb) {
+    const int64_t strips = static_cast<int64_t>(tables_.size());
     std::vector<char> good(strips, 1);
     parallel_(strips, [&](int64_t begin, int64_t end) {
       for (int64_t s = begin; s < end; ++s) {
-        good[s] = fill_rows(rgb, s * height / strips, (s + 1) * height / strips, tables[s]);
+        tables_[s].clear();
+        good[s] = fill_rows(rgb, s * height_ / strips, (s + 1) * height_ / strips, tables_[s]);
       }
     });
     if (std::find(good.begin(), good.end(), 0) != good.end()) {
       throw std::range_error("a feature is out of the lattice's range or not finite");
     }
     for (int64_t s = 1; s < strips; ++s) {
-      const std::vector<Key>& keys = tables[s].keys();
+      const std::vector<Key>& keys = tables_[s].keys();
       std::vector<uint32_t> joined(keys.size() + 1);
-      for (size_t k = 0; k < keys.size(); ++k)
-        joined[k + 1] = tables[0].insert(keys[k], mix(keys[k]));
-      const int64_t first = s * height / strips * width * kVertices;
-      const int64_t last = (s + 1) * height / strips * width * kVertices;
+      for (size_t k = 0; k < keys.size(); ++k) {
+        joined[k + 1] = tables_[0].insert(keys[k], mix(keys[k]));
+      }
+      const int64_t first = s * height_ / strips * width_ * kVertices;
+      const int64_t last = (s + 1) * height_ / strips * width_ * kVertices;
       parallel_(last - first, [&](int64_t begin, int64_t end) {
         for (int64_t v = first + begin; v < first + end; ++v) vertex_[v] = joined[vertex_[v]];
       });
     }
-    find_neighbours(tables[0]);
+    find_neighbours(tables_[0]);
   }
-
-  int64_t size() const { return points_; }  // number of lattice points
 
   // values, out: `channels` planes of as many pixels each.
   void filter(const T* values, T* out, int64_t channels) const {
@@ -306,6 +313,7 @@ class Lattice {
   int64_t height_, width_, pixels_, points_ = 0;
   Scale<T> scale_;
   const Parallel& parallel_;
+  std::vector<HashTable> tables_;
   std::unique_ptr<T[]> weight_;         // [pixels, 6] barycentric weights
   std::unique_ptr<uint32_t[]> vertex_;  // [pixels, 6] lattice points from 1
   std::array<std::vector<uint32_t>, kVertices> next_, previous_;  // [points + 1] per axis
