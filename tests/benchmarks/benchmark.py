@@ -22,7 +22,7 @@ from code_common.errors import InputError, run_script
 from code_common.model import ResUNet
 from code_common.tiling import predict_image
 from code_detection.labels import distance_to, points_from_instances
-from code_seg.crf_loss.benchmark import median_seconds
+from code_seg.crf_loss.benchmark import median_seconds as seconds
 from code_seg.instances import components
 from code_seg.labels import (
     cluster,
@@ -62,7 +62,7 @@ def labels(image, truth) -> list[tuple]:
     refined, slow_too = once(lambda: slow_refine(mask, cells))
     assert np.array_equal(refine_in_cells(mask, cells), refined)
     slow += slow_too
-    return [(f"labels, 1000 x 1000, {len(points)} nuclei", median_seconds(fast, 5), slow, 0.5)]
+    return [(f"labels, 1000 x 1000, {len(points)} nuclei", seconds(fast, 5), slow, 0.5)]
 
 
 def metrics(truth) -> list[tuple]:
@@ -80,11 +80,11 @@ def metrics(truth) -> list[tuple]:
     return [
         (
             "AJI alone",
-            median_seconds(lambda: aji(overlaps(truth, predicted)), 15),
+            seconds(lambda: aji(overlaps(truth, predicted)), 15),
             slow_aji_s,
             0.005,
         ),
-        ("all metrics", median_seconds(lambda: score(truth, predicted), 5), slow_all, 0.3),
+        ("all metrics", seconds(lambda: score(truth, predicted), 5), slow_all, 0.3),
     ]
 
 
@@ -96,8 +96,8 @@ def weight_map(truth) -> list[tuple]:
         return distance_to(points, (224, 224)) <= 22
 
     assert np.array_equal(fast(), slow_known(points, (224, 224), 22))
-    slow = median_seconds(lambda: slow_known(points, (224, 224), 22), 3)
-    return [("detection weight map, 224 x 224", median_seconds(fast, 50), slow, None)]
+    slow = seconds(lambda: slow_known(points, (224, 224), 22), 3)
+    return [("detection weight map, 224 x 224", seconds(fast, 50), slow, None)]
 
 
 def inference(image) -> list[tuple]:
@@ -108,21 +108,21 @@ def inference(image) -> list[tuple]:
     def run(net, **changes):
         return lambda: predict_image(net, image, torch.sigmoid, 224, 80, **changes)
 
-    slow = median_seconds(run(plain, batch_size=1), 1)
+    slow = seconds(run(plain, batch_size=1), 1)
     rows = [
         (
             "tiled inference, fp32, batch 8",
-            median_seconds(run(network, batch_size=8), 1),
+            seconds(run(network, batch_size=8), 1),
             slow,
             None,
         )
     ]
-    half = median_seconds(run(network, batch_size=8, precision=torch.bfloat16), 1)
+    half = seconds(run(network, batch_size=8, precision=torch.bfloat16), 1)
     large = lambda: predict_image(  # noqa: E731
         network, image, torch.sigmoid, 656, 80, 4, torch.bfloat16
     )
     rows.append(("tiled inference, bf16, batch 8", half, slow, None))
-    rows.append(("tiled inference, bf16, tiles of 656", median_seconds(large, 1), slow, None))
+    rows.append(("tiled inference, bf16, tiles of 656", seconds(large, 1), slow, None))
     return rows
 
 
@@ -145,7 +145,7 @@ def training() -> list[tuple]:
             loss.backward()
             optimizer.step()
 
-        return median_seconds(run, 3)
+        return seconds(run, 3)
 
     slow = step(torch.contiguous_format, torch.float32)
     last = torch.channels_last
