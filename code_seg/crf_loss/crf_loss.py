@@ -137,16 +137,17 @@ class _DenseCRFLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, prob, image, mask, sigma_xy, sigma_rgb, backend):
-        # The last class is what is left: W (m S_K) = W m - sum of the others.
         masked = prob * mask  # [B, K, H, W]
         signals = torch.cat([mask, masked[:, :-1]], dim=1)
         filtered = gaussian_filter(image, signals, sigma_xy, sigma_rgb, backend)
-        total, parts = filtered[:, :1], filtered[:, 1:]
-        parts = torch.cat([parts, total - parts.sum(1, keepdim=True)], dim=1)
-        rest = total - parts  # W (m (1 - S))
+        total, parts = filtered[:, :1], filtered[:, 1:]  # W m; W (m S), but for the last class,
+        rest = torch.empty_like(masked)  # W (m (1 - S)), which is what is left
+        torch.sub(total, parts, out=rest[:, :-1])
+        torch.sum(parts, 1, out=rest[:, -1])
         norm = mask.sum((1, 2, 3)).clamp(min=1) * len(prob)  # an image without a pixel adds 0
         values = torch.linalg.vecdot(masked.flatten(1), rest.flatten(1))  # [B]
-        ctx.save_for_backward(rest.sub_(parts).mul_(mask / norm.view(-1, 1, 1, 1)))
+        gradient = rest.mul_(2).sub_(total).mul_(mask / norm.view(-1, 1, 1, 1))
+        ctx.save_for_backward(gradient)
         return (values / norm).sum()
 
     @staticmethod
