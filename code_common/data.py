@@ -41,9 +41,9 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write JSON, readable and strict (no NaN)."""
-    write_bytes(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+def write_json(path: Path, value: object, indent: int | None = 1) -> None:
+    """Write JSON, readable (or with indent None small) and strict (no NaN)."""
+    write_bytes(path, (json.dumps(value, indent=indent, allow_nan=False) + "\n").encode())
 
 
 def write_png(path: Path, array: np.ndarray) -> None:

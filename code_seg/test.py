@@ -25,6 +25,7 @@ from code_common.data import (
 )
 from code_common.drawing import CYAN, YELLOW, outline
 from code_common.errors import run_script
+from code_common.geojson import nuclei_geojson
 from code_common.model import load_network
 from code_seg.evaluate import make_instances, predict_prob
 from code_seg.metrics import score
@@ -37,7 +38,7 @@ Scores = dict[str, dict[str, dict[str, float]]]  # method -> image -> score
 def segment_samples(
     options: Options, samples: list[Sample], points_of, out: Path, checkpoint: Path, method: str
 ) -> Scores:
-    """Segment each image; write NAME_instances.tif, NAME_prob.png and NAME_overlay.png.
+    """Segment each image; write NAME_instances.tif, _nuclei.geojson, _prob.png and _overlay.png.
 
     `points_of(sample)` is the file of its detections. The instance map is that of `method`, or
     of components for an image without detections. Returns the scores of every method for the
@@ -57,6 +58,7 @@ def segment_samples(
         truth = read_instances(sample.instances, shape) if sample.instances else None
         picture = image if truth is None else outline(image, truth, CYAN)
         write_instances(out / f"{sample.name}_instances.tif", chosen)
+        write_json(out / f"{sample.name}_nuclei.geojson", nuclei_geojson(chosen, prob), None)
         write_png(out / f"{sample.name}_prob.png", np.rint(prob * 65535).astype(np.uint16))
         write_png(out / f"{sample.name}_overlay.png", outline(picture, chosen, YELLOW))
         if truth is not None:

@@ -32,7 +32,13 @@ def digest(folder: Path) -> str:
     return hashlib.sha256(b"".join(p.name.encode() + p.read_bytes() for p in files)).hexdigest()
 
 
-@pytest.mark.parametrize("script", [*SCRIPTS, "data/make_sample.py", "code_common/report.py"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        *SCRIPTS, "data/make_sample.py", "data/import_labels.py", "data/make_split.py",
+        "code_seg/crf_loss/benchmark.py", "code_common/report.py",
+    ],
+)  # fmt: skip
 def test_every_script_has_help(run_script, script):
     text = run_script(script, "--help").stdout
     assert "usage:" in text and len(text) > 200
@@ -59,7 +65,10 @@ def test_both_stages_end_to_end(tmp_path, dataset, run_script):
     assert {"aji", "aji_reference", "aji_plus", "pq", "object_dice", "object_hausdorff"} <= set(
         metrics["mean"]["points"]["all"]
     )
-    read_instances(out / "segmentation" / "test" / "test0_instances.tif", (64, 64))
+    test = out / "segmentation" / "test"
+    instances = read_instances(test / "test0_instances.tif", (64, 64))
+    nuclei = json.loads((test / "test0_nuclei.geojson").read_text())["features"]
+    assert len(nuclei) == len(np.unique(instances[instances > 0]))
     saved = read_json(out / "segmentation" / "options.json")
     assert saved["pretrained_loaded"] == "none" and saved["crf_backend_used"]
     assert not list(out.rglob("*.tmp")) and not list(out.rglob("last.pt"))

@@ -1,0 +1,61 @@
+"""Nuclei as GeoJSON that QuPath reads (0.6 and newer are strict): closed, valid rings.
+
+Coordinates are x, y in pixels from the top left corner of the image, QuPath's frame.
+"""
+
+import uuid
+
+import numpy as np
+from scipy import ndimage
+from skimage.measure import find_contours
+
+COLOUR = [230, 200, 40]  # of the class in QuPath
+_NAMESPACE = uuid.UUID("b5b5fd32-6ac4-4b1c-9d19-1c6a2f7f3a11")
+
+
+def rings(mask: np.ndarray) -> list[list[list[float]]]:
+    """Closed outlines of the components (edges shared) of a mask [H, W] bool, holes filled.
+
+    The contour runs through the middles of the edges between pixels, never twice through a point.
+    """
+    filled = ndimage.binary_fill_holes(mask)
+    contours = find_contours(np.pad(filled, 1).astype(np.uint8), 0.5, fully_connected="low")
+    # A padded index counts from the middle of a pixel and starts one early: - 1 + 1/2.
+    return [(contour[:, ::-1] - 0.5).tolist() for contour in contours]
+
+
+def nuclei_geojson(
+    instances: np.ndarray, prob: np.ndarray | None = None, name: str = "Nucleus"
+) -> dict:
+    """A FeatureCollection of detections, one for each id of an instance map [H, W].
+
+    With a probability map [H, W] in 0..1 each has its mean as a measurement, beside the area in
+    square pixels. An id of several components is a MultiPolygon. The same map gives the same file.
+    """
+    features = []
+    for k, box in enumerate(ndimage.find_objects(instances), 1):
+        if box is None:
+            continue
+        mask = instances[box] == k
+        corner = np.array([box[1].start, box[0].start])
+        parts = [[(np.array(ring) + corner).round(2).tolist()] for ring in rings(mask)]
+        measurements = {"Area px^2": int(mask.sum())}
+        if prob is not None:
+            measurements["Probability"] = round(float(prob[box][mask].mean()), 4)
+        one = len(parts) == 1
+        features.append(
+            {
+                "type": "Feature",
+                "id": str(uuid.uuid5(_NAMESPACE, f"{k} {parts[0][0][0]}")),
+                "geometry": {
+                    "type": "Polygon" if one else "MultiPolygon",
+                    "coordinates": parts[0] if one else parts,
+                },
+                "properties": {
+                    "objectType": "detection",
+                    "classification": {"name": name, "color": COLOUR},
+                    "measurements": measurements,
+                },
+            }
+        )
+    return {"type": "FeatureCollection", "features": features}
