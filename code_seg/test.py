@@ -58,7 +58,8 @@ def segment_samples(
         truth = read_instances(sample.instances, shape) if sample.instances else None
         picture = image if truth is None else outline(image, truth, CYAN)
         write_instances(out / f"{sample.name}_instances.tif", chosen)
-        write_json(out / f"{sample.name}_nuclei.geojson", nuclei_geojson(chosen, prob), None)
+        nuclei = nuclei_geojson(chosen, prob)
+        write_json(out / f"{sample.name}_nuclei.geojson", nuclei, indent=None)
         write_png(out / f"{sample.name}_prob.png", np.rint(prob * 65535).astype(np.uint16))
         write_png(out / f"{sample.name}_overlay.png", outline(picture, chosen, YELLOW))
         if truth is not None:

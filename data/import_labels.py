@@ -121,7 +121,12 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace labels that are there")
     args = parser.parse_args()
-    samples = find_samples(args.data_dir / "images", None)
+    folder, ending = (
+        ("labels_instance", "_label.tif") if args.kind == "masks"
+        else ("labels_point", "_label_point.png")
+    )  # fmt: skip
+    out = args.data_dir / folder
+    samples = find_samples(args.data_dir / "images", None, out)
     if args.source.is_dir():
         sources = {s.name: find_source(args.source, s.name) for s in samples}
     else:
@@ -129,14 +134,8 @@ def main() -> None:
         sources = {s.name: by_name.get(s.image.name) for s in samples}
     if not any(source is not None for source in sources.values()):
         raise InputError(f"{args.source}: nothing in it has the name of an image")
-    folder, ending = (
-        ("labels_instance", "_label.tif") if args.kind == "masks"
-        else ("labels_point", "_label_point.png")
-    )  # fmt: skip
-    out = args.data_dir / folder
     for sample in samples:
-        present = find_samples(args.data_dir / "images", [sample.image.name], out)[0]
-        there = present.instances if args.kind == "masks" else present.points
+        there = sample.instances if args.kind == "masks" else sample.points
         if sources[sample.name] is None:
             print(f"{sample.name}: nothing in {args.source}")
         elif there and not (args.overwrite and there.name == sample.name + ending):

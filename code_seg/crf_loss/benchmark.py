@@ -25,7 +25,7 @@ if not __package__:
 from code_common.data import find_samples, read_image, write_json
 from code_common.errors import InputError, run_script
 from code_seg.crf_loss import available, dense_crf_loss
-from code_seg.crf_loss.crf_loss import WINDOW_SIGMAS
+from code_seg.crf_loss.crf_loss import window_radius
 
 SIGMA_XY, SIGMA_RGB = 9.0, 0.1
 
@@ -107,8 +107,7 @@ def floor_ms(device: torch.device, batch: int, size: int) -> float:
     same issue slots; at the clock that the driver calls the highest.
     """
     gpu = torch.cuda.get_device_properties(device)
-    radius = int(WINDOW_SIGMAS * SIGMA_XY + 0.5)
-    pairs = batch * size**2 * (2 * radius + 1) ** 2
+    pairs = batch * size**2 * (2 * window_radius(SIGMA_XY) + 1) ** 2
     clock = getattr(gpu, "clock_rate", 1.7e6) * 1e3  # kHz
     return 1e3 * pairs / (gpu.multi_processor_count * clock) * max(1 / 16, 10 / 128)
 

@@ -103,6 +103,11 @@ def choose_backend(wanted: str, device: torch.device) -> str:
     return wanted
 
 
+def window_radius(sigma_xy: float) -> int:
+    """Half side in pixels of the window that 'exact' sums over."""
+    return int(WINDOW_SIGMAS * sigma_xy + 0.5)
+
+
 def gaussian_filter(
     image: Tensor, values: Tensor, sigma_xy: float, sigma_rgb: float, backend: str
 ) -> Tensor:
@@ -119,7 +124,7 @@ def gaussian_filter(
     image, values = image.contiguous(), values.contiguous()
     if backend == "lattice":
         return _OPS.lattice_filter(image, values, sigma_xy, sigma_rgb)
-    radius = int(WINDOW_SIGMAS * sigma_xy + 0.5)
+    radius = window_radius(sigma_xy)
     if values.is_cuda or values.dtype == torch.float64:
         return _OPS.window_filter(image, values, sigma_xy, sigma_rgb, radius)
     filtered, residual = _OPS.low_rank_filter(

@@ -7,7 +7,8 @@ CUDA kernels are compiled, too, where nvcc and a CUDA build of torch are found. 
   CUDA_HOME             the CUDA toolkit, if not the one that nvcc on the PATH belongs to
   TORCH_CUDA_ARCH_LIST  architectures, such as "8.6;9.0+PTX" (default: those of the GPUs here;
                         without a GPU 8.0 and 9.0, the latter as PTX for all newer ones, too)
-  CRF_LOSS_MARCH        -march of the C++ kernels (default: AVX2 where this machine has it)
+  CRF_LOSS_MARCH        -march of the C++ kernels (default: AVX2 where this machine has it; empty:
+                        for any machine)
 """
 
 import os
@@ -73,10 +74,7 @@ def without_cuda() -> str:
 
 
 def machine_flags() -> list[str]:
-    """AVX2 where this machine has it: the lattice is built twice as fast.
-
-    CRF_LOSS_MARCH names another -march; an empty value builds for any machine.
-    """
+    """AVX2 where this machine has it: the lattice is built twice as fast."""
     wanted = os.environ.get("CRF_LOSS_MARCH")
     if wanted is not None:
         return [f"-march={wanted}"] if wanted else []

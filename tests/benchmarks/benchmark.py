@@ -78,12 +78,7 @@ def metrics(truth) -> list[tuple]:
     assert abs(object_hausdorff(truth, predicted, o) / true_hausdorff - 1) < 1e-5
     slow_all = slow_aji_s + slow_dice_s + slow_hausdorff_s
     return [
-        (
-            "AJI alone",
-            seconds(lambda: aji(overlaps(truth, predicted)), 15),
-            slow_aji_s,
-            0.005,
-        ),
+        ("AJI alone", seconds(lambda: aji(overlaps(truth, predicted)), 15), slow_aji_s, 0.005),
         ("all metrics", seconds(lambda: score(truth, predicted), 5), slow_all, 0.3),
     ]
 
@@ -109,14 +104,7 @@ def inference(image) -> list[tuple]:
         return lambda: predict_image(net, image, torch.sigmoid, 224, 80, **changes)
 
     slow = seconds(run(plain, batch_size=1), 1)
-    rows = [
-        (
-            "tiled inference, fp32, batch 8",
-            seconds(run(network, batch_size=8), 1),
-            slow,
-            None,
-        )
-    ]
+    rows = [("tiled inference, fp32, batch 8", seconds(run(network, batch_size=8), 1), slow, None)]
     half = seconds(run(network, batch_size=8, precision=torch.bfloat16), 1)
     large = lambda: predict_image(  # noqa: E731
         network, image, torch.sigmoid, 656, 80, 4, torch.bfloat16

@@ -230,8 +230,7 @@ class LowRankFilter {
   // sum_p A(ny, y) A(nx, x) C_k(p) v_c(p): [row nodes, column nodes, channels, packs].
   Packs splat(const T* values, int64_t channels) const {
     const int64_t line_size = columns_.count() * channels * packs_;
-    const int64_t strips =
-        std::clamp<int64_t>(pixels_ / (1 << 16), 1, std::min<int64_t>(16, height_));
+    const int64_t strips = strips_of(height_, width_);
     struct Strip {
       int64_t first = 0;
       Packs nodes;
@@ -262,18 +261,12 @@ class LowRankFilter {
         }
       }
     });
-    if (strips == 1 && part_is_all(parts[0].nodes.size(), line_size))
-      return std::move(parts[0].nodes);
     Packs nodes(rows_.count() * line_size, Pack<T>());
     for (const Strip& part : parts) {
       Pack<T>* to = &nodes[part.first * line_size];
       for (size_t i = 0; i < part.nodes.size(); ++i) to[i].add(part.nodes[i]);
     }
     return nodes;
-  }
-
-  bool part_is_all(size_t size, int64_t line_size) const {
-    return static_cast<int64_t>(size) == rows_.count() * line_size;
   }
 
   void splat_block(const T* values, const Packs& kernel, int64_t x0, int64_t c, int64_t channels,

@@ -107,8 +107,7 @@ class Lattice {
         weight_(new T[pixels_ * kVertices]),  // not set to 0 first, as a vector is
         vertex_(new uint32_t[pixels_ * kVertices]) {
     // Strips of rows have a table each, which are then joined.
-    const int64_t strips =
-        std::clamp<int64_t>(pixels_ / (1 << 16), 1, std::min<int64_t>(16, height));
+    const int64_t strips = strips_of(height, width);
     tables_.assign(strips, HashTable(pixels_ / strips / 2));
   }
 
