@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from code_common.patches import windows
 from code_common.transforms import Augmentation, Warp
@@ -43,6 +43,12 @@ class CropDataset(Dataset):
         tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in crop.items()}
         return {**tensors, "image_index": image}
 
+    def collate(self, crops: list[dict]) -> dict[str, torch.Tensor]:
+        """The crops as one batch, which may be empty: [B, ...] for each name."""
+        if crops:
+            return default_collate(crops)
+        return {name: values[:0] for name, values in default_collate([self[0, 0]]).items()}
+
 
 class ColourStatistics:
     """Mean and deviation of each channel over images that are added one by one."""
@@ -64,18 +70,29 @@ class ColourStatistics:
         return {"mean": mean.tolist(), "std": std.tolist()}
 
 
-class EpochSampler(torch.utils.data.Sampler):
-    """Shuffled (epoch, index) keys, so that a crop depends on nothing but seed, epoch and index."""
+class EpochBatches(torch.utils.data.Sampler):
+    """Shuffled batches of (epoch, index) keys: a crop depends on seed, epoch and index alone.
 
-    def __init__(self, count: int, seed: int):
-        self.count, self.seed, self.epoch = count, seed, 0
+    Of every batch, process `rank` of `size` has the crops rank, rank + size, ...; so all of them
+    together see the batches that one process would see, and the last may leave one without any.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int, rank: int = 0, size: int = 1):
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.rank, self.size, self.epoch = rank, size, 0
 
     def __len__(self) -> int:
-        return self.count
+        return -(-self.count // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
-        return ((self.epoch, int(i)) for i in order)
+    def whole(self, step: int) -> int:
+        """Crops of a step in all processes together."""
+        return min(self.batch_size, self.count - step * self.batch_size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count).tolist()
+        keys = [(self.epoch, index) for index in order]
+        for first in range(0, self.count, self.batch_size):
+            yield keys[first : first + self.batch_size][self.rank :: self.size]
 
 
 def _quiet_worker(_: int) -> None:
@@ -84,13 +101,17 @@ def _quiet_worker(_: int) -> None:
     cv2.setNumThreads(0)  # the workers are the parallelism
 
 
-def make_loader(dataset: CropDataset, batch_size: int, workers: int, pin: bool) -> DataLoader:
-    """Batches of an epoch; set `loader.sampler.epoch` before each epoch."""
+def make_loader(
+    dataset: CropDataset, batch_size: int, workers: int, pin: bool, rank: int = 0, size: int = 1
+) -> DataLoader:
+    """Batches of an epoch; set `loader.batch_sampler.epoch` before each epoch."""
     return DataLoader(
         dataset,
-        batch_size=batch_size,
-        sampler=EpochSampler(len(dataset), dataset.seed),
+        batch_sampler=EpochBatches(len(dataset), batch_size, dataset.seed, rank, size),
+        collate_fn=dataset.collate,
         num_workers=workers,
+        # Forked workers share the decoded images instead of copying them.
+        multiprocessing_context="fork" if workers else None,
         worker_init_fn=_quiet_worker,
         persistent_workers=workers > 0,
         pin_memory=pin,

@@ -1,8 +1,14 @@
 """One way to tell a user what is wrong with the input: one line, exit status 2, no traceback."""
 
 import errno
+import os
+import shlex
+import signal
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
 
 _SYSTEM_ERRORS = {
     errno.ENOSPC: "no space left on the disk",
@@ -21,23 +27,41 @@ class InputError(Exception):
     """What the user gave is wrong; the message names the file or option and what was expected."""
 
 
+PEER_GRACE_S = 2.0
+
+
+def _terminated(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    # Of several processes that work as one, the first to fail speaks, and the others are stopped
+    # meanwhile; where all of them fail at once, that shall be the first one.
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(PEER_GRACE_S)
+    print(message, file=sys.stderr)
+    sys.exit(status)
+
+
 def run_script(main: Callable[[], None]) -> None:
     """Run a script's main function and turn what a user can mend into one line.
 
-    Exit status: 0 done, 2 wrong input or a full or read-only disk, 130 stopped by Ctrl-C.
+    Exit status: 0 done, 2 wrong input or a full or read-only disk, 130 stopped by Ctrl-C or
+    SIGTERM (what a cluster sends before it takes a machine back).
     """
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         main()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _fail(f"error: {error}", 2)
     except OSError as error:
         if error.errno not in _SYSTEM_ERRORS:
             raise
         where = error.filename or "the output folder"
         reason = _SYSTEM_ERRORS[error.errno]
-        print(f"error: {where}: {reason}; earlier results are intact", file=sys.stderr)
-        sys.exit(2)
+        _fail(f"error: {where}: {reason}; earlier results are intact", 2)
     except KeyboardInterrupt:
-        print("\nStopped. Run the same command again to go on from here.", file=sys.stderr)
-        sys.exit(130)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # impatience would only add a traceback
+        command = shlex.join([Path(sys.executable).name, *sys.argv])
+        _fail(f"\nstopped; to go on from here: {command}", 130)

@@ -12,21 +12,21 @@ from torch import Tensor, nn
 from code_common.errors import InputError
 
 MODELS = ("resnet18", "resnet34", "resnet50", "resnet101")
+UP_CHANNELS = (256, 128, 64, 64)  # of the decoder's blocks, coarse to fine
 
 
 class UpBlock(nn.Module):
     """Double the resolution, join the encoder's features, then conv -> ReLU -> BN."""
 
-    def __init__(self, channels: int, skip: int, out: int, dropout: float):
+    def __init__(self, channels: int, skip: int, out: int):
         super().__init__()
         self.up = nn.ConvTranspose2d(channels, out, 2, stride=2)
         self.conv = nn.Conv2d(out + skip, out, 3, padding=1)
         self.norm = nn.BatchNorm2d(out)
-        self.dropout = nn.Dropout2d(dropout)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         x = torch.cat([self.up(x), skip], dim=1)
-        return self.dropout(self.norm(F.relu(self.conv(x))))
+        return self.norm(F.relu(self.conv(x)))
 
 
 class ResUNet(nn.Module):
@@ -42,7 +42,6 @@ class ResUNet(nn.Module):
         out_channels: int,
         mean: Sequence[float] = (0.5, 0.5, 0.5),
         std: Sequence[float] = (0.25, 0.25, 0.25),
-        dropout: float = 0.1,
     ):
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1).float())
@@ -50,19 +49,14 @@ class ResUNet(nn.Module):
         self.encoder = torchvision.models.get_model(model, weights=None)
         self.encoder.fc = nn.Identity()
         c1, c2, c3, c4 = (_out_channels(getattr(self.encoder, f"layer{i}")) for i in (1, 2, 3, 4))
-        self.up4 = UpBlock(c4, c3, 256, dropout)
-        self.up3 = UpBlock(256, c2, 128, dropout)
-        self.up2 = UpBlock(128, c1, 64, dropout)
-        self.up1 = UpBlock(64, 64, 64, dropout)
-        self.head = nn.ConvTranspose2d(64, out_channels, 2, stride=2)
+        self.up4 = UpBlock(c4, c3, UP_CHANNELS[0])
+        self.up3 = UpBlock(UP_CHANNELS[0], c2, UP_CHANNELS[1])
+        self.up2 = UpBlock(UP_CHANNELS[1], c1, UP_CHANNELS[2])
+        self.up1 = UpBlock(UP_CHANNELS[2], 64, UP_CHANNELS[3])
+        self.head = nn.ConvTranspose2d(UP_CHANNELS[3], out_channels, 2, stride=2)
 
-    def set_dropout(self, rate: float) -> None:
-        """Change the rate of the dropout, which no checkpoint carries."""
-        for module in self.modules():
-            if isinstance(module, nn.Dropout2d):
-                module.p = rate
-
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, dropout: Tensor | None = None) -> Tensor:
+        """`dropout` [B, sum(UP_CHANNELS)] of `draw_dropout` scales the decoder's channels."""
         h, w = image.shape[-2:]
         x = (image - self.mean) / self.std
         # The encoder halves five times; sizes in between are padded and cut back (D27).
@@ -73,11 +67,25 @@ class ResUNet(nn.Module):
         x2 = e.layer2(x1)  # H/8
         x3 = e.layer3(x2)  # H/16
         x4 = e.layer4(x3)  # H/32
-        x = self.up4(x4, x3)
-        x = self.up3(x, x2)
-        x = self.up2(x, x1)
-        x = self.up1(x, x0)
+        scales = [None] * 4
+        if dropout is not None:
+            scales = dropout.to(x4.dtype)[..., None, None].split(UP_CHANNELS, dim=1)
+        x = x4
+        ups = (self.up4, self.up3, self.up2, self.up1)
+        for up, skip, scale in zip(ups, (x3, x2, x1, x0), scales, strict=True):
+            x = up(x, skip)
+            x = x if scale is None else x * scale
         return self.head(x)[..., :h, :w]
+
+
+def draw_dropout(images: int, rate: float, device: torch.device) -> Tensor:
+    """2-D dropout [images, sum(UP_CHANNELS)] of the decoder: 0 at `rate`, else 1 / (1 - rate).
+
+    Drawn for a whole batch at once and outside the network, so that it does not matter over how
+    many processes the batch is spread.
+    """
+    keep = torch.rand(images, sum(UP_CHANNELS), device=device) >= rate
+    return keep.float() / (1 - rate)
 
 
 def _out_channels(layer: nn.Sequential) -> int:

@@ -1,11 +1,14 @@
 """The options that both stages have; each stage's options.py adds its own and may change these."""
 
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 
+from code_common import distributed
 from code_common.config import check_bounds, check_choices
 from code_common.errors import InputError
 from code_common.model import MODELS
@@ -46,12 +49,16 @@ class CommonOptions:
     weight_decay: float = 1e-4  # Adam's weight decay
     val_every: int = 5  # epochs between two validations
     workers: int = -1  # processes that make crops; -1: none on a CPU, up to 8 for a GPU
+    compile: bool = False  # torch.compile the training step: a minute first, then faster on a GPU
+    tensorboard: bool = False  # write the scalars of log.csv for TensorBoard, too
     # --- inference and hardware
     tile: int = 224  # side in pixels of the tiles of inference
     overlap: int = 80  # pixels that neighbouring tiles share
     test_batch_size: int = 8  # tiles per step of inference
+    shard: str = ""  # I/N: test.py and predict.py do every N-th image from the I-th, 0 to N - 1,
+    #   that is not done; the default is all, or what a SLURM job array says
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
-    gpus: tuple[int, ...] = ()  # number of the GPU to use, where there are several
+    gpus: tuple[int, ...] = ()  # numbers of the GPUs to use; several work as one, on one batch
     precision: str = "auto"  # fp32, bf16, or auto: bf16 where the hardware multiplies it
 
     SHORTHANDS: ClassVar[dict] = {"--no-pretrained": ("pretrained", "none")}
@@ -60,7 +67,7 @@ class CommonOptions:
     # Options that leave the result as it is, so that a run may go on with others.
     NOT_IN_RESULT: ClassVar[frozenset] = frozenset(
         "data_root data_dir root_save_dir save_dir restart workers device gpus precision "
-        "test_batch_size".split()
+        "test_batch_size shard compile tensorboard".split()
     )
     COMMON_CHOICES: ClassVar[dict] = {"model": MODELS, "precision": ("auto", "fp32", "bf16")}
     CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {}
@@ -116,15 +123,27 @@ class CommonOptions:
                 choose_workers(self.workers, device),
                 self.val_every,
                 choose_precision(self.precision, device),
+                self.dropout,
+                self.compile,
+                self.tensorboard,
             ),
             **changes,
         )
 
     def choose_device(self) -> torch.device:
-        """The device of this run; InputError where it is absent."""
-        if len(self.gpus) > 1:
-            raise InputError(f"--gpus: one GPU per run, not {len(self.gpus)}")
-        return choose_device(self.device, self.gpus[0] if self.gpus else None)
+        """The device of this process; InputError where it is absent."""
+        number = distributed.local_rank() or 0
+        if self.gpus and number >= len(self.gpus):
+            raise InputError(f"--gpus: {len(self.gpus)} GPUs, but this is process {number + 1}")
+        return choose_device(self.device, self.gpus[number] if self.gpus else None)
+
+    def run(self, action: Callable[["CommonOptions"], object]) -> None:
+        """Do a script's action: in this process or, with several --gpus, in one for each."""
+        if len(self.gpus) > 1 and distributed.local_rank() is None:
+            sys.exit(distributed.launch(len(self.gpus)))
+        told = distributed.work_together(self.choose_device(), lambda: action(self))
+        if isinstance(told, str):
+            print(told)
 
     def tiling(self, device: torch.device) -> dict:
         """How `predict_image` cuts and computes."""

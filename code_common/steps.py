@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from code_common import distributed
 from code_common.config import as_json, fingerprint
 from code_common.data import Sample, image_shape, read_json, write_json
 from code_common.errors import InputError
@@ -55,8 +56,21 @@ class Run:
     def __init__(self, folder: Path, options: object, inputs: str, plan: dict[str, float]):
         self.folder, self.plan = folder, plan
         self.seconds, self.work = 0.0, 0.0  # what this process has done, for the time left
-        path = folder / "options.json"
+        self.options, self.path = options, folder / "options.json"
         settings = {k: v for k, v in as_json(options).items() if k not in options.NOT_IN_RESULT}
+        self.key = fingerprint(settings, inputs)
+        self.extra = {
+            "inputs": inputs,
+            "commit": _commit(),
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+        }
+        if distributed.rank() == 0:
+            self._open(folder, self.path, settings, inputs)
+        distributed.wait_for_all()
+
+    def _open(self, folder: Path, path: Path, settings: dict, inputs: str) -> None:
+        options = self.options
         if options.restart and folder.exists():
             self._check_own(path)
             shutil.rmtree(folder)
@@ -76,14 +90,6 @@ class Run:
                     f"{folder}: the input images or labels have changed since this run began; "
                     "give another --save-dir, or --restart to throw that run away"
                 )
-        self.key = fingerprint(settings, inputs)
-        self.extra = {
-            "inputs": inputs,
-            "commit": _commit(),
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-        }
-        self.options, self.path = options, path
         self.save()
         for stale in folder.rglob(".*.tmp"):
             stale.unlink(missing_ok=True)
@@ -96,19 +102,29 @@ class Run:
     def save(self, **extra: object) -> None:
         """Write options.json; `extra` adds what became known on the way."""
         self.extra |= extra
+        if distributed.rank():
+            return
         before = read_json(self.path) if self.path.is_file() else {}
         write_json(self.path, {**before, **self.extra, "options": as_json(self.options)})
 
-    def step(self, name: str, action: Callable[[], str | None]) -> None:
-        """Do a step, or say that it is done. `action` returns what its line should tell."""
+    def step(self, name: str, action: Callable[[], str | None], together: bool = False) -> None:
+        """Do a step, or say that it is done. `action` returns what its line should tell.
+
+        Of several processes the first does it, or all of them `together`.
+        """
         names = list(self.plan)
         number = f"[{names.index(name) + 1}/{len(names)}]"
-        marker = self.folder / ".done" / f"{name}.json"
-        if marker.is_file() and (done := read_json(marker)).get("key") == self.key:
-            print(f"{number} {name}: done earlier ({_minutes(done['seconds'])}), skipped")
+        marker, first = self.folder / ".done" / f"{name}.json", distributed.rank() == 0
+        done = distributed.from_first(read_json(marker) if first and marker.is_file() else {})
+        if done.get("key") == self.key:
+            if first:
+                print(f"{number} {name}: done earlier ({_minutes(done['seconds'])}), skipped")
             return
         began = time.monotonic()
-        told = action()
+        told = action() if first or together else None
+        distributed.wait_for_all()
+        if not first:
+            return
         seconds = time.monotonic() - began
         write_json(marker, {"key": self.key, "seconds": round(seconds, 2)})
         self.seconds, self.work = self.seconds + seconds, self.work + self.plan[name]

@@ -22,6 +22,11 @@ def blend_weight(size: int, overlap: int) -> np.ndarray:
     return np.outer(ramp, ramp).astype(np.float32)
 
 
+def cutting(tiling: dict) -> list[str]:
+    """The part of the arguments of `predict_image` that a result depends on."""
+    return [str(tiling[k]) for k in ("tile", "overlap", "precision")]
+
+
 @torch.inference_mode()
 def predict_image(
     network: nn.Module,

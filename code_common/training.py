@@ -12,14 +12,16 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from code_common import distributed
 from code_common.data import read_table, write_bytes, write_table
 from code_common.dataset import CropDataset, make_loader
 from code_common.errors import InputError
-from code_common.model import load_state, save_network
+from code_common.model import draw_dropout, load_state, save_network
 from code_common.tiling import to_network
 
-# (logits, batch) -> named terms, already weighted; their sum is minimised
-Loss = Callable[[Tensor, dict[str, Tensor]], dict[str, Tensor]]
+# (logits, batch) -> named terms, already weighted, each as a sum over what the batch holds and
+# the number to divide it by; the sum of the quotients is minimised
+Loss = Callable[[Tensor, dict[str, Tensor]], dict[str, tuple[Tensor, Tensor]]]
 # () -> named scores of the validation images; 'score' chooses the best checkpoint
 Validate = Callable[[], dict[str, float]]
 
@@ -41,6 +43,9 @@ class Recipe:
     workers: int
     val_every: int
     precision: torch.dtype
+    dropout: float = 0.0
+    compile: bool = False  # torch.compile the training step
+    tensorboard: bool = False  # write the scalars of log.csv for TensorBoard, too
 
 
 def choose_device(name: str, gpu: int | None = None) -> torch.device:
@@ -48,6 +53,8 @@ def choose_device(name: str, gpu: int | None = None) -> torch.device:
 
     `gpu` picks one of the CUDA devices that CUDA_VISIBLE_DEVICES leaves visible.
     """
+    if gpu is None and distributed.local_rank() is not None and torch.cuda.is_available():
+        gpu = distributed.local_rank()  # one GPU for each process of this machine
     if gpu is not None and name in ("auto", "cuda"):
         name = f"cuda:{gpu}"
     if name == "auto":
@@ -82,6 +89,28 @@ def choose_workers(workers: int, device: torch.device) -> int:
     return min(8, torch.get_num_threads()) if device.type == "cuda" else 0
 
 
+def _silent(*_: object) -> None:
+    pass
+
+
+def _scalar_writer(folder: Path, start: int) -> Callable[[dict[str, float]], None]:
+    """A function that shows a row of log.csv in TensorBoard; InputError where it is absent."""
+    if distributed.rank():
+        return _silent
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise InputError("--tensorboard: not installed (pip install tensorboard)") from None
+    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start)
+
+    def write(row: dict[str, float]) -> None:
+        for name, value in row.items():
+            writer.add_scalar(name.replace("val_", "val/"), value, int(row["epoch"]))
+        writer.flush()
+
+    return write
+
+
 def _save(path: Path, state: dict) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -97,6 +126,47 @@ def _log_rows(path: Path, before_epoch: int) -> tuple[list[str], list[list[float
     return list(table), rows[rows[:, 0] < before_epoch].tolist()
 
 
+class Stopwatch:
+    """Where the time goes: seconds between laps, summed by name, also of kernels on a GPU."""
+
+    def __init__(self, device: torch.device):
+        self.cuda = device.type == "cuda"
+        self.laps: list[tuple[str, object]] = [("", self._now())]
+
+    def _now(self) -> object:
+        if not self.cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)  # read at the end: nothing waits for it
+        event.record()
+        return event
+
+    def lap(self, name: str) -> None:
+        """What was done since the last lap is called `name`."""
+        self.laps.append((name, self._now()))
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds by name."""
+        if self.cuda:
+            torch.cuda.synchronize()
+        sums: dict[str, float] = {}
+        for (_, before), (name, after) in itertools.pairwise(self.laps):
+            took = before.elapsed_time(after) / 1000 if self.cuda else after - before
+            sums[name] = sums.get(name, 0.0) + took
+        return sums
+
+
+def _global_terms(terms: dict[str, tuple[Tensor, Tensor]]) -> tuple[Tensor, dict[str, float]]:
+    """The loss of this process' share of the batch, and each term's value over all processes.
+
+    Divided by the counts of all processes, the shares' losses add up to that of one process.
+    """
+    sums, counts = (torch.stack([t[k].detach().float() for t in terms.values()]) for k in (0, 1))
+    sums, counts = distributed.add_up(torch.stack([sums, counts]))
+    counts = counts.clamp(min=1)
+    loss = sum(s / n for (s, _), n in zip(terms.values(), counts, strict=True))
+    return loss, dict(zip(terms, (sums / counts).tolist(), strict=True))
+
+
 def train_epoch(
     network: nn.Module,
     loader: torch.utils.data.DataLoader,
@@ -107,33 +177,46 @@ def train_epoch(
     names: list[str],
     title: str,
 ) -> dict[str, float]:
-    """One pass over the crops; returns the mean of each loss term.
+    """One pass over the crops: the mean of each loss term, and where the time went.
 
     Raises InputError, naming the images of the batch, at the first loss that is not finite.
     """
     network.train()
     sums: dict[str, float] = {}
-    for batch in tqdm(loader, desc=title, leave=False, disable=None):
+    batches, watch = loader.batch_sampler, Stopwatch(device)
+    mixed = recipe.precision != torch.float32
+    own = slice(batches.rank, None, batches.size)  # of a whole batch
+    bar = tqdm(loader, desc=title, leave=False, disable=None if distributed.rank() == 0 else True)
+    for step, batch in enumerate(bar):
         batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
         image = to_network(batch["image"], device)  # [B, 3, H, W]
-        mixed = recipe.precision != torch.float32
+        watch.lap("data")
+        dropout = draw_dropout(batches.whole(step), recipe.dropout, device)[own]
         with torch.autocast(device.type, dtype=recipe.precision, enabled=mixed):
-            logits = network(image)
-        terms = loss_fn(logits.float(), {**batch, "image": image})
-        loss = sum(terms.values())
-        if not torch.isfinite(loss):
-            bad = ", ".join(k for k, v in terms.items() if not torch.isfinite(v)) or "sum"
-            images = ", ".join(sorted({names[i] for i in batch["image_index"].tolist()}))
+            logits = network(image, dropout)
+        loss, values = _global_terms(loss_fn(logits.float(), {**batch, "image": image}))
+        if not np.isfinite(list(values.values())).all():
+            bad = ", ".join(k for k, v in values.items() if not np.isfinite(v))
+            seen = distributed.from_all(batch["image_index"].tolist())
+            images = ", ".join(sorted({names[i] for i in itertools.chain(*seen)}))
             raise InputError(
                 f"{title}: the loss ({bad}) is not finite on {images}; the last good checkpoint "
                 "is kept; try a smaller --lr or --precision fp32"
             )
+        watch.lap("forward")
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        # DistributedDataParallel takes the mean of the gradients where their sum is meant.
+        (loss * batches.size).backward()
         optimizer.step()
-        for name, value in terms.items():
-            sums[name] = sums.get(name, 0.0) + value.item()
-    return {name: value / len(loader) for name, value in sums.items()}
+        watch.lap("backward")
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + value
+        bar.set_postfix(loss=f"{sum(values.values()):.4f}", refresh=False)
+    means = {name: value / len(loader) for name, value in sums.items()}
+    seconds = watch.seconds()
+    total = sum(seconds.values())
+    shares = {f"{name}_share": seconds[name] / total for name in ("data", "forward", "backward")}
+    return {**means, "loss": sum(means.values()), "images_per_s": batches.count / total, **shares}
 
 
 @torch.no_grad()
@@ -179,11 +262,15 @@ def fit(
     the best. Killed at any moment, the same call goes on from `folder/last.pt` and ends with the
     same bits on a CPU: the random numbers of an epoch depend on seed and epoch alone.
     """
+    if distributed.rank():
+        say = _silent
     network.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(
         network.parameters(), lr=recipe.lr, betas=(0.9, 0.99), weight_decay=recipe.weight_decay
     )
-    loader = make_loader(dataset, recipe.batch_size, recipe.workers, device.type == "cuda")
+    place = distributed.rank(), distributed.size()
+    pin = device.type == "cuda"
+    loader = make_loader(dataset, recipe.batch_size, recipe.workers, pin, *place)
     last, best = folder / "last.pt", folder / "best.pt"
     start, best_score = 0, float("-inf")
     if last.is_file():
@@ -192,37 +279,49 @@ def fit(
         optimizer.load_state_dict(state["optimizer"])
         start, best_score = state["epoch"] + 1, state["best_score"]
         say(f"{title}: going on after epoch {start} of {recipe.epochs}")
+    distributed.wait_for_all()  # all have read what the first will overwrite
+    stepping = torch.compile(network) if recipe.compile else network
+    if distributed.size() > 1:
+        distributed.share_norms(network)
+        stepping = nn.parallel.DistributedDataParallel(stepping)
     header, rows = _log_rows(folder / "log.csv", start)
+    write_scalars = _scalar_writer(folder, start) if recipe.tensorboard else _silent
     saved = began = told_at = time.monotonic()
     for epoch in range(start, recipe.epochs):
         torch.manual_seed(int(np.random.default_rng((recipe.seed, epoch)).integers(2**62)))
-        loader.sampler.epoch = epoch
+        loader.batch_sampler.epoch = epoch
         epoch_title = f"{title} epoch {epoch + 1}/{recipe.epochs}"
-        means = train_epoch(network, loader, loss_fn, optimizer, recipe, device, names, epoch_title)
+        row = train_epoch(stepping, loader, loss_fn, optimizer, recipe, device, names, epoch_title)
         final = epoch + 1 == recipe.epochs
         scores: dict[str, float] = {}
         if final or (epoch + 1) % recipe.val_every == 0:
             calibrate_norms(network, loader, recipe, device)
             network.eval()
-            scores = validate() if validate else {}
+            if validate:
+                scores = distributed.from_first(validate() if distributed.rank() == 0 else None)
         score = 0.0 if final and not validate else scores.get("score", float("nan"))
-        if score > best_score:
-            best_score = score
-            _save(best, save_network(network, recipe.model, epoch=epoch, score=score))
+        better, best_score = score > best_score, max(best_score, score)
         elapsed = time.monotonic() - began
-        row = {"epoch": epoch, "seconds": elapsed, **means, "loss": sum(means.values())}
+        row = {"epoch": epoch, "seconds": elapsed, **row}
         row |= {f"val_{k}": v for k, v in scores.items()}
-        header += [k for k in row if k not in header]
-        rows = [r + [float("nan")] * (len(header) - len(r)) for r in rows]
-        rows.append([row.get(k, float("nan")) for k in header])
-        write_table(folder / "log.csv", header, [[f"{v:.6g}" for v in r] for r in rows])
-        if final or time.monotonic() - saved > SAVE_EVERY_S:
-            state = {"optimizer": optimizer.state_dict(), "epoch": epoch, "best_score": best_score}
-            _save(last, save_network(network, recipe.model, **state))
-            saved = time.monotonic()
+        if distributed.rank() == 0:
+            if better:
+                _save(best, save_network(network, recipe.model, epoch=epoch, score=score))
+            header += [k for k in row if k not in header]
+            rows = [r + [float("nan")] * (len(header) - len(r)) for r in rows]
+            rows.append([row.get(k, float("nan")) for k in header])
+            write_table(folder / "log.csv", header, [[f"{v:.6g}" for v in r] for r in rows])
+            write_scalars(row)
+            if final or time.monotonic() - saved > SAVE_EVERY_S:
+                state = {"optimizer": optimizer.state_dict(), "epoch": epoch}
+                state |= {"best_score": best_score}
+                _save(last, save_network(network, recipe.model, **state))
+                saved = time.monotonic()
         left = elapsed / (epoch + 1 - start) * (recipe.epochs - epoch - 1)
         if scores or final or time.monotonic() - told_at > TELL_EVERY_S:
             told_at = time.monotonic()
             told = "".join(f"  val {k} {v:.3f}" for k, v in scores.items() if k != "score")
-            say(f"{epoch_title}  loss {row['loss']:.4f}{told}  ({left / 60:.1f} min left)")
+            speed = f"{row['images_per_s']:.1f} crops/s, {left / 60:.1f} min left"
+            say(f"{epoch_title}  loss {row['loss']:.4f}{told}  ({speed})")
+    distributed.wait_for_all()
     return best

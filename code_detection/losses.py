@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 
-def masked_mse(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """sum(w (sigmoid(logits) - target)^2) / |w > 0|, a scalar; 0 where nothing is known (D8).
+def masked_mse(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """sum(w (sigmoid(logits) - target)^2) and |w > 0|, by which it is to be divided (D8).
 
     logits [B, 1, H, W]; target [B, H, W] in 0..1; weight [B, H, W], 0 where unknown.
     """
     error = (torch.sigmoid(logits[:, 0]) - target).square()
-    return (weight * error).sum() / (weight > 0).sum().clamp(min=1)
+    return (weight * error).sum(), (weight > 0).sum()

@@ -24,11 +24,12 @@ from code_detection.train import background_path, train
 
 def detect_training(options: Options, samples: list[Sample], out: Path) -> str:
     """Detect the nuclei of the training images with the round `options.round`."""
-    counts = detect_samples(options, samples, out)
+    done = detect_samples(options, samples, out).values()
+    counts = [own for own in done if own is not None]
     if not counts:
         return f"with round {options.round}"
     # Where all points are known, how good the detections are; only told, nothing is chosen by it.
-    f1 = add(list(counts.values())).scores()["f1"]
+    f1 = add(counts).scores()["f1"]
     return f"round {options.round}, F1 {f1:.3f} against all known points"
 
 
@@ -63,6 +64,7 @@ def choose_round(options: Options) -> int:
 
 def main(options: Options) -> None:
     """All steps of stage 1; done ones are skipped."""
+    options = replace(options, shard="0/1")  # also in a job array, one over repeats, say
     split = load_split(options.data_dir)
     samples = [s for part in ("train", "val", "test") for s in split[part]]
     detecting = inference_work(split["train"], options.tile, options.overlap)
@@ -88,19 +90,21 @@ def main(options: Options) -> None:
             run.save(**train(current))
             return "done"
 
-        run.step(f"train round {r}", train_round)
+        run.step(f"train round {r}", train_round, together=True)
         (options.save_dir / f"round_{r}" / "last.pt").unlink(missing_ok=True)
         if r < options.rounds:
             out = options.save_dir / f"round_{r}" / "train"
             run.step(
                 f"detect with round {r}",
                 lambda c=current, o=out: detect_training(c, split["train"], o),
+                together=True,
             )
     final = replace(options, round=choose_round(options))
     out = options.save_dir / "detections"
-    run.step("detect", lambda: detect_training(final, split["train"] + split["val"], out))
-    run.step("test", lambda: test(final))
+    both = split["train"] + split["val"]
+    run.step("detect", lambda: detect_training(final, both, out), together=True)
+    run.step("test", lambda: test(final), together=True)
 
 
 if __name__ == "__main__":
-    run_script(lambda: main(parse(Options, __doc__)))
+    run_script(lambda: parse(Options, __doc__).run(main))

@@ -16,6 +16,15 @@ class DetectionCounts(NamedTuple):
     fn: int
     distances: np.ndarray  # of the matched pairs in pixels
 
+    def as_json(self) -> list:
+        """The counts as plain JSON values, which `from_json` reads."""
+        return [*self[:3], self.distances.tolist()]
+
+    @classmethod
+    def from_json(cls, value: list) -> "DetectionCounts":
+        """The counts of what `as_json` gave."""
+        return cls(*value[:3], np.array(value[3], dtype=np.float64))
+
     def scores(self) -> dict[str, float]:
         """Precision, recall, F1 in 0..1, mean and deviation of the localisation error in pixels."""
         tp, fp, fn, d = self

@@ -8,7 +8,8 @@ import numpy as np
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from code_common.config import parse
+from code_common import distributed
+from code_common.config import fingerprint, parse
 from code_common.data import (
     Sample,
     find_samples,
@@ -22,6 +23,8 @@ from code_common.data import (
 from code_common.drawing import BLUE, GREEN, ORANGE, mark
 from code_common.errors import run_script
 from code_common.model import load_network
+from code_common.shards import Results, choose_shard, do_share, file_key
+from code_common.tiling import cutting
 from code_detection.evaluate import detect, predict_prob
 from code_detection.metrics import DetectionCounts, add, count, match
 from code_detection.options import Options
@@ -45,29 +48,36 @@ def draw(image: np.ndarray, detected: np.ndarray, truth: np.ndarray | None, r1: 
 
 def detect_samples(
     options: Options, samples: list[Sample], out: Path, overlays: Path | None = None
-) -> dict[str, DetectionCounts]:
+) -> dict[str, DetectionCounts | None]:
     """Detect the nuclei of each image; write NAME_prob.png (65535 is 1) and NAME_points.csv.
 
-    Pictures go into the folder `overlays`. Returns the counts of the images whose points are
-    known.
+    Pictures go into the folder `overlays`. Images that are done, and those of another --shard, are
+    left alone. Returns the counts of all that are done, None where no point is known.
     """
-    device = options.choose_device()
-    network = load_network(best_path(options), device)
-    tiling, counts = options.tiling(device), {}
-    for sample in samples:
+    device, checkpoint = options.choose_device(), best_path(options)
+    network, tiling = load_network(checkpoint, device), options.tiling(device)
+    rule = options.threshold, options.min_area, options.max_area
+    key = fingerprint(file_key(checkpoint), cutting(tiling), rule, options.r1, bool(overlays))
+
+    def work(sample: Sample) -> tuple[list[Path], dict]:
         image = read_image(sample.image)
         prob = predict_prob(network, image, tiling)
-        points = detect(prob, options.threshold, options.min_area, options.max_area)
+        points = detect(prob, *rule)
+        files = [out / f"{sample.name}_points.csv", out / f"{sample.name}_prob.png"]
         rows = [(r, c, f"{prob[r, c]:.4f}") for r, c in points.tolist()]
-        write_table(out / f"{sample.name}_points.csv", ("row", "col", "prob"), rows)
-        write_png(out / f"{sample.name}_prob.png", np.rint(prob * 65535).astype(np.uint16))
+        write_table(files[0], ("row", "col", "prob"), rows)
+        write_png(files[1], np.rint(prob * 65535).astype(np.uint16))
         truth = all_points(sample, image.shape[:2])
-        if truth is not None:
-            counts[sample.name] = count(points, truth, options.r1)
         if overlays:
-            picture = draw(image, points, truth, options.r1)
-            write_png(overlays / f"{sample.name}_overlay.png", picture)
-    return counts
+            files.append(overlays / f"{sample.name}_overlay.png")
+            write_png(files[2], draw(image, points, truth, options.r1))
+        counts = None if truth is None else count(points, truth, options.r1).as_json()
+        return files, {"counts": counts}
+
+    images = {s.name: ((s.image, s.instances, s.points), lambda s=s: work(s)) for s in samples}
+    done = do_share(Results(out, key), images, choose_shard(options.shard), "detecting")
+    counts = {name: value["counts"] for name, value in done.items()}
+    return {n: c if c is None else DetectionCounts.from_json(c) for n, c in counts.items()}
 
 
 def write_scores(
@@ -103,7 +113,11 @@ def test(options: Options) -> str:
         split = load_split(options.data_dir)
         samples, groups = split["test"], test_groups(split)
         detections, out = options.save_dir / "detections", options.save_dir / "test"
-    pooled = write_scores(out, detect_samples(options, samples, detections, out), groups)
+    done = detect_samples(options, samples, detections, out)
+    if len(done) < len(samples):
+        return f"{len(done)} of {len(samples)} images are done; the scores wait for all of them"
+    counts = {name: own for name, own in done.items() if own is not None}
+    pooled = write_scores(out, counts, groups) if distributed.rank() == 0 else {}
     if not pooled:
         return f"{len(samples)} images, no labels to score against; see {out}"
     told = ", ".join(f"{k} {v:.3f}" for k, v in pooled["all"].items())
@@ -111,4 +125,4 @@ def test(options: Options) -> str:
 
 
 if __name__ == "__main__":
-    run_script(lambda: print(test(parse(Options, __doc__))))
+    run_script(lambda: parse(Options, __doc__).run(test))

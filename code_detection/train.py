@@ -9,6 +9,7 @@ import torch
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from code_common import distributed
 from code_common.config import parse
 from code_common.data import load_split, read_image, read_json, read_label, read_points
 from code_common.dataset import CropDataset
@@ -97,15 +98,15 @@ def train(options: Options, say=print) -> dict:
     device = options.choose_device()
     colours = read_json(options.save_dir / "colours.json")
     torch.manual_seed(options.seed(1))
-    network = ResUNet(options.model, 1, colours["mean"], colours["std"], options.dropout)
+    network = ResUNet(options.model, 1, colours["mean"], colours["std"])
     pretrained = load_encoder(network, options.model, options.pretrained)
     dataset, names = load_training(options)
     validate = make_validate(options, network, options.tiling(device))
-    if validate is None:
+    if validate is None and distributed.rank() == 0:
         say("no points for the validation images: the last epoch is taken as the best")
     folder = options.save_dir / f"round_{options.round}"
 
-    def loss(logits: torch.Tensor, batch: dict) -> dict[str, torch.Tensor]:
+    def loss(logits: torch.Tensor, batch: dict) -> dict:
         return {"mse": masked_mse(logits, batch["target"], batch["weight"])}
 
     recipe = options.recipe(device, options.seed(1 + options.round))
@@ -117,4 +118,4 @@ def train(options: Options, say=print) -> dict:
 
 
 if __name__ == "__main__":
-    run_script(lambda: print(train(parse(Options, __doc__))))
+    run_script(lambda: parse(Options, __doc__).run(train))

@@ -1,6 +1,7 @@
 """Stage 2: points -> Voronoi and cluster labels -> segmentation network -> instance maps."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 if not __package__:
@@ -18,6 +19,7 @@ from code_seg.train import PHASES, select, train_phase
 
 def main(options: Options) -> None:
     """All steps of stage 2; done ones are skipped."""
+    options = replace(options, shard="0/1")  # also in a job array, one over repeats, say
     split = load_split(options.data_dir)
     samples = [s for part in ("train", "val", "test") for s in split[part]]
     detections = [detections_path(options.detection_dir(), s.name) for s in samples]
@@ -40,11 +42,11 @@ def main(options: Options) -> None:
             run.save(**train_phase(options, phase))
             return "done"
 
-        run.step(f"train with {phase}", train_one)
+        run.step(f"train with {phase}", train_one, together=True)
         (options.save_dir / phase / "last.pt").unlink(missing_ok=True)
     run.step("select", lambda: select(options))
-    run.step("test", lambda: test(options))
+    run.step("test", lambda: test(options), together=True)
 
 
 if __name__ == "__main__":
-    run_script(lambda: main(parse(Options, __doc__)))
+    run_script(lambda: parse(Options, __doc__).run(main))

@@ -8,7 +8,8 @@ import numpy as np
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from code_common.config import parse
+from code_common import distributed
+from code_common.config import fingerprint, parse
 from code_common.data import (
     Sample,
     find_samples,
@@ -27,6 +28,8 @@ from code_common.drawing import CYAN, YELLOW, outline
 from code_common.errors import run_script
 from code_common.geojson import nuclei_geojson
 from code_common.model import load_network
+from code_common.shards import Results, choose_shard, do_share, file_key
+from code_common.tiling import cutting
 from code_seg.evaluate import make_instances, predict_prob
 from code_seg.metrics import score
 from code_seg.options import Options
@@ -37,35 +40,44 @@ Scores = dict[str, dict[str, dict[str, float]]]  # method -> image -> score
 
 def segment_samples(
     options: Options, samples: list[Sample], points_of, out: Path, checkpoint: Path, method: str
-) -> Scores:
+) -> tuple[Scores, int]:
     """Segment each image; write NAME_instances.tif, _nuclei.geojson, _prob.png and _overlay.png.
 
     `points_of(sample)` is the file of its detections. The instance map is that of `method`, or
-    of components for an image without detections. Returns the scores of every method for the
-    images with masks.
+    of components for an image without detections. Images that are done, and those of another
+    --shard, are left alone. Returns the scores of every method for the images with masks, and how
+    many images are done.
     """
     device = options.choose_device()
-    network = load_network(checkpoint, device)
-    scores: Scores = {}
-    for sample in samples:
+    network, tiling = load_network(checkpoint, device), options.tiling(device)
+    key = fingerprint(file_key(checkpoint), cutting(tiling), method, options.min_area)
+
+    def work(sample: Sample) -> tuple[list[Path], dict]:
         image = read_image(sample.image)
         shape = image.shape[:2]
         path = points_of(sample)
         points = read_points(path, shape) if path and path.is_file() else None
-        prob = predict_prob(network, image, options.tiling(device))
+        prob = predict_prob(network, image, tiling)
         maps = make_instances(prob, points, options.min_area)
         chosen = maps.get(method, maps["components"])
         truth = read_instances(sample.instances, shape) if sample.instances else None
         picture = image if truth is None else outline(image, truth, CYAN)
-        write_instances(out / f"{sample.name}_instances.tif", chosen)
-        nuclei = nuclei_geojson(chosen, prob)
-        write_json(out / f"{sample.name}_nuclei.geojson", nuclei, indent=None)
-        write_png(out / f"{sample.name}_prob.png", np.rint(prob * 65535).astype(np.uint16))
-        write_png(out / f"{sample.name}_overlay.png", outline(picture, chosen, YELLOW))
-        if truth is not None:
-            for name, instances in maps.items():
-                scores.setdefault(name, {})[sample.name] = score(truth, instances)
-    return scores
+        endings = ("instances.tif", "nuclei.geojson", "prob.png", "overlay.png")
+        files = [out / f"{sample.name}_{ending}" for ending in endings]
+        write_instances(files[0], chosen)
+        write_json(files[1], nuclei_geojson(chosen, prob), indent=None)
+        write_png(files[2], np.rint(prob * 65535).astype(np.uint16))
+        write_png(files[3], outline(picture, chosen, YELLOW))
+        scored = {} if truth is None else {m: score(truth, own) for m, own in maps.items()}
+        return files, scored
+
+    images = {s.name: ((s.image, s.instances, points_of(s)), lambda s=s: work(s)) for s in samples}
+    done = do_share(Results(out, key), images, choose_shard(options.shard), "segmenting")
+    scores: Scores = {}
+    for sample in samples:
+        for name, own in done.get(sample.name, {}).items():
+            scores.setdefault(name, {})[sample.name] = own
+    return scores, len(done)
 
 
 def mean_scores(images: dict[str, dict[str, float]]) -> dict[str, float]:
@@ -115,10 +127,13 @@ def test(options: Options) -> str:
         def points_of(sample: Sample) -> Path | None:
             return detections_path(options.detection_dir(), sample.name)
 
-    scores = segment_samples(options, samples, points_of, out, checkpoint, method)
+    scores, done = segment_samples(options, samples, points_of, out, checkpoint, method)
+    if done < len(samples):
+        return f"{done} of {len(samples)} images are done; the scores wait for all of them"
     if not scores:
         return f"{len(samples)} images, no masks to score against; see {out}"
-    write_scores(out, scores, method, groups)
+    if distributed.rank() == 0:
+        write_scores(out, scores, method, groups)
     shown = ("pixel_f1", "object_dice", "aji", "pq")
     told = []
     for name, images in scores.items():
@@ -128,4 +143,4 @@ def test(options: Options) -> str:
 
 
 if __name__ == "__main__":
-    run_script(lambda: print(test(parse(Options, __doc__))))
+    run_script(lambda: parse(Options, __doc__).run(test))

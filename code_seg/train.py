@@ -9,6 +9,7 @@ import torch
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from code_common import distributed
 from code_common.config import parse
 from code_common.data import (
     Sample,
@@ -114,7 +115,7 @@ def train_phase(options: Options, phase: str, say=print) -> dict:
     used: dict[str, str] = {}
     if phase == "labels":
         colours = read_json(options.save_dir / "colours.json")
-        network = ResUNet(options.model, 2, colours["mean"], colours["std"], options.dropout)
+        network = ResUNet(options.model, 2, colours["mean"], colours["std"])
         used["pretrained_loaded"] = load_encoder(network, options.model, options.pretrained)
         recipe = options.recipe(device, seed)
     else:
@@ -122,13 +123,12 @@ def train_phase(options: Options, phase: str, say=print) -> dict:
         backend = choose_backend(options.crf_backend, device)
         used["crf_backend_used"] = backend
         recipe = options.recipe(device, seed, lr=options.lr / 10, epochs=options.crf_epochs)
-    network.set_dropout(options.dropout)
     dataset, names = load_training(options, seed)
     validate = make_validate(options, network, options.tiling(device))
-    if validate is None:
+    if validate is None and distributed.rank() == 0:
         say("no validation images: the last epoch is taken as the best")
 
-    def loss(logits: torch.Tensor, batch: dict) -> dict[str, torch.Tensor]:
+    def loss(logits: torch.Tensor, batch: dict) -> dict:
         terms = label_terms(logits, batch["voronoi"], batch["clusters"], options.alpha)
         if phase == "crf":
             terms |= crf_term(
@@ -193,9 +193,11 @@ def train(options: Options, say=print) -> dict:
     used = train_phase(options, "labels", say)
     if options.crf_epochs:
         used |= train_phase(options, "crf", say)
-    say(select(options))
+    if distributed.rank() == 0:
+        say(select(options))
+    distributed.wait_for_all()
     return used
 
 
 if __name__ == "__main__":
-    run_script(lambda: train(parse(Options, __doc__)))
+    run_script(lambda: parse(Options, __doc__).run(train))

@@ -19,7 +19,7 @@ def crops(seed=0, epoch=0, workers=0):
         seed,
     )
     loader = make_loader(dataset, 4, workers, False)
-    loader.sampler.epoch = epoch
+    loader.batch_sampler.epoch = epoch
     return torch.cat([b["image"] for b in loader])
 
 

@@ -110,15 +110,16 @@ def test_the_loss_in_numbers():
     logits = torch.zeros(1, 1, 2, 2)  # 0.5 everywhere
     target = torch.tensor([[[1.0, 0.5], [0.0, 0.0]]])
     weight = torch.tensor([[[10.0, 10.0], [1.0, 0.0]]])
-    assert masked_mse(logits, target, weight).item() == pytest.approx((2.5 + 0 + 0.25) / 3)
+    total, count = masked_mse(logits, target, weight)
+    assert total.item() == pytest.approx(2.5 + 0 + 0.25) and count.item() == 3
 
 
 def test_nothing_known_is_no_nan():
     """D8: a batch without an annotated pixel."""
     logits = torch.randn(2, 1, 4, 4, requires_grad=True)
-    loss = masked_mse(logits, torch.zeros(2, 4, 4), torch.zeros(2, 4, 4))
-    loss.backward()
-    assert loss.item() == 0 and (logits.grad == 0).all()
+    total, count = masked_mse(logits, torch.zeros(2, 4, 4), torch.zeros(2, 4, 4))
+    total.backward()
+    assert total.item() == 0 == count.item() and (logits.grad == 0).all()
 
 
 def test_background_is_where_the_probability_is_low_and_where_nuclei_merge():

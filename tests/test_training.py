@@ -22,7 +22,9 @@ CPU = torch.device("cpu")
 
 
 def loss_fn(logits, batch):
-    return {"mse": (logits[:, 0] - batch["target"]).square().mean(), "zero": logits.sum() * 0}
+    error = (logits[:, 0] - batch["target"]).square()
+    one = torch.tensor(1)
+    return {"mse": (error.sum(), torch.tensor(error.numel())), "zero": (logits.sum() * 0, one)}
 
 
 def train(folder, epochs=4, workers=0, validate=None, loss=loss_fn, **changes):
@@ -89,7 +91,8 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_images(tmp_path):
     def breaking(logits, batch):
         calls.append(1)
         bad = float("nan") if len(calls) > 2 else 1.0
-        return {"good": logits.mean() * 0, "bad": logits.square().mean() * bad}
+        one = torch.tensor(1)
+        return {"good": (logits.mean() * 0, one), "bad": (logits.square().mean() * bad, one)}
 
     with pytest.raises(InputError, match=r"epoch 2/4.*bad.*tile"):
         train(tmp_path, loss=breaking, validate=lambda: {"score": 0.5})
