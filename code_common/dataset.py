@@ -1,11 +1,15 @@
 """Training crops: reproducible per (seed, epoch, index), whatever the number of workers."""
 
-from collections.abc import Callable, Iterator
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from code_common.data import image_shape, write_bytes
 from code_common.patches import windows
 from code_common.transforms import Augmentation, Warp
 
@@ -14,7 +18,7 @@ MakeCrop = Callable[[int, Warp], dict[str, np.ndarray]]
 
 
 class CropDataset(Dataset):
-    """One augmented crop for each patch of each image; the images stay decoded in memory."""
+    """One augmented crop for each patch of each image."""
 
     def __init__(
         self,
@@ -48,6 +52,30 @@ class CropDataset(Dataset):
         if crops:
             return default_collate(crops)
         return {name: values[:0] for name, values in default_collate([self[0, 0]]).items()}
+
+
+def keeper(
+    folder: Path, images: Sequence[Path], bytes_per_pixel: int, where: str
+) -> Callable[[str, np.ndarray], np.ndarray]:
+    """How to keep the decoded arrays of a data set: a function of (name, array).
+
+    where: 'memory'; 'disk', as read-only maps of files in `folder`, of which memory holds what is
+    used; or 'auto': memory where all of them take no more than half of it.
+    """
+    if where == "auto":
+        pixels = sum(np.prod(image_shape(path), dtype=np.int64) for path in images)
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        where = "memory" if pixels * bytes_per_pixel <= memory / 2 else "disk"
+    if where == "memory":
+        return lambda _, array: array
+
+    def keep(name: str, array: np.ndarray) -> np.ndarray:
+        data = io.BytesIO()
+        np.save(data, array)
+        write_bytes(folder / f"{name}.npy", data.getbuffer())
+        return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
+
+    return keep
 
 
 class ColourStatistics:

@@ -49,6 +49,8 @@ class CommonOptions:
     weight_decay: float = 1e-4  # Adam's weight decay
     val_every: int = 5  # epochs between two validations
     workers: int = -1  # processes that make crops; -1: none on a CPU, up to 8 for a GPU
+    cache: str = "auto"  # where the decoded training images are kept: memory, disk, or auto: in
+    #   memory where they take no more than half of it
     compile: bool = False  # torch.compile the training step: a minute first, then faster on a GPU
     tensorboard: bool = False  # write the scalars of log.csv for TensorBoard, too
     # --- inference and hardware
@@ -67,9 +69,13 @@ class CommonOptions:
     # Options that leave the result as it is, so that a run may go on with others.
     NOT_IN_RESULT: ClassVar[frozenset] = frozenset(
         "data_root data_dir root_save_dir save_dir restart workers device gpus precision "
-        "test_batch_size shard compile tensorboard".split()
+        "test_batch_size shard cache compile tensorboard".split()
     )
-    COMMON_CHOICES: ClassVar[dict] = {"model": MODELS, "precision": ("auto", "fp32", "bf16")}
+    COMMON_CHOICES: ClassVar[dict] = {
+        "model": MODELS,
+        "precision": ("auto", "fp32", "bf16"),
+        "cache": ("auto", "memory", "disk"),
+    }
     CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {}
     BOUNDS: ClassVar[dict[str, tuple[float, float]]] = {
         "ratio": (1e-9, 1),

@@ -1,11 +1,13 @@
 """The steps of a run: done ones are skipped, the others print one line with the time left."""
 
+import fcntl
 import hashlib
 import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 import torch
 
@@ -15,6 +17,8 @@ from code_common.data import Sample, image_shape, read_json, write_json
 from code_common.errors import InputError
 from code_common.patches import windows
 
+# The workers of a killed run notice after a few seconds, and hold its lock until then.
+LOCK_PATIENCE_S = 10.0
 PROJECT = Path(__file__).resolve().parents[1]
 
 
@@ -45,6 +49,24 @@ def _commit() -> str:
         return "unknown"
 
 
+def _lock(folder: Path) -> IO:
+    """Take a run folder for this process, until it ends; InputError where another one has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = open(folder / ".lock", "w")
+    deadline = time.monotonic() + LOCK_PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise InputError(
+                    f"{folder}: another process is working in this run folder; wait for it, or "
+                    "give another --save-dir"
+                ) from None
+            time.sleep(0.2)
+
+
 class Run:
     """A run folder whose steps happen once for the same options and inputs.
 
@@ -70,10 +92,13 @@ class Run:
         distributed.wait_for_all()
 
     def _open(self, folder: Path, path: Path, settings: dict, inputs: str) -> None:
-        options = self.options
-        if options.restart and folder.exists():
-            self._check_own(path)
+        restart = self.options.restart and folder.exists()
+        if restart and not path.is_file():
+            raise InputError(f"{folder}: no run of this project, so --restart leaves it alone")
+        self.lock = _lock(folder)
+        if restart:
             shutil.rmtree(folder)
+            self.lock = _lock(folder)
         # A run of which no step was ever finished, for wrong input, say, holds nothing to lose.
         if path.is_file() and any((folder / ".done").glob("*.json")):
             before = read_json(path)
@@ -93,11 +118,6 @@ class Run:
         self.save()
         for stale in folder.rglob(".*.tmp"):
             stale.unlink(missing_ok=True)
-
-    @staticmethod
-    def _check_own(path: Path) -> None:
-        if not path.is_file():
-            raise InputError(f"{path.parent}: no run of this project, so --restart leaves it alone")
 
     def save(self, **extra: object) -> None:
         """Write options.json; `extra` adds what became known on the way."""

@@ -1,5 +1,6 @@
 """Stage 1: partial points -> detector -> self-training rounds -> the positions of all nuclei."""
 
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -92,6 +93,7 @@ def main(options: Options) -> None:
 
         run.step(f"train round {r}", train_round, together=True)
         (options.save_dir / f"round_{r}" / "last.pt").unlink(missing_ok=True)
+        shutil.rmtree(options.save_dir / "cache", ignore_errors=True)
         if r < options.rounds:
             out = options.save_dir / f"round_{r}" / "train"
             run.step(

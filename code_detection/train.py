@@ -12,7 +12,7 @@ if not __package__:
 from code_common import distributed
 from code_common.config import parse
 from code_common.data import load_split, read_image, read_json, read_label, read_points
-from code_common.dataset import CropDataset
+from code_common.dataset import CropDataset, keeper
 from code_common.errors import InputError, run_script
 from code_common.model import ResUNet, load_encoder
 from code_common.training import fit
@@ -32,18 +32,18 @@ def background_path(save_dir: Path, round: int, name: str) -> Path:
 def load_training(options: Options) -> tuple[CropDataset, list[str]]:
     """The crops of the round `options.round`, and the names of the images they are cut from."""
     samples = load_split(options.data_dir)["train"]
-    images = [read_image(s.image) for s in samples]
-    points = [
-        read_points(options.save_dir / "points" / f"{s.name}.csv", image.shape[:2])
-        for s, image in zip(samples, images, strict=True)
-    ]
-    backgrounds = [np.zeros(image.shape[:2], np.uint8) for image in images]
-    if options.round:
-        paths = [background_path(options.save_dir, options.round, s.name) for s in samples]
-        backgrounds = [
-            (read_label(p, i.shape[:2]) > 0).astype(np.uint8)
-            for p, i in zip(paths, images, strict=True)
-        ]
+    keep = keeper(options.save_dir / "cache", [s.image for s in samples], 4, options.cache)
+    images, points, backgrounds = [], [], []
+    for sample in samples:
+        image = read_image(sample.image)
+        shape = image.shape[:2]
+        background = np.zeros(shape, np.uint8)
+        if options.round:
+            path = background_path(options.save_dir, options.round, sample.name)
+            background = (read_label(path, shape) > 0).astype(np.uint8)
+        images.append(keep(f"{sample.name}_image", image))
+        points.append(read_points(options.save_dir / "points" / f"{sample.name}.csv", shape))
+        backgrounds.append(keep(f"{sample.name}_background", background))
 
     def make_crop(index: int, warp: Warp) -> dict[str, np.ndarray]:
         moved = warp.points(points[index])

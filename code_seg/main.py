@@ -1,5 +1,6 @@
 """Stage 2: points -> Voronoi and cluster labels -> segmentation network -> instance maps."""
 
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +45,7 @@ def main(options: Options) -> None:
 
         run.step(f"train with {phase}", train_one, together=True)
         (options.save_dir / phase / "last.pt").unlink(missing_ok=True)
+        shutil.rmtree(options.save_dir / "cache", ignore_errors=True)
     run.step("select", lambda: select(options))
     run.step("test", lambda: test(options), together=True)
 

@@ -20,7 +20,7 @@ from code_common.data import (
     read_points,
     write_json,
 )
-from code_common.dataset import CropDataset
+from code_common.dataset import CropDataset, keeper
 from code_common.errors import InputError, run_script
 from code_common.model import ResUNet, load_encoder, load_network, load_state
 from code_common.training import fit
@@ -44,8 +44,12 @@ def read_labels(options: Options, name: str) -> list[np.ndarray]:
 def load_training(options: Options, seed: int) -> tuple[CropDataset, list[str]]:
     """The training crops and the names of the images they are cut from."""
     samples = load_split(options.data_dir)["train"]
-    images = [read_image(s.image) for s in samples]
-    labels = [read_labels(options, s.name) for s in samples]
+    keep = keeper(options.save_dir / "cache", [s.image for s in samples], 5, options.cache)
+    images = [keep(f"{s.name}_image", read_image(s.image)) for s in samples]
+    labels = [
+        [keep(f"{s.name}_{k}", label) for k, label in enumerate(read_labels(options, s.name))]
+        for s in samples
+    ]
 
     def make_crop(index: int, warp: Warp) -> dict[str, np.ndarray]:
         voronoi, clusters = (warp.label(label, IGNORED) for label in labels[index])

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from code_common.dataset import ColourStatistics, CropDataset, make_loader
-from code_common.transforms import Augmentation
+from code_common.data import write_png
+from code_common.dataset import ColourStatistics, CropDataset, keeper, make_loader
+from code_common.transforms import Augmentation, centre_crop
 
 IMAGES = [np.random.default_rng(i).integers(0, 255, (70, 90, 3), np.uint8) for i in range(3)]
 
@@ -45,3 +46,18 @@ def test_colour_statistics_are_those_of_all_pixels():
     pixels = np.concatenate([i.reshape(-1, 3) for i in IMAGES]) / 255
     assert np.allclose(statistics.result()["mean"], pixels.mean(0))
     assert np.allclose(statistics.result()["std"], pixels.std(0))
+
+
+def test_arrays_on_disk_are_the_same_arrays(tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
+    path = tmp_path / "tile.png"
+    write_png(path, image)
+    assert keeper(tmp_path, [path], 5, "memory")("a", image) is image
+    assert keeper(tmp_path, [path], 5, "auto")("a", image) is image
+    huge = keeper(tmp_path / "cache", [path], 1 << 60, "auto")
+    for keep in (huge, keeper(tmp_path / "cache", [path], 5, "disk")):
+        kept = keep("a", image)
+        assert np.array_equal(kept, image) and not kept.flags.writeable
+        assert isinstance(kept.base, np.memmap)
+        warp = centre_crop(16, (0, 0), 30)
+        assert np.array_equal(warp.image(kept), warp.image(image))
