@@ -1,12 +1,12 @@
 """Tiled inference: overlapping tiles in batches, blended without seams (D28)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from code_common.patches import windows
+from code_common.patches import starts
 
 
 def blend_weight(size: int, overlap: int) -> np.ndarray:
@@ -27,42 +27,104 @@ def cutting(tiling: dict) -> list[str]:
     return [str(tiling[k]) for k in ("tile", "overlap", "precision")]
 
 
+# (first row, first column, rows, columns) -> that part of an image, uint8 RGB [rows, columns, 3]
+Read = Callable[[int, int, int, int], np.ndarray]
+
+
 @torch.inference_mode()
-def predict_image(
+def predict_rows(
     network: nn.Module,
-    image: np.ndarray,
+    read: Read,
+    shape: tuple[int, int],
     activation: Callable[[Tensor], Tensor],
     tile: int = 224,
     overlap: int = 80,
     batch_size: int = 8,
     precision: torch.dtype = torch.float32,
+    wanted: Callable[[int, int], bool] | None = None,
+    first_row: int = 0,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Probability maps of an image of any size, from top to bottom: (row, [C, rows, W] float32).
+
+    Memory holds a few rows of tiles, whatever the image. The grid of tiles covers the whole image,
+    at least one tile large, and the last tile of a row ends at its border, so no tile sees padding.
+    `activation` maps logits to probabilities. Tiles of which `wanted(row, column)` is False are
+    not computed; what no tile covers has probability 0. With `first_row` the rows before it are
+    left out, and the others have the same bits as without.
+    """
+    device = next(network.parameters()).device
+    rows, cols = (starts(n, tile, overlap) for n in shape)
+    weight = blend_weight(tile, overlap)
+    together = -(-batch_size // len(cols))  # rows of tiles that fill a batch
+    total, norm = np.zeros((0, 0, shape[1]), np.float32), np.zeros((0, shape[1]), np.float32)
+    base = None  # image row of the first row of `total`
+    for group in range(0, len(rows), together):
+        own = rows[group : group + together]
+        after = rows[group + together] if group + together < len(rows) else shape[0]
+        if own[-1] + tile <= first_row:
+            continue
+        if base is None:
+            base = own[0]
+        height = own[-1] + tile - base
+        strips = {r: read(r, 0, tile, shape[1]) for r in own}
+        corners = [(r, c) for r in own for c in cols if wanted is None or wanted(r, c)]
+        norm = np.concatenate([norm, np.zeros((height - len(norm), shape[1]), np.float32)])
+        for first in range(0, len(corners), batch_size):
+            batch = corners[first : first + batch_size]
+            tiles = np.stack([strips[r][:, c : c + tile] for r, c in batch])
+            x = to_network(torch.from_numpy(tiles), device)
+            with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
+                logits = network(x)
+            probs = activation(logits.float()).cpu().numpy()  # [b, C, tile, tile]
+            total = _extended(total, probs.shape[1], height)
+            for (r, c), prob in zip(batch, probs, strict=True):
+                total[:, r - base : r - base + tile, c : c + tile] += prob * weight
+                norm[r - base : r - base + tile, c : c + tile] += weight
+        total = _extended(total, total.shape[0] or 1, height)
+        done, skipped = after - base, max(0, first_row - base)
+        if done > skipped:
+            yield base + skipped, total[:, skipped:done] / np.maximum(norm[skipped:done], 1e-12)
+        total, norm, base = total[:, done:], norm[done:], after
+
+
+def _extended(total: np.ndarray, channels: int, height: int) -> np.ndarray:
+    """`total` [C, H, W] with zeros below; [0, ...] becomes [channels, ...] once these are known."""
+    if total.shape[0] == channels and total.shape[1] == height:
+        return total
+    out = np.zeros((channels, height, total.shape[2]), np.float32)
+    if total.shape[0] == channels:
+        out[:, : total.shape[1]] = total
+    return out
+
+
+def predict_image(
+    network: nn.Module,
+    image: np.ndarray,
+    activation: Callable[[Tensor], Tensor],
+    tile: int = 224,
+    **tiling: object,
 ) -> np.ndarray:
     """Probability map [C, H, W] float32 of a uint8 RGB image [H, W, 3] of any size.
 
-    The last tile of a row ends at the image's border, so that no tile sees padding; an image
-    smaller than a tile is mirrored up to it. `activation` maps logits to probabilities.
+    Tiled as `predict_rows` does; an image smaller than a tile is mirrored up to it.
     """
-    device = next(network.parameters()).device
     h, w = image.shape[:2]
-    if min(h, w) < tile:
-        padding = ((0, max(0, tile - h)), (0, max(0, tile - w)), (0, 0))
-        image = np.pad(image, padding, mode="symmetric")
-    corners = windows(image.shape[:2], tile, overlap)
-    weight = blend_weight(tile, overlap)
-    total, norm = None, np.zeros(image.shape[:2], np.float32)
-    for first in range(0, len(corners), batch_size):
-        batch = corners[first : first + batch_size]
-        tiles = np.stack([image[r : r + tile, c : c + tile] for r, c in batch])
-        x = to_network(torch.from_numpy(tiles), device)
-        with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
-            logits = network(x)
-        probs = activation(logits.float()).cpu().numpy()  # [b, C, tile, tile]
-        if total is None:
-            total = np.zeros((probs.shape[1], *image.shape[:2]), np.float32)
-        for (r, c), prob in zip(batch, probs, strict=True):
-            total[:, r : r + tile, c : c + tile] += prob * weight
-            norm[r : r + tile, c : c + tile] += weight
-    return (total / norm)[:, :h, :w]
+    image = at_least(image, tile)
+
+    def read(row: int, col: int, rows: int, cols: int) -> np.ndarray:
+        return image[row : row + rows, col : col + cols]
+
+    parts = predict_rows(network, read, image.shape[:2], activation, tile, **tiling)
+    return np.concatenate([prob for _, prob in parts], axis=1)[:, :h, :w]
+
+
+def at_least(image: np.ndarray, size: int) -> np.ndarray:
+    """An image [H, W, 3], mirrored below and to the right where a side is shorter than `size`."""
+    h, w = image.shape[:2]
+    if min(h, w) >= size:
+        return image
+    padding = ((0, max(0, size - h)), (0, max(0, size - w)), (0, 0))
+    return np.pad(image, padding, mode="symmetric")
 
 
 def to_network(images: Tensor, device: torch.device) -> Tensor:

@@ -54,7 +54,7 @@ def test_arrays_on_disk_are_the_same_arrays(tmp_path):
     write_png(path, image)
     assert keeper(tmp_path, [path], 5, "memory")("a", image) is image
     assert keeper(tmp_path, [path], 5, "auto")("a", image) is image
-    huge = keeper(tmp_path / "cache", [path], 1 << 60, "auto")
+    huge = keeper(tmp_path / "cache", [path], 1 << 40, "auto")
     for keep in (huge, keeper(tmp_path / "cache", [path], 5, "disk")):
         kept = keep("a", image)
         assert np.array_equal(kept, image) and not kept.flags.writeable

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from code_common.tiling import blend_weight, predict_image
+from code_common.tiling import blend_weight, predict_image, predict_rows
 
 
 class Blur(nn.Module):
@@ -55,3 +55,39 @@ def test_weights_are_positive_and_symmetric(overlap):
     weight = blend_weight(20 + overlap, overlap)
     assert weight.min() > 0 and weight.max() == 1
     assert np.allclose(weight, weight.T) and np.allclose(weight, weight[::-1])
+
+
+def rows(image, **keywords):
+    def read(row, col, height, width):
+        assert (col, width) == (0, image.shape[1]) and height == 40  # a row of tiles at a time
+        return image[row : row + height]
+
+    options = {"tile": 40, "overlap": 16, "batch_size": 3} | keywords
+    return list(predict_rows(Blur(), read, image.shape[:2], lambda logits: logits, **options))
+
+
+def test_rows_come_from_top_to_bottom_and_make_the_map():
+    image = np.random.default_rng(0).integers(0, 255, (203, 50, 3), np.uint8)
+    parts = rows(image)
+    assert len(parts) > 3
+    assert [row for row, _ in parts] == [0, *np.cumsum([p.shape[1] for _, p in parts])[:-1]]
+    whole = np.concatenate([p for _, p in parts], 1)
+    assert np.array_equal(whole, predict(image, tile=40, overlap=16, batch_size=3))
+
+
+@pytest.mark.parametrize("first_row", [1, 37, 100, 202])
+def test_rows_from_the_middle_have_the_same_bits(first_row):
+    image = np.random.default_rng(0).integers(0, 255, (203, 90, 3), np.uint8)
+    whole = np.concatenate([p for _, p in rows(image)], 1)
+    parts = rows(image, first_row=first_row)
+    assert parts[0][0] == first_row
+    assert np.array_equal(np.concatenate([p for _, p in parts], 1), whole[:, first_row:])
+
+
+def test_tiles_that_nobody_wants_are_zero_and_not_computed():
+    image = np.full((200, 90, 3), 51, np.uint8)
+    whole = np.concatenate([p for _, p in rows(image, wanted=lambda row, col: row < 80)], 1)
+    assert whole.shape == (1, 200, 90)
+    assert np.abs(whole[:, :80] - 0.2).max() < 1e-6 and (whole[:, 120:] == 0).all()
+    nothing = np.concatenate([p for _, p in rows(image, wanted=lambda *_: False)], 1)
+    assert nothing.shape == (1, 200, 90) and (nothing == 0).all()
