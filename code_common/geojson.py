@@ -24,38 +24,66 @@ def rings(mask: np.ndarray) -> list[list[list[float]]]:
     return [(contour[:, ::-1] - 0.5).tolist() for contour in contours]
 
 
+def nucleus_feature(
+    mask: np.ndarray,
+    corner: tuple[int, int],
+    measurements: dict[str, float],
+    scale: float = 1.0,
+    name: str = "Nucleus",
+) -> dict:
+    """A detection with the outline of mask [h, w], whose first pixel is at `corner` (row, column).
+
+    One of several components is a MultiPolygon. Coordinates are multiplied by `scale`. The same
+    nucleus gives the same id.
+    """
+    x_y = np.array(corner[::-1])
+    parts = [[((np.array(ring) + x_y) * scale).round(2).tolist()] for ring in rings(mask)]
+    one = len(parts) == 1
+    return {
+        "type": "Feature",
+        "id": str(uuid.uuid5(_NAMESPACE, f"{int(mask.sum())} {parts[0][0][0]}")),
+        "geometry": {
+            "type": "Polygon" if one else "MultiPolygon",
+            "coordinates": parts[0] if one else parts,
+        },
+        "properties": {
+            "objectType": "detection",
+            "classification": {"name": name, "color": COLOUR},
+            "measurements": measurements,
+        },
+    }
+
+
+def point_feature(x: float, y: float, prob: float, name: str = "Nucleus") -> dict:
+    """A detected point; x and y in pixels of the image file, from its corner."""
+    return {
+        "type": "Feature",
+        "id": str(uuid.uuid5(_NAMESPACE, f"point {x} {y}")),
+        "geometry": {"type": "Point", "coordinates": [round(x, 2), round(y, 2)]},
+        "properties": {
+            "objectType": "annotation",
+            "classification": {"name": name, "color": COLOUR},
+            "measurements": {"Probability": prob},
+        },
+    }
+
+
 def nuclei_geojson(
     instances: np.ndarray, prob: np.ndarray | None = None, name: str = "Nucleus"
 ) -> dict:
     """A FeatureCollection of detections, one for each id of an instance map [H, W].
 
     With a probability map [H, W] in 0..1 each has its mean as a measurement, beside the area in
-    square pixels. An id of several components is a MultiPolygon. The same map gives the same file.
+    square pixels.
     """
     features = []
     for k, box in enumerate(ndimage.find_objects(instances), 1):
         if box is None:
             continue
         mask = instances[box] == k
-        corner = np.array([box[1].start, box[0].start])
-        parts = [[(np.array(ring) + corner).round(2).tolist()] for ring in rings(mask)]
         measurements = {"Area px^2": int(mask.sum())}
         if prob is not None:
             measurements["Probability"] = round(float(prob[box][mask].mean()), 4)
-        one = len(parts) == 1
-        features.append(
-            {
-                "type": "Feature",
-                "id": str(uuid.uuid5(_NAMESPACE, f"{k} {parts[0][0][0]}")),
-                "geometry": {
-                    "type": "Polygon" if one else "MultiPolygon",
-                    "coordinates": parts[0] if one else parts,
-                },
-                "properties": {
-                    "objectType": "detection",
-                    "classification": {"name": name, "color": COLOUR},
-                    "measurements": measurements,
-                },
-            }
-        )
+        corner = box[0].start, box[1].start
+        features.append(nucleus_feature(mask, corner, measurements, name=name))
     return {"type": "FeatureCollection", "features": features}

@@ -1,5 +1,6 @@
 """ResUNet: a U-Net decoder on a torchvision ResNet encoder (Qu et al. 2020, Fig. 3)."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.error import URLError
@@ -149,12 +150,23 @@ def save_network(network: ResUNet, model: str, **extra: object) -> dict:
     return {**state, **extra}
 
 
-def load_network(path: Path, device: torch.device) -> ResUNet:
-    """The network of a checkpoint, ready for inference."""
-    state = load_state(path)
+def checkpoint_bytes(state: dict) -> memoryview:
+    """A checkpoint as the bytes of its file."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getbuffer()
+
+
+def network_of(state: dict, path: Path, device: torch.device) -> ResUNet:
+    """The network that a checkpoint's state describes, ready for inference; `path` names it."""
     try:
         network = ResUNet(state["model"], state["out_channels"])
         network.load_state_dict(state["network"])
-    except (KeyError, TypeError, RuntimeError):
+    except (KeyError, TypeError, ValueError, RuntimeError):
         raise InputError(f"{path}: not a checkpoint of this project") from None
     return network.to(device, memory_format=torch.channels_last).eval()
+
+
+def load_network(path: Path, device: torch.device) -> ResUNet:
+    """The network of a checkpoint, ready for inference."""
+    return network_of(load_state(path), path, device)

@@ -19,7 +19,46 @@ BIG = float("inf")
 
 
 @dataclass(frozen=True)
-class CommonOptions:
+class InferenceOptions:
+    """How a network is run; what prediction and both stages have in common."""
+
+    # --- inference and hardware
+    tile: int = 224  # side in pixels of the tiles of inference
+    overlap: int = 80  # pixels that neighbouring tiles share
+    test_batch_size: int = 8  # tiles per step of inference
+    shard: str = ""  # I/N: test.py and predict.py do every N-th image from the I-th, 0 to N - 1,
+    #   that is not done; the default is all, or what a SLURM job array says
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
+    gpus: tuple[int, ...] = ()  # numbers of the GPUs to use; several work as one, on one batch
+    precision: str = "auto"  # fp32, bf16, or auto: bf16 where the hardware multiplies it
+
+    def choose_device(self) -> torch.device:
+        """The device of this process; InputError where it is absent."""
+        number = distributed.local_rank() or 0
+        if self.gpus and number >= len(self.gpus):
+            raise InputError(f"--gpus: {len(self.gpus)} GPUs, but this is process {number + 1}")
+        return choose_device(self.device, self.gpus[number] if self.gpus else None)
+
+    def run(self, action: Callable[["InferenceOptions"], object]) -> None:
+        """Do a script's action: in this process or, with several --gpus, in one for each."""
+        if len(self.gpus) > 1 and distributed.local_rank() is None:
+            sys.exit(distributed.launch(len(self.gpus)))
+        told = distributed.work_together(self.choose_device(), lambda: action(self))
+        if isinstance(told, str):
+            print(told)
+
+    def tiling(self, device: torch.device) -> dict:
+        """How `predict_image` cuts and computes."""
+        return {
+            "tile": self.tile,
+            "overlap": self.overlap,
+            "batch_size": self.test_batch_size,
+            "precision": choose_precision(self.precision, device),
+        }
+
+
+@dataclass(frozen=True)
+class CommonOptions(InferenceOptions):
     """Data, network, training and inference. A field of None takes the data set's row."""
 
     # --- data
@@ -53,16 +92,6 @@ class CommonOptions:
     #   memory where they take no more than half of it
     compile: bool = False  # torch.compile the training step: a minute first, then faster on a GPU
     tensorboard: bool = False  # write the scalars of log.csv for TensorBoard, too
-    # --- inference and hardware
-    tile: int = 224  # side in pixels of the tiles of inference
-    overlap: int = 80  # pixels that neighbouring tiles share
-    test_batch_size: int = 8  # tiles per step of inference
-    shard: str = ""  # I/N: test.py and predict.py do every N-th image from the I-th, 0 to N - 1,
-    #   that is not done; the default is all, or what a SLURM job array says
-    device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
-    gpus: tuple[int, ...] = ()  # numbers of the GPUs to use; several work as one, on one batch
-    precision: str = "auto"  # fp32, bf16, or auto: bf16 where the hardware multiplies it
-
     SHORTHANDS: ClassVar[dict] = {"--no-pretrained": ("pretrained", "none")}
     STAGE: ClassVar[str] = ""
     DATASETS: ClassVar[dict[str, dict]] = {}
@@ -135,27 +164,3 @@ class CommonOptions:
             ),
             **changes,
         )
-
-    def choose_device(self) -> torch.device:
-        """The device of this process; InputError where it is absent."""
-        number = distributed.local_rank() or 0
-        if self.gpus and number >= len(self.gpus):
-            raise InputError(f"--gpus: {len(self.gpus)} GPUs, but this is process {number + 1}")
-        return choose_device(self.device, self.gpus[number] if self.gpus else None)
-
-    def run(self, action: Callable[["CommonOptions"], object]) -> None:
-        """Do a script's action: in this process or, with several --gpus, in one for each."""
-        if len(self.gpus) > 1 and distributed.local_rank() is None:
-            sys.exit(distributed.launch(len(self.gpus)))
-        told = distributed.work_together(self.choose_device(), lambda: action(self))
-        if isinstance(told, str):
-            print(told)
-
-    def tiling(self, device: torch.device) -> dict:
-        """How `predict_image` cuts and computes."""
-        return {
-            "tile": self.tile,
-            "overlap": self.overlap,
-            "batch_size": self.test_batch_size,
-            "precision": choose_precision(self.precision, device),
-        }

@@ -1,6 +1,5 @@
 """The training loop of both stages: one epoch on one screen, resumable at any moment."""
 
-import io
 import itertools
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from code_common import distributed
 from code_common.data import read_table, write_bytes, write_table
 from code_common.dataset import CropDataset, make_loader
 from code_common.errors import InputError
-from code_common.model import draw_dropout, load_state, save_network
+from code_common.model import checkpoint_bytes, draw_dropout, load_state, save_network
 from code_common.tiling import to_network
 
 # (logits, batch) -> named terms, already weighted, each as a sum over what the batch holds and
@@ -109,12 +108,6 @@ def _scalar_writer(folder: Path, start: int) -> Callable[[dict[str, float]], Non
         writer.flush()
 
     return write
-
-
-def _save(path: Path, state: dict) -> None:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_bytes(path, buffer.getbuffer())
 
 
 def _log_rows(path: Path, before_epoch: int) -> tuple[list[str], list[list[float]]]:
@@ -306,7 +299,8 @@ def fit(
         row |= {f"val_{k}": v for k, v in scores.items()}
         if distributed.rank() == 0:
             if better:
-                _save(best, save_network(network, recipe.model, epoch=epoch, score=score))
+                state = save_network(network, recipe.model, epoch=epoch, score=score)
+                write_bytes(best, checkpoint_bytes(state))
             header += [k for k in row if k not in header]
             rows = [r + [float("nan")] * (len(header) - len(r)) for r in rows]
             rows.append([row.get(k, float("nan")) for k in header])
@@ -315,7 +309,7 @@ def fit(
             if final or time.monotonic() - saved > SAVE_EVERY_S:
                 state = {"optimizer": optimizer.state_dict(), "epoch": epoch}
                 state |= {"best_score": best_score}
-                _save(last, save_network(network, recipe.model, **state))
+                write_bytes(last, checkpoint_bytes(save_network(network, recipe.model, **state)))
                 saved = time.monotonic()
         left = elapsed / (epoch + 1 - start) * (recipe.epochs - epoch - 1)
         if scores or final or time.monotonic() - told_at > TELL_EVERY_S:

@@ -20,12 +20,12 @@ from code_common.data import (
     write_png,
     write_table,
 )
+from code_common.detections import detect, predict_prob
 from code_common.drawing import BLUE, GREEN, ORANGE, mark
 from code_common.errors import run_script
 from code_common.model import load_network
 from code_common.shards import Results, choose_shard, do_share, file_key
 from code_common.tiling import cutting
-from code_detection.evaluate import detect, predict_prob
 from code_detection.metrics import DetectionCounts, add, count, match
 from code_detection.options import Options
 from code_detection.prepare_data import all_points
@@ -113,6 +113,9 @@ def test(options: Options) -> str:
         split = load_split(options.data_dir)
         samples, groups = split["test"], test_groups(split)
         detections, out = options.save_dir / "detections", options.save_dir / "test"
+        if distributed.rank() == 0 and not options.model_path:
+            chosen = {"checkpoint": f"round_{options.round}/best.pt"}
+            write_json(options.save_dir / "selection.json", chosen)
     done = detect_samples(options, samples, detections, out)
     if len(done) < len(samples):
         return f"{len(done)} of {len(samples)} images are done; the scores wait for all of them"

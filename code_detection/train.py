@@ -13,11 +13,11 @@ from code_common import distributed
 from code_common.config import parse
 from code_common.data import load_split, read_image, read_json, read_label, read_points
 from code_common.dataset import CropDataset, keeper
+from code_common.detections import detect, predict_prob
 from code_common.errors import InputError, run_script
 from code_common.model import ResUNet, load_encoder
 from code_common.training import fit
 from code_common.transforms import Augmentation, Warp
-from code_detection.evaluate import detect, predict_prob
 from code_detection.labels import extended_gaussian_mask, weight_map
 from code_detection.losses import masked_mse
 from code_detection.metrics import add, count

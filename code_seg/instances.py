@@ -1,11 +1,14 @@
 """From a nuclei mask to an instance map: connected components, or split by the detected points."""
 
+from collections.abc import Callable, Iterator
+
 import cv2
 import numpy as np
 from scipy import ndimage
 from skimage.segmentation import watershed
 
 from code_common.distance import distance_transform
+from code_common.streaming import Components, component_masks
 from code_seg.morphology import fill_holes, remove_small
 
 
@@ -16,6 +19,33 @@ def components(prob: np.ndarray, min_area: int) -> np.ndarray:
     """
     mask = fill_holes(remove_small((prob > 0.5).astype(np.uint8), min_area))
     return cv2.connectedComponents(mask, connectivity=8)[1].astype(np.int32)
+
+
+def instances_in_parts(
+    found: Components,
+    read_mask: Callable[[int, int, int, int], np.ndarray],
+    points: np.ndarray | None,
+    min_area: int,
+    taken: Callable[[int, int], bool],
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """The nuclei of a mask of any size: (first row, first column, instance map int32 of a box).
+
+    As `components` and, given points [N, 2], `split_by_points` would give them for the whole mask.
+    `taken(row, column)` says whether a nucleus that was given before covers a pixel: so it does
+    where a component lies in the hole of another.
+    """
+    found = Components(*(values[found.areas >= min_area] for values in found))
+    if points is not None:
+        points = points[np.argsort(points[:, 0], kind="stable")]
+    masks = component_masks(found, read_mask)
+    for first, (row, col, own) in zip(found.firsts.tolist(), masks, strict=True):
+        if taken(*first):
+            continue
+        instances = fill_holes(own.astype(np.uint8)).astype(np.int32)
+        if points is not None:
+            start, end = np.searchsorted(points[:, 0], [row, row + len(own)])
+            instances = split_by_points(instances, points[start:end] - (row, col), min_area)
+        yield row, col, instances
 
 
 def split_by_points(instances: np.ndarray, points: np.ndarray, min_area: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from code_common.assignment import assign
-from code_detection.evaluate import detect
+from code_common.detections import detect
 from code_detection.metrics import add, count, match
 
 RNG = np.random.default_rng

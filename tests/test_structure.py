@@ -11,7 +11,7 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[1]
 PACKAGES = ("code_common", "code_detection", "code_seg")
 SOURCES = [p for package in PACKAGES for p in sorted((PROJECT / package).rglob("*.py"))]
-SCRIPTS = {"main", "prepare_data", "train", "test"}
+SCRIPTS = {"main", "prepare_data", "train", "test", "prediction"}
 
 
 def imported(path: Path) -> set[str]:
@@ -50,6 +50,7 @@ def test_loading_never_runs_code(path):
 def test_only_the_declared_packages_are_needed():
     """D32."""
     declared = {"torch", "torchvision", "numpy", "scipy", "skimage", "PIL", "cv2", "tqdm"}
+    declared |= {"tifffile"}  # scikit-image brings it along
     setup = {"setuptools", "crf_loss_native"}
     for path in SOURCES:
         names = {name.split(".")[0] for name in imported(path)}

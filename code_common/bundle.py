@@ -1,0 +1,101 @@
+"""A trained run as one thing: what prediction needs of both stages, from its folder or one file."""
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+if not __package__:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+
+from code_common.config import fingerprint
+from code_common.data import read_json, write_bytes
+from code_common.errors import InputError, run_script
+from code_common.model import ResUNet, checkpoint_bytes, load_state, network_of
+
+FORMAT = "nuclei from partial points, version 1"
+STAGES = ("detection", "segmentation")
+# The options of each stage that its results depend on.
+SETTINGS = {"detection": ("r1", "threshold", "min_area", "max_area"), "segmentation": ("min_area",)}
+CARD = ("dataset", "ratio", "repeat", "random_seed", "model", "epochs")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A stage's network, ready for inference, and the settings that it was selected with."""
+
+    network: ResUNet
+    settings: dict
+    key: str  # changes with the weights or the settings
+
+
+def _pack_stage(folder: Path, stage: str) -> dict:
+    saved = read_json(folder / "options.json")
+    selection = read_json(folder / "selection.json")
+    state = load_state(folder / selection["checkpoint"])
+    settings = {k: saved["options"][k] for k in SETTINGS[stage]}
+    if "instances" in selection:
+        settings["instances"] = selection["instances"]
+    card = {k: saved["options"][k] for k in CARD}
+    card |= {k: saved.get(k) for k in ("pretrained_loaded", "commit", "torch")}
+    metrics = folder / "test" / "metrics.json"
+    if metrics.is_file():
+        scores = read_json(metrics)
+        card["test"] = scores.get("pooled", scores.get("mean"))
+    weights = {k: state[k] for k in ("model", "out_channels", "network")}
+    return {**weights, "settings": settings, "card": card}
+
+
+def pack(run: Path) -> dict:
+    """What prediction needs of a run: a folder that holds detection/, segmentation/ or both, or
+    one of these. Raises InputError where neither was finished.
+    """
+    stages = {stage: run / stage for stage in STAGES}
+    if run.name in STAGES:
+        stages = {run.name: run}
+    done = {s: f for s, f in stages.items() if (f / "selection.json").is_file()}
+    if not done:
+        raise InputError(f"{run}: no finished run; expected detection/ and segmentation/ in it")
+    return {"format": FORMAT, **{s: _pack_stage(f, s) for s, f in done.items()}}
+
+
+def load(path: Path, device: torch.device) -> dict[str, Trained]:
+    """The stages of a run's folder, or of the one file that it was exported to, by name."""
+    state = pack(path) if path.is_dir() else load_state(path)
+    if state.get("format") != FORMAT:
+        raise InputError(f"{path}: no exported run; expected a file of code_common/bundle.py")
+    stages = {}
+    for stage in set(STAGES) & set(state):
+        own = state[stage]
+        weights = {k: v.sum(dtype=torch.float64).item() for k, v in own["network"].items()}
+        key = fingerprint(weights, own["settings"])
+        stages[stage] = Trained(network_of(own, path, device), own["settings"], key)
+    return stages
+
+
+def main() -> None:
+    """Export a run, or tell what a file holds."""
+    parser = argparse.ArgumentParser(
+        description="Pack a trained run (weights, settings, scores) into one file for predict.py. "
+        "It holds no code and no training data."
+    )
+    parser.add_argument("--run", type=Path, required=True, metavar="DIR",
+                        help="folder that holds detection/ and segmentation/ (.../repeat_1), or "
+                        "an exported file, of which the card is printed")  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the file to write (.pt)")
+    arguments = parser.parse_args()
+    state = pack(arguments.run) if arguments.run.is_dir() else load_state(arguments.run)
+    if state.get("format") != FORMAT:
+        raise InputError(f"{arguments.run}: no run and no exported run")
+    for stage in STAGES:
+        for name, value in {**state.get(stage, {}).get("card", {})}.items():
+            print(f"{stage} {name}: {value}")
+    if arguments.out:
+        write_bytes(arguments.out, checkpoint_bytes(state))
+        print(f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.0f} MB")
+
+
+if __name__ == "__main__":
+    run_script(main)

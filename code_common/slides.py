@@ -1,0 +1,205 @@
+"""Images to predict on, read in parts: tiles in the usual formats, large TIFFs, whole slides.
+
+Whole slides, and large TIFFs that are compressed, need one of two optional packages: tiffslide
+(pip install tiffslide imagecodecs) or openslide (pip install openslide-python openslide-bin).
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import tifffile
+from skimage.filters import threshold_otsu
+
+from code_common.data import IMAGE_SUFFIXES, image_shape, read_image
+from code_common.errors import InputError
+from code_common.tiling import Read, at_least
+
+SLIDE_SUFFIXES = (".svs", ".ndpi", ".scn", ".mrxs", ".vms", ".vmu", ".bif", ".svslide")
+READERS = ("tiffslide", "openslide")
+LARGE = 8192**2  # pixels from which on an image is read in parts
+THUMBNAIL = 32  # pixels of the image along one of its thumbnail
+# Bounds of the difference between a pixel's largest and smallest channel that makes it tissue.
+TISSUE_BOUNDS = (8, 25)
+
+
+@dataclass(frozen=True)
+class Slide:
+    """An image that is read in parts, at one resolution."""
+
+    shape: tuple[int, int]  # rows and columns
+    read: Read
+    mpp: float | None  # microns per pixel, where known
+    scale: float  # pixels of the file along one of these
+    thumbnail: Callable[[], np.ndarray] | None  # of a large one: uint8 RGB, 1 / THUMBNAIL the size
+
+    @property
+    def large(self) -> bool:
+        """Whether it is too large for results in one piece."""
+        return self.thumbnail is not None
+
+
+def is_slide(path: Path) -> bool:
+    """Whether a file name ends like an image or a whole slide."""
+    suffixes = SLIDE_SUFFIXES + IMAGE_SUFFIXES
+    return path.suffix.lower() in suffixes and not path.name.startswith(".")
+
+
+def find_slides(given: list[Path]) -> dict[str, Path]:
+    """The images among files and folders (not their subfolders), by the name of their results.
+
+    Raises InputError for a path that is absent, a folder without images, two of one name.
+    """
+    found: dict[str, Path] = {}
+    for path in given:
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder")
+        files = sorted(filter(is_slide, path.iterdir())) if path.is_dir() else [path]
+        if not files:
+            raise InputError(f"{path}: no images and no slides in this folder")
+        for file in files:
+            name = file.stem if is_slide(file) else file.name
+            if name in found:
+                raise InputError(f"{found[name]} and {file} share one name; keep one of them")
+            found[name] = file
+    return found
+
+
+def open_slide(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
+    """Open an image or a whole slide to be read at `mpp` microns per pixel, or as it is.
+
+    `file_mpp` says the file's own resolution, where it does not say it itself. Raises InputError
+    where the file cannot be read, or a resolution is asked for and the file's is unknown.
+    """
+    try:
+        large = path.suffix.lower() in SLIDE_SUFFIXES or np.prod(image_shape(path)) > LARGE
+    except InputError:
+        if path.suffix.lower() not in (".tif", ".tiff"):
+            raise
+        large = True  # a TIFF that only the readers of slides understand
+    if large:
+        return _open_large(path, mpp, file_mpp)
+    image, scale = read_image(path), 1.0
+    if mpp and file_mpp and mpp != file_mpp:
+        scale = mpp / file_mpp
+        size = [max(1, round(n / scale)) for n in image.shape[:2]]
+        image = cv2.resize(image, size[::-1], interpolation=_resampling(scale))
+    return Slide(image.shape[:2], _reader(image), mpp or file_mpp, scale, None)
+
+
+def tissue(thumbnail: np.ndarray) -> np.ndarray:
+    """Which pixels [h, w] of a thumbnail are tissue, or next to it: it has colour, glass none."""
+    colour = thumbnail.max(2).astype(int) - thumbnail.min(2)
+    least = np.clip(threshold_otsu(colour) if np.ptp(colour) else 0, *TISSUE_BOUNDS)
+    return cv2.dilate((colour >= least).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+
+
+def tissue_tiles(mask: np.ndarray, tile: int) -> Callable[[int, int], bool]:
+    """A function that says of a tile at (row, column) whether it holds tissue."""
+
+    def wanted(row: int, col: int) -> bool:
+        rows, cols = (slice(n // THUMBNAIL, -(-(n + tile) // THUMBNAIL)) for n in (row, col))
+        return bool(mask[rows, cols].any())
+
+    return wanted
+
+
+def _resampling(scale: float) -> int:
+    return cv2.INTER_AREA if scale > 1 else cv2.INTER_LINEAR
+
+
+def _reader(image: np.ndarray) -> Read:
+    def read(row: int, col: int, rows: int, cols: int) -> np.ndarray:
+        return np.ascontiguousarray(image[row : row + rows, col : col + cols])
+
+    return read
+
+
+def padded(slide: Slide, least: int) -> tuple[Read, tuple[int, int]]:
+    """The slide's reader and shape, mirrored where a side is shorter than `least`."""
+    if min(slide.shape) >= least:
+        return slide.read, slide.shape
+    image = at_least(slide.read(0, 0, *slide.shape), least)
+    return _reader(image), image.shape[:2]
+
+
+def _open_large(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
+    file, errors = None, []
+    for name in READERS:
+        try:
+            reader = importlib.import_module(name)
+        except ImportError:
+            continue
+        try:
+            file = (reader.TiffSlide if name == "tiffslide" else reader.OpenSlide)(str(path))
+            break
+        except Exception as error:  # each reader has its own errors, tifffile's among them
+            errors.append(f"{name}: {str(error).splitlines()[0] if str(error) else error!r}")
+    if file is None:
+        return _open_mapped(path, mpp, file_mpp, errors)
+    own = file.properties.get(f"{name}.mpp-x") or file.properties.get("openslide.mpp-x")
+    own_mpp = file_mpp or (float(own) if own else None)
+    if mpp and not own_mpp:
+        raise InputError(f"{path}: does not say its microns per pixel; give --file-mpp")
+    scale = mpp / own_mpp if mpp and own_mpp else 1.0
+    shape = tuple(int(n / scale) for n in file.dimensions[::-1])
+
+    def region(row: float, col: float, rows: int, cols: int, scale: float) -> np.ndarray:
+        """[rows, cols] from (row, col), all in pixels that are `scale` of the file's."""
+        level = file.get_best_level_for_downsample(scale * 1.001)
+        down = file.level_downsamples[level]
+        size = [max(1, round(n * scale / down)) for n in (cols, rows)]
+        corner = round(col * scale), round(row * scale)
+        part = np.asarray(file.read_region(corner, level, size).convert("RGBA"))
+        alpha = part[..., 3:].astype(np.uint16)  # outside of what was scanned: glass
+        part = ((part[..., :3] * alpha + 255 * (255 - alpha)) // 255).astype(np.uint8)
+        if part.shape[:2] != (rows, cols):
+            part = cv2.resize(part, (cols, rows), interpolation=_resampling(scale / down))
+        return part
+
+    def read(row: int, col: int, rows: int, cols: int) -> np.ndarray:
+        rows, cols = min(rows, shape[0] - row), min(cols, shape[1] - col)
+        try:
+            return region(row, col, rows, cols, scale)
+        except Exception as error:
+            raise InputError(
+                f"{path}: cannot be read at row {row}, column {col} ({error})"
+            ) from None
+
+    def thumbnail() -> np.ndarray:
+        small = [-(-n // THUMBNAIL) for n in shape]
+        return region(0, 0, *small, scale * THUMBNAIL)
+
+    return Slide(shape, read, mpp or own_mpp, scale, thumbnail)
+
+
+def _open_mapped(path: Path, mpp: float | None, file_mpp: float | None, errors: list[str]) -> Slide:
+    """A large TIFF that is not compressed: mapped, so that only what is read takes memory."""
+    try:
+        image = tifffile.memmap(path, mode="r")
+    except Exception:
+        why = "; ".join(errors) or "pip install tiffslide imagecodecs"
+        raise InputError(f"{path}: no reader for whole slides can open it ({why})") from None
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise InputError(f"{path}: {image.dtype} {image.shape}; expected 8 bit RGB")
+    if mpp and mpp != file_mpp:
+        raise InputError(f"{path}: a plain TIFF is read at its own resolution; leave --mpp out")
+    shape = image.shape[:2]
+    del image
+
+    def read(row: int, col: int, rows: int, cols: int) -> np.ndarray:
+        # Mapped anew each time: what was read before need not stay in memory.
+        return np.array(tifffile.memmap(path, mode="r")[row : row + rows, col : col + cols])
+
+    def thumbnail() -> np.ndarray:
+        strips = []
+        for row in range(0, shape[0], THUMBNAIL):
+            strip = read(row, 0, THUMBNAIL, shape[1])
+            small = (-(-shape[1] // THUMBNAIL), 1)
+            strips.append(cv2.resize(strip, small, interpolation=cv2.INTER_AREA))
+        return np.concatenate(strips)
+
+    return Slide(shape, read, file_mpp, 1.0, thumbnail)

@@ -1,0 +1,142 @@
+"""Segment any images with a trained run: instance maps, nuclei as CSV and GeoJSON, overlays."""
+
+import csv
+import io
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+if not __package__:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from code_common.bundle import load
+from code_common.config import check_choices, parse
+from code_common.data import whole_file, write_png
+from code_common.drawing import YELLOW, outline
+from code_common.errors import InputError, run_script
+from code_common.geojson import nucleus_feature
+from code_common.prediction import (
+    Features,
+    PredictOptions,
+    Strips,
+    detect_slide,
+    over,
+    predict_all,
+    probability_map,
+    read_prob,
+    reduced,
+    wanted_tiles,
+    write_label_map,
+)
+from code_common.streaming import DiskMap, find_components
+from code_seg.features import nucleus_features
+from code_seg.instances import instances_in_parts
+
+
+@dataclass(frozen=True)
+class SegPredictOptions(PredictOptions):
+    """Options of code_seg/predict.py."""
+
+    instances: str = "auto"  # components, points (split by the run's detections), or auto: what
+    #   the run's validation images chose
+
+    def resolved(self) -> "SegPredictOptions":
+        """The options, checked; raises InputError."""
+        check_choices(self, {"instances": ("auto", "components", "points")})
+        return super().resolved()
+
+
+def probability(logits: torch.Tensor) -> torch.Tensor:
+    """Probability [B, 1, H, W] of being a nucleus."""
+    return torch.softmax(logits, 1)[:, 1:]
+
+
+def predict(options: SegPredictOptions) -> str:
+    """Write NAME_instances.tif, _nuclei.csv, _nuclei.geojson and _overlay.png of each image.
+
+    The instance map has the size at which the image was read; of an image over 8192 x 8192 pixels
+    it is a tiled OME-TIFF with a pyramid. Coordinates are in pixels of the file.
+    """
+    device = options.choose_device()
+    stages = load(options.model, device)
+    stage, detector = stages.get("segmentation"), stages.get("detection")
+    if stage is None:
+        raise InputError(f"{options.model}: holds no segmentation network")
+    method = options.instances if options.instances != "auto" else stage.settings["instances"]
+    if method == "points" and detector is None:
+        raise InputError(
+            f"{options.model}: holds no detector to split nuclei with; give the folder above "
+            "detection/ and segmentation/, or --instances components"
+        )
+    used = [stage, detector] if method == "points" else [stage]
+    tiling, out, min_area = options.tiling(device), options.out, stage.settings["min_area"]
+
+    def work(name, slide, folder, key):
+        wanted = wanted_tiles(slide, options.tissue, options.tile)
+        points = None
+        if method == "points":
+            points, _ = detect_slide(detector, slide, folder, key, tiling, wanted)
+        probs = probability_map(
+            stage, slide, folder / "nuclei.u16", key, probability, tiling, wanted
+        )
+        labels = folder / "labels.u32"
+        labels.unlink(missing_ok=True)
+        labels = DiskMap(labels, slide.shape, np.uint32)
+        mask = over(probs, 0.5)
+        parts = instances_in_parts(
+            find_components(mask, slide.shape), mask, points, min_area,
+            lambda row, col: bool(labels.read(row, col, 1, 1)[0, 0]),
+        )  # fmt: skip
+        kind = "ome.tif" if slide.large else "tif"
+        endings = ("nuclei.csv", "nuclei.geojson", f"instances.{kind}", "overlay.png")
+        files = [out / f"{name}_{ending}" for ending in endings]
+        count = write_nuclei(files[0], files[1], slide, parts, read_prob(probs), labels)
+        write_label_map(files[2], labels, slide.mpp, slide.large)
+        picture, small, _ = reduced(slide, labels)
+        write_png(files[3], outline(picture, small, YELLOW))
+        return files, {"nuclei": count}
+
+    return predict_all(options, options.key(used, tiling, method), work)
+
+
+def write_nuclei(table: Path, outlines: Path, slide, parts, read, labels: DiskMap) -> int:
+    """Write the nuclei of `parts` one by one into a CSV table, GeoJSON and the label map.
+
+    Returns their number. Their ids are 1, 2, ... by the first pixels of their components.
+    """
+    strips, count = Strips(slide), 0
+    with whole_file(table) as csv_file, whole_file(outlines) as geojson:
+        text, features = (
+            io.TextIOWrapper(csv_file, newline="", write_through=True),
+            Features(geojson),
+        )
+        writer = csv.writer(text, lineterminator="\n")
+        for row, col, instances in parts:
+            box = row, col, *instances.shape
+            image, prob, old = strips.read(*box), read(*box), labels.read(*box)
+            for k in np.unique(instances[instances > 0]).tolist():
+                count += 1
+                mask = instances == k
+                old[mask] = count
+                own = nucleus_features(mask, (row, col), image, prob, slide.scale, slide.mpp)
+                if count == 1:
+                    writer.writerow(["id", *own])
+                writer.writerow([count, *(f"{v:.6g}" for v in own.values())])
+                shown = {"Area px^2": own["area"], "Probability": round(own["probability"], 4)}
+                rows, cols = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+                inner = mask[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+                corner = row + int(rows[0]), col + int(cols[0])
+                features.add(nucleus_feature(inner, corner, shown, slide.scale))
+            labels.write(row, col, old)
+        if count == 0:
+            writer.writerow(["id"])
+        features.end()
+        text.detach()
+    return count
+
+
+if __name__ == "__main__":
+    run_script(lambda: parse(SegPredictOptions, __doc__).run(predict))
