@@ -364,7 +364,9 @@ def test_groups(split: dict[str, list[Sample]]) -> dict[str, list[str]]:
 def image_shape(path: Path) -> tuple[int, int]:
     """Rows and columns of an image, from its header alone."""
     try:
-        with Image.open(path, formats=_FORMATS) as image:
-            return image.height, image.width
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path, formats=_FORMATS) as image:
+                return image.height, image.width
     except (OSError, Image.DecompressionBombError):
         return read_image(path).shape[:2]

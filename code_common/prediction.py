@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 
+import cv2
 import numpy as np
 import tifffile
 from torch import Tensor
@@ -158,16 +159,15 @@ class Strips:
 def reduced(slide: Slide, labels: DiskMap | None = None) -> tuple[np.ndarray, np.ndarray, int]:
     """A picture of a slide of at most PICTURE pixels, its labels, and by what it was reduced."""
     by = -(-max(slide.shape) // PICTURE)
+    height, width = (n // by * by for n in slide.shape)
     pictures, maps = [], []
-    for row in range(0, slide.shape[0] // by * by, 256 * by):
-        rows = min(256 * by, slide.shape[0] // by * by - row)
-        part = slide.read(row, 0, rows, slide.shape[1] // by * by)
-        h, w = part.shape[0] // by, part.shape[1] // by
-        if by > 1:
-            part = part.reshape(h, by, w, by, 3).mean((1, 3)).astype(np.uint8)
-        pictures.append(part)
-        if labels:
-            maps.append(labels.read(row, 0, rows, w * by)[by // 2 :: by, by // 2 :: by])
+    for row in range(0, height, 64 * by):
+        rows = min(64 * by, height - row)
+        size = width // by, rows // by
+        part = slide.read(row, 0, rows, width)
+        pictures.append(cv2.resize(part, size, interpolation=cv2.INTER_AREA))
+        if labels:  # the pixel in the middle
+            maps.append(labels.read(row + by // 2, by // 2, rows - by // 2, width - by // 2, by))
     empty = np.zeros((0, 0), np.uint32)
     return np.concatenate(pictures), np.concatenate(maps) if maps else empty, by
 

@@ -127,6 +127,10 @@ def padded(slide: Slide, least: int) -> tuple[Read, tuple[int, int]]:
 
 
 def _open_large(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
+    if path.suffix.lower() in (".tif", ".tiff") and not mpp:
+        mapped = _open_mapped(path, file_mpp)
+        if mapped:
+            return mapped
     file, errors = None, []
     for name in READERS:
         try:
@@ -139,7 +143,8 @@ def _open_large(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
         except Exception as error:  # each reader has its own errors, tifffile's among them
             errors.append(f"{name}: {str(error).splitlines()[0] if str(error) else error!r}")
     if file is None:
-        return _open_mapped(path, mpp, file_mpp, errors)
+        why = "; ".join(errors) or "pip install tiffslide imagecodecs"
+        raise InputError(f"{path}: no reader for whole slides can open it ({why})")
     own = file.properties.get(f"{name}.mpp-x") or file.properties.get("openslide.mpp-x")
     own_mpp = file_mpp or (float(own) if own else None)
     if mpp and not own_mpp:
@@ -153,9 +158,9 @@ def _open_large(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
         down = file.level_downsamples[level]
         size = [max(1, round(n * scale / down)) for n in (cols, rows)]
         corner = round(col * scale), round(row * scale)
-        part = np.asarray(file.read_region(corner, level, size).convert("RGBA"))
-        alpha = part[..., 3:].astype(np.uint16)  # outside of what was scanned: glass
-        part = ((part[..., :3] * alpha + 255 * (255 - alpha)) // 255).astype(np.uint8)
+        part = np.asarray(file.read_region(corner, level, size))
+        if part.shape[2] == 4:  # transparent outside of what was scanned, where glass would be
+            part = np.where(part[..., 3:] < 255, np.uint8(255), part[..., :3])
         if part.shape[:2] != (rows, cols):
             part = cv2.resize(part, (cols, rows), interpolation=_resampling(scale / down))
         return part
@@ -176,17 +181,14 @@ def _open_large(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
     return Slide(shape, read, mpp or own_mpp, scale, thumbnail)
 
 
-def _open_mapped(path: Path, mpp: float | None, file_mpp: float | None, errors: list[str]) -> Slide:
-    """A large TIFF that is not compressed: mapped, so that only what is read takes memory."""
+def _open_mapped(path: Path, mpp: float | None) -> Slide | None:
+    """A TIFF that is not compressed: mapped, so that only what is read takes memory; else None."""
     try:
         image = tifffile.memmap(path, mode="r")
     except Exception:
-        why = "; ".join(errors) or "pip install tiffslide imagecodecs"
-        raise InputError(f"{path}: no reader for whole slides can open it ({why})") from None
+        return None
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise InputError(f"{path}: {image.dtype} {image.shape}; expected 8 bit RGB")
-    if mpp and mpp != file_mpp:
-        raise InputError(f"{path}: a plain TIFF is read at its own resolution; leave --mpp out")
+        return None
     shape = image.shape[:2]
     del image
 
@@ -202,4 +204,4 @@ def _open_mapped(path: Path, mpp: float | None, file_mpp: float | None, errors: 
             strips.append(cv2.resize(strip, small, interpolation=cv2.INTER_AREA))
         return np.concatenate(strips)
 
-    return Slide(shape, read, file_mpp, 1.0, thumbnail)
+    return Slide(shape, read, mpp, 1.0, thumbnail)

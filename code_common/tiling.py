@@ -1,6 +1,7 @@
 """Tiled inference: overlapping tiles in batches, blended without seams (D28)."""
 
 from collections.abc import Callable, Iterator
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -66,12 +67,16 @@ def predict_rows(
         if base is None:
             base = own[0]
         height = own[-1] + tile - base
-        strips = {r: read(r, 0, tile, shape[1]) for r in own}
         corners = [(r, c) for r in own for c in cols if wanted is None or wanted(r, c)]
+        strips = {}
+        for r, in_row in groupby(corners, key=lambda corner: corner[0]):
+            columns = [c for _, c in in_row]
+            left, right = columns[0], columns[-1] + tile
+            strips[r] = left, read(r, left, tile, right - left)
         norm = np.concatenate([norm, np.zeros((height - len(norm), shape[1]), np.float32)])
         for first in range(0, len(corners), batch_size):
             batch = corners[first : first + batch_size]
-            tiles = np.stack([strips[r][:, c : c + tile] for r, c in batch])
+            tiles = np.stack([_columns(*strips[r], c, tile) for r, c in batch])
             x = to_network(torch.from_numpy(tiles), device)
             with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
                 logits = network(x)
@@ -85,6 +90,10 @@ def predict_rows(
         if done > skipped:
             yield base + skipped, total[:, skipped:done] / np.maximum(norm[skipped:done], 1e-12)
         total, norm, base = total[:, done:], norm[done:], after
+
+
+def _columns(left: int, strip: np.ndarray, col: int, tile: int) -> np.ndarray:
+    return strip[:, col - left : col - left + tile]
 
 
 def _extended(total: np.ndarray, channels: int, height: int) -> np.ndarray:
