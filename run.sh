@@ -16,7 +16,7 @@ Without options: the embedded synthetic sample, on any computer, in minutes.
   --restart              throw earlier results of these runs away and begin anew
   --help                 this text
 
-Any other option goes to both stages (--no-pretrained, --epochs 20, --device cuda, ...);
+Any other option goes to both stages (--no-pretrained, --epochs 20, --gpus 0 1 2 3, ...);
 what stands behind --detection or --seg goes to that stage alone. Their options:
   python code_detection/main.py --help        python code_seg/main.py --help
 

@@ -259,7 +259,11 @@ def fit(
         say = _silent
     network.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(
-        network.parameters(), lr=recipe.lr, betas=(0.9, 0.99), weight_decay=recipe.weight_decay
+        network.parameters(),
+        lr=recipe.lr,
+        betas=(0.9, 0.99),
+        weight_decay=recipe.weight_decay,
+        fused=device.type in ("cpu", "cuda"),
     )
     place = distributed.rank(), distributed.size()
     pin = device.type == "cuda"

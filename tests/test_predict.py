@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from functools import partial
@@ -336,6 +337,26 @@ def test_20000_x_20000_pixels_take_less_than_2_gb(tmp_path):
     with tifffile.TiffFile(tmp_path / "out" / "large_instances.ome.tif") as tiff:
         assert tiff.series[0].levels[0].shape == (20_000, 20_000)
     assert max(read_image(tmp_path / "out" / "large_overlay.png").shape) <= 4096
+
+
+def test_a_job_array_of_the_docs(tmp_path):
+    """Two jobs, one after the other, as SLURM would start them."""
+    save_bundle(tmp_path / "model.pt")
+    for k in range(3):
+        write_png(tmp_path / "in" / f"{k}.png", disks((70, 70), 2, seed=k)[0])
+    told = []
+    for job in ("0", "1"):
+        environment = {
+            **os.environ, "VIRTUAL_ENV": sys.prefix, "SLURM_ARRAY_TASK_ID": job,
+            "SLURM_ARRAY_TASK_COUNT": "2", "SLURM_SUBMIT_DIR": str(PROJECT),
+        }  # fmt: skip
+        command = ["bash", PROJECT / "docs" / "predict_array.sbatch", tmp_path / "model.pt",
+                   tmp_path / "in", tmp_path / "out", "--device", "cpu"]  # fmt: skip
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        told.append(done.stdout)
+    assert told[0].startswith("2 of 3 images are done") and "in 3 images" in told[1]
+    assert (tmp_path / "out" / "summary.csv").is_file()
 
 
 def test_an_exported_run_is_one_file_with_its_card(tmp_path, run_script):

@@ -36,7 +36,8 @@ def digest(folder: Path) -> str:
     "script",
     [
         *SCRIPTS, "data/make_sample.py", "data/import_labels.py", "data/make_split.py",
-        "code_seg/crf_loss/benchmark.py", "code_common/report.py",
+        "code_seg/crf_loss/benchmark.py", "code_common/report.py", "code_common/bundle.py",
+        "code_detection/predict.py", "code_seg/predict.py",
     ],
 )  # fmt: skip
 def test_every_script_has_help(run_script, script):

@@ -1,5 +1,7 @@
 """The training loop: resumed equals uninterrupted, bad losses stop, the best is kept."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -27,7 +29,7 @@ def loss_fn(logits, batch):
     return {"mse": (error.sum(), torch.tensor(error.numel())), "zero": (logits.sum() * 0, one)}
 
 
-def train(folder, epochs=4, workers=0, validate=None, loss=loss_fn, **changes):
+def train(folder, epochs=4, workers=0, validate=None, loss=loss_fn, **recipe):
     torch.manual_seed(0)
     network = ResUNet("resnet18", 1)
 
@@ -36,7 +38,7 @@ def train(folder, epochs=4, workers=0, validate=None, loss=loss_fn, **changes):
         return {"image": crop, "target": crop.mean(-1).astype(np.float32) / 255}
 
     dataset = CropDataset([IMAGE.shape[:2]], make_crop, Augmentation(32), 40, 1)
-    recipe = Recipe("resnet18", epochs, 2, 1e-3, 1e-4, 1, workers, 1, torch.float32)
+    recipe = Recipe("resnet18", epochs, 2, 1e-3, 1e-4, 1, workers, 1, torch.float32, **recipe)
     fit(network, dataset, ["tile"], loss, validate, recipe, CPU, folder, "t", lambda _: None)
     return network
 
@@ -124,3 +126,36 @@ def test_devices_and_precisions():
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="--device cuda"):
             choose_device("cuda")
+
+
+def test_the_log_says_where_the_time_goes(tmp_path):
+    train(tmp_path, 2)
+    log = read_table(tmp_path / "log.csv")
+    shares = sum(log[f"{part}_share"] for part in ("data", "forward", "backward"))
+    assert shares == pytest.approx([1, 1], abs=1e-4) and (log["images_per_s"] > 0).all()
+
+
+def test_scalars_for_tensorboard(tmp_path):
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    recipe = {"tensorboard": True}
+    train(tmp_path, 2, validate=lambda: {"score": 0.5}, **recipe)
+    train(tmp_path, 3, validate=lambda: {"score": 0.5}, **recipe)  # goes on
+    events = reader.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [e.step for e in events.Scalars("loss")] == [0, 1, 2]
+    log = read_table(tmp_path / "log.csv")
+    assert [e.value for e in events.Scalars("loss")] == pytest.approx(log["loss"], rel=1e-5)
+    assert "val/score" in events.Tags()["scalars"]
+
+
+def test_without_tensorboard_the_option_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(InputError, match="--tensorboard: not installed"):
+        train(tmp_path, 1, tensorboard=True)
+
+
+@pytest.mark.slow
+def test_a_compiled_step_trains_alike(tmp_path):
+    train(tmp_path / "plain", 1)
+    train(tmp_path / "compiled", 1, compile=True)
+    plain, fast = (read_table(tmp_path / n / "log.csv")["loss"] for n in ("plain", "compiled"))
+    assert fast == pytest.approx(plain, rel=0.02)

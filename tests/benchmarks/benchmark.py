@@ -6,6 +6,7 @@ python tests/benchmarks/benchmark.py [--out FILE.json] [--threads N]
 import argparse
 import platform
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -17,21 +18,33 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[k]) for k in (1, 2)]
 
 from twins import slow_aji, slow_dice, slow_hausdorff, slow_known, slow_refine, slow_voronoi
 
-from code_common.data import load_split, read_image, read_instances, write_json
+from code_common.data import (
+    load_split,
+    read_image,
+    read_instances,
+    write_json,
+    write_png,
+    write_points,
+)
 from code_common.errors import InputError, run_script
 from code_common.model import ResUNet
 from code_common.tiling import predict_image
 from code_detection.labels import distance_to, points_from_instances
+from code_detection.options import Options as DetectionOptions
+from code_detection.train import load_training as load_detection
 from code_seg.crf_loss.benchmark import median_seconds as seconds
 from code_seg.instances import components
 from code_seg.labels import (
     cluster,
     cluster_label,
     refine_in_cells,
+    to_colours,
     voronoi_cells,
     voronoi_label,
 )
 from code_seg.metrics import aji, object_dice, object_hausdorff, overlaps, score
+from code_seg.options import Options as SegOptions
+from code_seg.train import load_training as load_seg
 
 MO = Path(__file__).resolve().parents[3] / "shared" / "data" / "MO"
 
@@ -101,27 +114,27 @@ def inference(image) -> list[tuple]:
     plain = ResUNet("resnet34", 1).eval()
 
     def run(net, **changes):
-        return lambda: predict_image(net, image, torch.sigmoid, 224, 80, **changes)
+        return lambda: predict_image(net, image, torch.sigmoid, 224, overlap=80, **changes)
 
     slow = seconds(run(plain, batch_size=1), 1)
     rows = [("tiled inference, fp32, batch 8", seconds(run(network, batch_size=8), 1), slow, None)]
     half = seconds(run(network, batch_size=8, precision=torch.bfloat16), 1)
     large = lambda: predict_image(  # noqa: E731
-        network, image, torch.sigmoid, 656, 80, 4, torch.bfloat16
+        network, image, torch.sigmoid, 1000, overlap=0, batch_size=1, precision=torch.bfloat16
     )
     rows.append(("tiled inference, bf16, batch 8", half, slow, None))
-    rows.append(("tiled inference, bf16, tiles of 656", seconds(large, 1), slow, None))
+    rows.append(("inference, bf16, one tile of 1000", seconds(large, 1), slow, None))
     return rows
 
 
 def training() -> list[tuple]:
     """A training step of ResUNet-34: batch 8, 224 x 224."""
-    batch = torch.rand(8, 3, 224, 224)
+    batch, last = torch.rand(8, 3, 224, 224), torch.channels_last
 
     def step(layout, precision):
         torch.manual_seed(0)
         network = ResUNet("resnet34", 1).to(memory_format=layout)
-        optimizer = torch.optim.Adam(network.parameters(), 1e-4)
+        optimizer = torch.optim.Adam(network.parameters(), 1e-4, fused=layout == last)
         x = batch.contiguous(memory_format=layout)
 
         def run():
@@ -135,12 +148,37 @@ def training() -> list[tuple]:
 
         return seconds(run, 3)
 
-    slow = step(torch.contiguous_format, torch.float32)
-    last = torch.channels_last
+    slow, half = step(torch.contiguous_format, torch.float32), step(last, torch.bfloat16)
     return [
-        ("training step, fp32, channels last", step(last, torch.float32), slow, None),
-        ("training step, bf16, channels last", step(last, torch.bfloat16), slow, None),
+        ("training step, fp32, channels last, fused Adam", step(last, torch.float32), slow, None),
+        ("training step, bf16, channels last, fused Adam", half, slow, None),
+        *pipeline(half / 8),
     ]
+
+
+def pipeline(step: float) -> list[tuple]:
+    """Making a training crop of each stage, beside the `step` seconds that the network takes of it.
+
+    In one process, of the MO training tiles, with the augmentation of the options.
+    """
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        place = {"dataset": "MO", "data_dir": MO, "save_dir": Path(folder)}
+        detection, seg = (o(**place).resolved() for o in (DetectionOptions, SegOptions))
+        rng = np.random.default_rng(0)
+        for sample in load_split(MO)["train"]:
+            points = rng.integers(0, 1000, (30, 2))
+            write_points(Path(folder) / "points" / f"{sample.name}.csv", points)
+            cells = to_colours(rng.integers(0, 3, (1000, 1000)).astype(np.uint8))
+            for kind in ("labels_voronoi", "labels_cluster"):
+                write_png(Path(folder) / kind / f"{sample.name}.png", cells)
+        crops = load_detection(detection)[0], load_seg(seg, 1)[0]
+    for stage, dataset in zip((1, 2), crops, strict=True):
+        took = seconds(lambda own=dataset: [own[0, i] for i in range(96)], 3) / 96
+        rows.append(
+            (f"a crop of stage {stage}; slow: its training step, bf16", took, step, step / 5)
+        )
+    return rows
 
 
 def main() -> None:
