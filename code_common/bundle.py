@@ -1,14 +1,18 @@
 """A trained run as one thing: what prediction needs of both stages, from its folder or one file."""
 
 import argparse
+import io
 import sys
+import warnings
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+from torch import Tensor, nn
 
 from code_common.config import fingerprint
 from code_common.data import read_json, write_bytes
@@ -75,6 +79,43 @@ def load(path: Path, device: torch.device) -> dict[str, Trained]:
     return stages
 
 
+class _Probability(nn.Module):
+    """A network that ends with the probability [B, 1, H, W]; what it gives is what ONNX gives."""
+
+    def __init__(self, network: ResUNet):
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits = self.network(image)
+        return logits.sigmoid() if logits.shape[1] == 1 else torch.softmax(logits, 1)[:, 1:]
+
+
+def onnx_bytes(network: ResUNet) -> bytes:
+    """A network as ONNX: 'image' float32 [B, 3, H, W], RGB in 0..1, of any B, H and W (from 32 up)
+    -> 'probability' [B, 1, H, W]. Raises InputError where the package onnx is absent.
+    """
+    file = io.BytesIO()
+    sides = {0: "batch", 2: "height", 3: "width"}
+    # The exporter that needs no package but onnx; the newer one is the default where there are two.
+    old = {"dynamo": False} if "dynamo" in signature(torch.onnx.export).parameters else {}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                _Probability(network).eval(),
+                (torch.rand(1, 3, 64, 64),),
+                file,
+                input_names=["image"],
+                output_names=["probability"],
+                dynamic_axes={"image": sides, "probability": sides},
+                **old,
+            )
+    except ModuleNotFoundError as error:
+        raise InputError(f"--onnx: {error} (pip install onnx)") from None
+    return file.getvalue()
+
+
 def main() -> None:
     """Export a run, or tell what a file holds."""
     parser = argparse.ArgumentParser(
@@ -85,6 +126,8 @@ def main() -> None:
                         help="folder that holds detection/ and segmentation/ (.../repeat_1), or "
                         "an exported file, of which the card is printed")  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="FILE", help="the file to write (.pt)")
+    parser.add_argument("--onnx", type=Path, metavar="DIR",
+                        help="folder for detection.onnx and segmentation.onnx")  # fmt: skip
     arguments = parser.parse_args()
     state = pack(arguments.run) if arguments.run.is_dir() else load_state(arguments.run)
     if state.get("format") != FORMAT:
@@ -95,6 +138,10 @@ def main() -> None:
     if arguments.out:
         write_bytes(arguments.out, checkpoint_bytes(state))
         print(f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.0f} MB")
+    for stage in set(STAGES) & set(state) if arguments.onnx else ():
+        network = network_of(state[stage], arguments.run, torch.device("cpu"))
+        write_bytes(arguments.onnx / f"{stage}.onnx", onnx_bytes(network))
+        print(arguments.onnx / f"{stage}.onnx")
 
 
 if __name__ == "__main__":

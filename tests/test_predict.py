@@ -367,6 +367,22 @@ def test_an_exported_run_is_one_file_with_its_card(tmp_path, run_script):
     assert one["detection"].key == two["detection"].key != one["segmentation"].key
 
 
+def test_onnx_gives_what_torch_gives(tmp_path, run_script):
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    save_bundle(tmp_path / "model.pt")
+    run_script("code_common/bundle.py", "--run", "model.pt", "--onnx", tmp_path / "onnx")
+    stages = bundle.load(tmp_path / "model.pt", torch.device("cpu"))
+    for name, activation in (("detection", torch.sigmoid), ("segmentation", probability)):
+        session = runtime.InferenceSession(tmp_path / "onnx" / f"{name}.onnx")
+        for shape in ((2, 3, 96, 96), (1, 3, 75, 130)):
+            image = torch.rand(shape)
+            with torch.inference_mode():
+                own = activation(stages[name].network(image)).numpy()
+            (other,) = session.run(None, {"image": image.numpy()})
+            assert other.shape == own.shape and np.abs(other - own).max() < 1e-5
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
