@@ -12,6 +12,7 @@ Without options: the embedded synthetic sample, on any computer, in minutes.
   --ratio R              share of annotated nuclei, 0..1 (default: 0.10)
   --repeats N            number of repeats, each with other points (default: 1)
   --data-root DIR        folder that holds the data sets (default: data)
+  --data-dir DIR         the data set's own folder, if not DATA_ROOT/NAME
   --root-save-dir DIR    folder of all results (default: experiments)
   --restart              throw earlier results of these runs away and begin anew
   --help                 this text
@@ -27,7 +28,7 @@ TEXT
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 DATASET=sample RATIO=0.10 REPEATS=1
 DATA_ROOT="$HERE/data" ROOT_SAVE_DIR="$HERE/experiments"
-COMMON=() DETECTION=() SEG=() TARGET=COMMON
+DATA_DIR=() COMMON=() DETECTION=() SEG=() TARGET=COMMON
 
 need_value() {
   if [[ $# -lt 2 || "$2" == --* ]]; then
@@ -43,6 +44,7 @@ while [[ $# -gt 0 ]]; do
     --ratio) need_value "$@"; RATIO="$2"; shift ;;
     --repeats) need_value "$@"; REPEATS="$2"; shift ;;
     --data-root) need_value "$@"; DATA_ROOT="$2"; shift ;;
+    --data-dir) need_value "$@"; DATA_DIR=(--data-dir "$2"); shift ;;
     --root-save-dir) need_value "$@"; ROOT_SAVE_DIR="$2"; shift ;;
     --detection) TARGET=DETECTION ;;
     --seg) TARGET=SEG ;;
@@ -63,8 +65,10 @@ if [[ "$DATASET" == sample && ! -e "$DATA_ROOT/sample/train_val_test.json" ]]; t
 fi
 
 BEGAN=$SECONDS
-COMMON=(--dataset "$DATASET" --ratio "$RATIO" --data-root "$DATA_ROOT"
-  --root-save-dir "$ROOT_SAVE_DIR" ${COMMON[@]+"${COMMON[@]}"})
+PLACE=(--dataset "$DATASET" --ratio "$RATIO" --data-root "$DATA_ROOT"
+  --root-save-dir "$ROOT_SAVE_DIR" ${DATA_DIR[@]+"${DATA_DIR[@]}"})
+"$PYTHON" "$HERE/data/check.py" "${PLACE[@]}" --brief "$ROOT_SAVE_DIR/$DATASET/.checked_$RATIO"
+COMMON=("${PLACE[@]}" ${COMMON[@]+"${COMMON[@]}"})
 for ((repeat = 1; repeat <= REPEATS; repeat++)); do
   echo "== $DATASET, ratio $RATIO, repeat $repeat of $REPEATS: detection"
   "$PYTHON" "$HERE/code_detection/main.py" "${COMMON[@]}" --repeat "$repeat" \

@@ -37,7 +37,7 @@ def digest(folder: Path) -> str:
     [
         *SCRIPTS, "data/make_sample.py", "data/import_labels.py", "data/make_split.py",
         "code_seg/crf_loss/benchmark.py", "code_common/report.py", "code_common/bundle.py",
-        "code_detection/predict.py", "code_seg/predict.py",
+        "code_detection/predict.py", "code_seg/predict.py", "data/check.py",
     ],
 )  # fmt: skip
 def test_every_script_has_help(run_script, script):
@@ -321,10 +321,11 @@ def test_run_sh_chains_both_stages(tmp_path, dataset):
     assert points[0] != points[1]  # D22: repeats have their own folders and points
 
 
-def test_run_sh_help_and_errors(tmp_path):
+def test_run_sh_help_and_errors(tmp_path, dataset):
     done = bash("--help")
     assert done.returncode == 0 and "--seg OPTIONS" in done.stdout
     assert bash("--repeats", "0").returncode == 2
     assert bash("--ratio").returncode == 2
-    done = bash("--no-such-option", "--dataset", "x", "--data-root", tmp_path)
+    done = bash("--no-such-option", "--dataset", "tiny", "--data-root", tmp_path / "data",
+                "--root-save-dir", tmp_path / "out")  # fmt: skip
     assert done.returncode == 2 and "no such option" in done.stderr
