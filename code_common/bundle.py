@@ -38,11 +38,17 @@ class Trained:
 def _pack_stage(folder: Path, stage: str) -> dict:
     saved = read_json(folder / "options.json")
     selection = read_json(folder / "selection.json")
-    state = load_state(folder / selection["checkpoint"])
-    settings = {k: saved["options"][k] for k in SETTINGS[stage]}
+    try:
+        checkpoint = folder / selection["checkpoint"]
+        settings = {k: saved["options"][k] for k in SETTINGS[stage]}
+        card = {k: saved["options"][k] for k in CARD}
+    except (KeyError, TypeError):
+        raise InputError(
+            f"{folder}: options.json or selection.json is not of this project"
+        ) from None
+    state = load_state(checkpoint)
     if "instances" in selection:
         settings["instances"] = selection["instances"]
-    card = {k: saved["options"][k] for k in CARD}
     card |= {k: saved.get(k) for k in ("pretrained_loaded", "commit", "torch")}
     metrics = folder / "test" / "metrics.json"
     if metrics.is_file():

@@ -133,7 +133,8 @@ def read_points(path: Path, shape: tuple[int, int]) -> np.ndarray:
     table = read_table(path)
     if not {"row", "col"} <= set(table):
         raise InputError(f"{path}: expected the columns row,col")
-    points = np.rint(np.stack([table["row"], table["col"]], 1)).astype(np.int64)
+    places = np.rint(np.stack([table["row"], table["col"]], 1))
+    points = np.where(np.isfinite(places), places, -1).astype(np.int64)
     if not ((points >= 0) & (points < shape)).all():
         raise InputError(f"{path}: a point lies outside of its image of {shape[1]} x {shape[0]}")
     return points
@@ -144,6 +145,7 @@ def _read_raw(path: Path) -> np.ndarray:
     path = Path(path)
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a file is read, or an error says why not
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=_FORMATS) as image:
                 if image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV"):
@@ -159,7 +161,9 @@ def _read_raw(path: Path) -> np.ndarray:
         # Pillow has no 16-bit RGB TIFF; OpenCV has.
         array = None
         if path.suffix.lower() in (".tif", ".tiff") and path.is_file():
+            level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
             array = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+            cv2.utils.logging.setLogLevel(level)
         if array is None:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(

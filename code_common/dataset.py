@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from code_common.data import image_shape, write_bytes
+from code_common.data import image_shape, read_json, write_bytes
+from code_common.errors import InputError
 from code_common.patches import windows
 from code_common.transforms import Augmentation, Warp
 
@@ -96,6 +97,18 @@ class ColourStatistics:
         mean = self.sum / self.count
         std = np.sqrt(np.maximum(self.square / self.count - mean**2, 1e-6))
         return {"mean": mean.tolist(), "std": std.tolist()}
+
+
+def read_colours(path: Path) -> tuple[list[float], list[float]]:
+    """Mean and deviation of R, G, B of a file of `ColourStatistics`; InputError for another one."""
+    colours = read_json(path)
+    try:
+        mean, std = ([float(v) for v in colours[k]] for k in ("mean", "std"))
+        if len(mean) == len(std) == 3 and min(std) > 0:
+            return mean, std
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise InputError(f"{path}: expected the mean and std of three channels")
 
 
 class EpochBatches(torch.utils.data.Sampler):

@@ -113,10 +113,11 @@ def test(options: Options) -> str:
         split = load_split(options.data_dir)
         samples, groups = split["test"], test_groups(split)
         detections, out = options.save_dir / "detections", options.save_dir / "test"
-        if distributed.rank() == 0 and not options.model_path:
-            chosen = {"checkpoint": f"round_{options.round}/best.pt"}
-            write_json(options.save_dir / "selection.json", chosen)
     done = detect_samples(options, samples, detections, out)
+    if distributed.rank() == 0 and not options.model_path:
+        # What code_common/bundle.py takes for the run's detector.
+        chosen = {"checkpoint": f"round_{options.round}/best.pt"}
+        write_json(options.save_dir / "selection.json", chosen)
     if len(done) < len(samples):
         return f"{len(done)} of {len(samples)} images are done; the scores wait for all of them"
     counts = {name: own for name, own in done.items() if own is not None}

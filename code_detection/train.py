@@ -11,8 +11,8 @@ if not __package__:
 
 from code_common import distributed
 from code_common.config import parse
-from code_common.data import load_split, read_image, read_json, read_label, read_points
-from code_common.dataset import CropDataset, keeper
+from code_common.data import load_split, read_image, read_label, read_points
+from code_common.dataset import CropDataset, keeper, read_colours
 from code_common.detections import detect, predict_prob
 from code_common.errors import InputError, run_script
 from code_common.model import ResUNet, load_encoder
@@ -96,9 +96,9 @@ def train(options: Options, say=print) -> dict:
     round_N/log.csv.
     """
     device = options.choose_device()
-    colours = read_json(options.save_dir / "colours.json")
+    colours = read_colours(options.save_dir / "colours.json")
     torch.manual_seed(options.seed(1))
-    network = ResUNet(options.model, 1, colours["mean"], colours["std"])
+    network = ResUNet(options.model, 1, *colours)
     pretrained = load_encoder(network, options.model, options.pretrained)
     dataset, names = load_training(options)
     validate = make_validate(options, network, options.tiling(device))

@@ -25,7 +25,7 @@ from code_common.data import (
     write_table,
 )
 from code_common.drawing import CYAN, YELLOW, outline
-from code_common.errors import run_script
+from code_common.errors import InputError, run_script
 from code_common.geojson import nuclei_geojson
 from code_common.model import load_network
 from code_common.shards import Results, choose_shard, do_share, file_key
@@ -106,11 +106,19 @@ def write_scores(out: Path, scores: Scores, method: str, groups: dict[str, list[
     write_json(out / "metrics.json", value)
 
 
+def read_selection(path: Path) -> dict[str, str]:
+    """What the validation images chose: 'checkpoint' and 'instances'. Raises InputError."""
+    selection = read_json(path)
+    if not isinstance(selection, dict) or not {"checkpoint", "instances"} <= set(selection):
+        raise InputError(f"{path}: expected 'checkpoint' and 'instances'; run code_seg/train.py")
+    return selection
+
+
 def test(options: Options) -> str:
     """Test the selected checkpoint on the data set's test images, or on --img-dir."""
     selection = {}
     if not options.model_path or options.instances == "auto":
-        selection = read_json(options.save_dir / "selection.json")
+        selection = read_selection(options.save_dir / "selection.json")
     checkpoint = options.model_path or options.save_dir / selection["checkpoint"]
     method = options.instances if options.instances != "auto" else selection["instances"]
     if options.img_dir:

@@ -16,11 +16,10 @@ from code_common.data import (
     load_split,
     read_image,
     read_instances,
-    read_json,
     read_points,
     write_json,
 )
-from code_common.dataset import CropDataset, keeper
+from code_common.dataset import CropDataset, keeper, read_colours
 from code_common.errors import InputError, run_script
 from code_common.model import ResUNet, load_encoder, load_network, load_state
 from code_common.training import fit
@@ -118,8 +117,8 @@ def train_phase(options: Options, phase: str, say=print) -> dict:
     torch.manual_seed(seed)
     used: dict[str, str] = {}
     if phase == "labels":
-        colours = read_json(options.save_dir / "colours.json")
-        network = ResUNet(options.model, 2, colours["mean"], colours["std"])
+        colours = read_colours(options.save_dir / "colours.json")
+        network = ResUNet(options.model, 2, *colours)
         used["pretrained_loaded"] = load_encoder(network, options.model, options.pretrained)
         recipe = options.recipe(device, seed)
     else:

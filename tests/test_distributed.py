@@ -96,13 +96,19 @@ def test_a_stopped_run_says_how_to_go_on_and_leaves_no_process(tmp_path, stop, g
     endless = ["--epochs", "1000", "--val-every", "1", "--workers", "1"]
     command = detection(tmp_path, *endless, gpus=gpus)
     child = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    for line in child.stdout:
-        if "epoch 1/1000" in line:
-            break
-    child.send_signal(stop)
-    _, told = child.communicate(timeout=120)
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # These tests may themselves run in the background, where a shell lets SIGINT be ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    try:
+        for line in child.stdout:
+            if "epoch 1/1000" in line:
+                break
+        child.send_signal(stop)
+        _, told = child.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        raise
     assert child.returncode == 130
     assert "to go on from here: python" in told and "--epochs 1000" in told
     assert "Traceback" not in told
