@@ -238,8 +238,9 @@ def predict_all(
     options: PredictOptions,
     key: str,
     work: Callable[[str, Slide, Path, str], tuple[list[Path], dict]],
-) -> str:
-    """Do every image of this shard that is not done; returns what to tell.
+) -> tuple[str, dict[str, dict]]:
+    """Do every image of this shard that is not done; returns what to tell, and the rows of all
+    images that are done, by name.
 
     `work(name, slide, folder for unfinished maps, key)` writes an image's results and returns
     their paths and a row of summary.csv, which is written when all images are done.
@@ -257,10 +258,11 @@ def predict_all(
     shard = choose_shard(options.shard)
     done = do_share(Results(options.out, key), images, shard, "predicting")
     if len(done) < len(images):
-        return f"{len(done)} of {len(images)} images are done; summary.csv waits for all of them"
+        waiting = "summary.csv waits for all of them"
+        return f"{len(done)} of {len(images)} images are done; {waiting}", done
     nuclei = sum(row["nuclei"] for row in done.values())
     if distributed.rank() == 0:
         rows = [[name, *row.values()] for name, row in sorted(done.items())]
         columns = ["image", *next(iter(done.values()))]
         write_table(options.out / "summary.csv", columns, rows)
-    return f"{nuclei} nuclei in {len(images)} images; see {options.out}"
+    return f"{nuclei} nuclei in {len(images)} images; see {options.out}", done

@@ -53,7 +53,7 @@ def predict(options: PredictOptions) -> str:
         write_png(files[2], mark(picture, points // by, "circle", GREEN, max(1, 5 // by)))
         return files, {"nuclei": len(points)}
 
-    return predict_all(options, options.key([stage], tiling), work)
+    return predict_all(options, options.key([stage], tiling), work)[0]
 
 
 if __name__ == "__main__":

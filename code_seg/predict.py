@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,10 @@ import torch
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from code_common import distributed
 from code_common.bundle import load
 from code_common.config import check_choices, parse
-from code_common.data import whole_file, write_png
+from code_common.data import read_json, whole_file, write_png
 from code_common.drawing import YELLOW, outline
 from code_common.errors import InputError, run_script
 from code_common.geojson import nucleus_feature
@@ -40,6 +42,7 @@ from code_seg.instances import instances_in_parts
 class SegPredictOptions(PredictOptions):
     """Options of code_seg/predict.py."""
 
+    coco: bool = False  # write coco.json of all images, too, once they are done
     instances: str = "auto"  # components, points (split by the run's detections), or auto: what
     #   the run's validation images chose
 
@@ -97,9 +100,46 @@ def predict(options: SegPredictOptions) -> str:
         write_label_map(files[2], labels, slide.mpp, slide.large)
         picture, small, _ = reduced(slide, labels)
         write_png(files[3], outline(picture, small, YELLOW))
-        return files, {"nuclei": count}
+        height, width = (round(n * slide.scale) for n in slide.shape)
+        return files, {"nuclei": count, "width": width, "height": height}
 
-    return predict_all(options, options.key(used, tiling, method), work)
+    told, done = predict_all(options, options.key(used, tiling, method), work)
+    if options.coco and len(done) == len(paths := options.slides()) and distributed.rank() == 0:
+        write_coco(out, {name: (paths[name].name, row) for name, row in done.items()})
+    return told
+
+
+def write_coco(out: Path, images: dict[str, tuple[str, dict]]) -> None:
+    """Write coco.json, nucleus by nucleus, from the outlines of each image.
+
+    images: name -> (file name, its row of summary.csv). An outline's pieces are its polygons.
+    """
+    listed = [
+        {"id": k, "file_name": file, "width": row["width"], "height": row["height"]}
+        for k, (file, row) in enumerate(images.values(), 1)
+    ]
+    head = {"images": listed, "categories": [{"id": 1, "name": "nucleus"}]}
+    with whole_file(out / "coco.json") as file:
+        file.write(json.dumps(head)[:-1].encode() + b', "annotations": [')
+        count = 0
+        for image, name in enumerate(images, 1):
+            for feature in read_json(out / f"{name}_nuclei.geojson")["features"]:
+                geometry, count = feature["geometry"], count + 1
+                one = geometry["type"] == "Polygon"
+                parts = [geometry["coordinates"]] if one else geometry["coordinates"]
+                polygons = [np.array(part[0][:-1]) for part in parts]
+                points = np.concatenate(polygons)
+                low, high = points.min(0), points.max(0)
+                annotation = {
+                    "id": count, "image_id": image, "category_id": 1, "iscrowd": 0,
+                    "area": feature["properties"]["measurements"]["Area px^2"],
+                    "bbox": [*low.tolist(), *(high - low).tolist()],
+                    "segmentation": [p.ravel().tolist() for p in polygons],
+                }  # fmt: skip
+                file.write(
+                    (",\n" if count > 1 else "\n").encode() + json.dumps(annotation).encode()
+                )
+        file.write(b"\n]}\n")
 
 
 def write_nuclei(table: Path, outlines: Path, slide, parts, read, labels: DiskMap) -> int:

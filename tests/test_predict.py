@@ -20,6 +20,7 @@ from code_common import bundle
 from code_common.bundle import FORMAT, Trained
 from code_common.data import read_image, read_instances, write_bytes, write_png
 from code_common.errors import InputError
+from code_common.formats import rasterise, read_coco
 from code_common.model import ResUNet, checkpoint_bytes, save_network
 from code_common.prediction import PredictOptions
 from code_common.slides import find_slides, open_slide, tissue
@@ -105,7 +106,9 @@ def test_nuclei_are_whole_and_counted_once(tmp_path, trained):
     assert (ring.min(0) <= found[0, 1::-1]).all() and (ring.max(0) >= found[0, 1::-1]).all()
     assert read_image(tmp_path / "out" / "tile_overlay.png").shape == image.shape
     assert not list((tmp_path / "out").rglob("*.u16"))  # nothing unfinished is left
-    assert (tmp_path / "out" / "summary.csv").read_text() == "image,nuclei\ntile,90\n"
+    assert (tmp_path / "out" / "summary.csv").read_text() == (
+        "image,nuclei,width,height\ntile,90,470,330\n"
+    )
 
 
 def touching(shape, seed=1):
@@ -216,6 +219,17 @@ def test_shards_do_every_image_once(tmp_path, trained):
     assert predict(options(tmp_path, tmp_path / "in", shard="0/2")).startswith("10 nuclei in 5")
     assert predict(options(tmp_path, tmp_path / "in")).startswith("10 nuclei in 5")
     assert (tmp_path / "out" / "1_nuclei.csv").stat().st_mtime_ns == stamp
+
+
+def test_coco_holds_what_the_maps_hold(tmp_path, trained):
+    for k in range(2):
+        write_png(tmp_path / "in" / f"{k}.png", touching((150, 130), seed=k))
+    predict(options(tmp_path, tmp_path / "in", coco=True))
+    found = read_coco(tmp_path / "out" / "coco.json")
+    for k in range(2):
+        instances = read_instances(tmp_path / "out" / f"{k}_instances.tif", (150, 130))
+        again = rasterise(found[f"{k}.png"].outlines, (150, 130))
+        assert same_partition(again, instances)
 
 
 def write_slide(path, image, mpp=0.25, levels=3):
