@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import PROJECT
 
-from code_common.data import write_png, write_points
+from code_common.data import write_json, write_png, write_points, write_table
 from code_common.formats import read_geojson, read_point_table
 
 PAGE = (PROJECT / "data" / "annotate.html").as_uri()
@@ -121,6 +121,32 @@ def test_detections_are_loaded_and_corrected(page, tmp_path):
     click(page, 10, 10)
     rows = np.loadtxt(saved(page, "csv", tmp_path), delimiter=",", skiprows=1)
     assert rows[:2].tolist() == [[20, 30], [150, 90]] and np.abs(rows[2] - 9.5).max() < 0.6
+
+
+def test_corrected_detections_become_training_points(page, tmp_path, run_script):
+    """The way round: detections of a run -> corrected -> imported -> seen by the next training."""
+    for name in ("a", "b"):
+        write_png(
+            tmp_path / "set" / "images" / f"{name}.png", np.full((200, 300, 3), 230, np.uint8)
+        )
+    write_json(tmp_path / "set" / "train_val_test.json", {"train": ["a.png", "b.png"]})
+    detected = [(20, 30, "0.9"), (100, 200, "0.8"), (199, 299, "0.6")]
+    write_table(tmp_path / "a_points.csv", ("row", "col", "prob"), detected)
+    write_table(tmp_path / "b_points.csv", ("row", "col", "prob"), detected[:1])
+    open_files(page, *(tmp_path / n for n in ("a.png", "b.png", "a_points.csv", "b_points.csv")))
+    click(page, 60, 60)
+    click(page, 200.5, 100.5, button="right")
+    saved(page, "csv", tmp_path)
+    page.keyboard.press("PageDown")
+    click(page, 299.9, 0.1)
+    saved(page, "geojson", tmp_path)
+    place = ["--data-dir", tmp_path / "set"]
+    run_script("data/import_labels.py", "points", *place, "--source", tmp_path / "saved")
+    told = run_script("code_detection/prepare_data.py", *place, "--dataset", "own", "--ratio", "1",
+                      "--root-save-dir", tmp_path / "out").stdout  # fmt: skip
+    assert "5 of 5 points annotated in 2 training images" in told
+    points = np.loadtxt(next(tmp_path.rglob("points/b.csv")), delimiter=",", skiprows=2)
+    assert {tuple(p) for p in points.tolist()} == {(20, 30), (0, 299)}
 
 
 def test_zoom_and_pan_leave_the_points_where_they_are(page, tmp_path):

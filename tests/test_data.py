@@ -1,11 +1,15 @@
 """Files: images of every kind, labels, splits, atomic writing."""
 
+import contextlib
 import json
 import os
 
 import cv2
 import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from code_common.data import (
@@ -24,6 +28,7 @@ from code_common.data import (
     write_table,
 )
 from code_common.errors import InputError
+from code_common.model import load_state
 
 GRADIENT = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5
 
@@ -213,3 +218,51 @@ def test_json_is_strict(tmp_path):
     with pytest.raises(ValueError):
         write_json(tmp_path / "a.json", {"x": float("nan")})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def valid_files(tmp_path_factory):
+    """A valid file of each kind, and its reader."""
+    folder = tmp_path_factory.mktemp("valid")
+    image = np.random.default_rng(0).integers(0, 255, (12, 9, 3), np.uint8)
+    readers = []
+    for ending in ("png", "bmp", "jpg", "tif"):
+        Image.fromarray(image).save(folder / f"a.{ending}")
+        readers.append((folder / f"a.{ending}", read_image))
+    Image.fromarray(image).save(folder / "b.tif", compression="tiff_lzw")
+    write_instances(folder / "c.tif", image[..., 0].astype(np.int32))
+    write_points(folder / "d.csv", np.array([[1, 2], [3, 4]]))
+    write_json(folder / "train_val_test.json", {"train": ["a.png"], "val": ["b.tif"]})
+    torch.save({"network": {"a": torch.zeros(3)}, "model": "resnet18"}, folder / "e.pt")
+    return [
+        *readers,
+        (folder / "b.tif", read_image),
+        (folder / "c.tif", lambda path: read_instances(path, (12, 9))),
+        (folder / "d.csv", lambda path: read_points(path, (12, 9))),
+        (folder / "train_val_test.json", lambda path: read_split(path.parent)),
+        (folder / "e.pt", load_state),
+    ]
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_damaged_files_are_read_or_refused_never_a_crash(valid_files, tmp_path_factory, data):
+    """Bytes changed, taken out or put in: every reader gives a value or our own error."""
+    path, read = data.draw(st.sampled_from(valid_files))
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        what = data.draw(st.sampled_from(["change", "cut", "put"]))
+        if what == "change":
+            content[place] = data.draw(st.integers(0, 255))
+        elif what == "cut":
+            del content[place : place + data.draw(st.integers(1, 20))]
+        else:
+            content[place:place] = data.draw(st.binary(min_size=1, max_size=8))
+        if not content:
+            break
+    folder = tmp_path_factory.getbasetemp() / "damaged"
+    folder.mkdir(exist_ok=True)
+    (folder / path.name).write_bytes(bytes(content))
+    with contextlib.suppress(InputError):
+        read(folder / path.name)
