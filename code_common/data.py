@@ -6,7 +6,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from code_common.errors import InputError
+from code_common.errors import InputError, reason
 
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
 # An allow-list: the other formats Pillow knows are no microscopy and have had the parser bugs.
@@ -162,12 +162,12 @@ def _read_raw(path: Path) -> np.ndarray:
         array = None
         if path.suffix.lower() in (".tif", ".tiff") and path.is_file():
             level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-            array = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+            with suppress(cv2.error):
+                array = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
             cv2.utils.logging.setLogLevel(level)
         if array is None:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(
-                f"{path}: not a readable PNG, TIFF, BMP or JPEG image ({reason})"
+                f"{path}: not a readable PNG, TIFF, BMP or JPEG image ({reason(error)})"
             ) from None
         if array.ndim == 3:
             array = array[..., [2, 1, 0, *range(3, array.shape[2])]]

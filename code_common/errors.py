@@ -27,6 +27,11 @@ class InputError(Exception):
     """What the user gave is wrong; the message names the file or option and what was expected."""
 
 
+def reason(error: BaseException) -> str:
+    """What an error says in its first line, or what it is where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 PEER_GRACE_S = 2.0
 
 

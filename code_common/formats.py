@@ -18,7 +18,7 @@ import scipy.io
 from skimage.draw import polygon
 
 from code_common.data import IMAGE_SUFFIXES, read_instances
-from code_common.errors import InputError
+from code_common.errors import InputError, reason
 
 MAX_BYTES = 1 << 30  # of a text file: a slide's worth of outlines has less
 Outline = list[np.ndarray]  # rings [K, 2] (x, y); a pixel is inside an odd number of them
@@ -148,8 +148,8 @@ def read_coco(path: Path) -> dict[str, Annotations]:
             if rings:
                 found[names[annotation["image_id"]]].outlines.append(rings)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise InputError(f"{path}: not a COCO file of outlines ({reason})") from None
+        what = f"{type(error).__name__}: {reason(error)}"
+        raise InputError(f"{path}: not a COCO file of outlines ({what})") from None
     return found
 
 
@@ -217,8 +217,7 @@ def read_array(path: Path, shape: tuple[int, int]) -> np.ndarray:
     except KeyError:
         raise InputError(f"{path}: no variable inst_map in it") from None
     except Exception as error:  # a broken file raises almost anything
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"{path}: not a readable {suffix} file ({reason})") from None
+        raise InputError(f"{path}: not a readable {suffix} file ({reason(error)})") from None
     if not isinstance(array, np.ndarray) or array.shape != tuple(shape):
         found = getattr(array, "shape", "no array")
         raise InputError(f"{path}: {found}; expected an instance map of {tuple(shape)}")

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from code_common.errors import InputError
+from code_common.errors import InputError, reason
 
 MODELS = ("resnet18", "resnet34", "resnet50", "resnet101")
 UP_CHANNELS = (256, 128, 64, 64)  # of the decoder's blocks, coarse to fine
@@ -101,8 +101,9 @@ def load_state(path: Path) -> dict:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).splitlines()[0][:120]
-        raise InputError(f"{path}: not a checkpoint of plain weights, refused ({reason})") from None
+        raise InputError(
+            f"{path}: not a checkpoint of plain weights, refused ({reason(error)})"
+        ) from None
 
 
 def load_encoder(network: ResUNet, model: str, pretrained: str) -> str:

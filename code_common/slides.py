@@ -15,7 +15,7 @@ import tifffile
 from skimage.filters import threshold_otsu
 
 from code_common.data import IMAGE_SUFFIXES, image_shape, read_image
-from code_common.errors import InputError
+from code_common.errors import InputError, reason
 from code_common.tiling import Read, at_least
 
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".scn", ".mrxs", ".vms", ".vmu", ".bif", ".svslide")
@@ -141,7 +141,7 @@ def _open_large(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
             file = (reader.TiffSlide if name == "tiffslide" else reader.OpenSlide)(str(path))
             break
         except Exception as error:  # each reader has its own errors, tifffile's among them
-            errors.append(f"{name}: {str(error).splitlines()[0] if str(error) else error!r}")
+            errors.append(f"{name}: {reason(error)}")
     if file is None:
         why = "; ".join(errors) or "pip install tiffslide imagecodecs"
         raise InputError(f"{path}: no reader for whole slides can open it ({why})")
@@ -171,7 +171,7 @@ def _open_large(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
             return region(row, col, rows, cols, scale)
         except Exception as error:
             raise InputError(
-                f"{path}: cannot be read at row {row}, column {col} ({error})"
+                f"{path}: cannot be read at row {row}, column {col} ({reason(error)})"
             ) from None
 
     def thumbnail() -> np.ndarray:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from code_common import distributed
 from code_common.data import read_table, write_bytes, write_table
 from code_common.dataset import CropDataset, make_loader
-from code_common.errors import InputError
+from code_common.errors import InputError, reason
 from code_common.model import checkpoint_bytes, draw_dropout, load_state, save_network
 from code_common.tiling import to_network
 
@@ -64,7 +64,7 @@ def choose_device(name: str, gpu: int | None = None) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from None
+        raise InputError(f"--device {name}: {reason(error)}") from None
     return device
 
 

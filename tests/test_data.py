@@ -7,6 +7,7 @@ import os
 import cv2
 import numpy as np
 import pytest
+import tifffile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,7 +28,7 @@ from code_common.data import (
     write_points,
     write_table,
 )
-from code_common.errors import InputError
+from code_common.errors import InputError, reason
 from code_common.model import load_state
 
 GRADIENT = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5
@@ -242,6 +243,21 @@ def valid_files(tmp_path_factory):
         (folder / "train_val_test.json", lambda path: read_split(path.parent)),
         (folder / "e.pt", load_state),
     ]
+
+
+def test_errors_without_a_word_and_absurd_sizes_are_refused(tmp_path):
+    """What a long run of the test below has found."""
+    assert reason(EOFError()) == "EOFError" and reason(ValueError("a\nb")) == "a"
+    image = np.zeros((4, 4, 3), np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb")
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        tag = tiff.pages[0].tags["ImageWidth"]
+        place, size = tag.valueoffset, tag.valuebytecount
+    content[place : place + size] = b"\xff" * (size - 1) + b"\x7f"
+    (tmp_path / "a.tif").write_bytes(bytes(content))
+    with pytest.raises(InputError, match="a.tif: "):
+        read_image(tmp_path / "a.tif")
 
 
 @settings(max_examples=300, deadline=None)
