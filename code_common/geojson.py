@@ -3,7 +3,9 @@
 Coordinates are x, y in pixels from the top left corner of the image, QuPath's frame.
 """
 
+import json
 import uuid
+from typing import BinaryIO
 
 import numpy as np
 from scipy import ndimage
@@ -87,3 +89,21 @@ def nuclei_geojson(
         corner = box[0].start, box[1].start
         features.append(nucleus_feature(mask, corner, measurements, name=name))
     return {"type": "FeatureCollection", "features": features}
+
+
+class Features:
+    """A GeoJSON file that is written feature by feature."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.count = file, 0
+        file.write(b'{"type": "FeatureCollection", "features": [')
+
+    def add(self, feature: dict) -> None:
+        """Write one more feature."""
+        self.file.write(b",\n" if self.count else b"\n")
+        self.file.write(json.dumps(feature, allow_nan=False).encode())
+        self.count += 1
+
+    def end(self) -> None:
+        """Write what comes after the last one."""
+        self.file.write(b"\n]}\n")

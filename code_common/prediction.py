@@ -1,21 +1,18 @@
 """What both predict.py have in common: their options, probability maps of images of any size."""
 
-import json
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, ClassVar
+from typing import ClassVar
 
-import cv2
 import numpy as np
-import tifffile
 from torch import Tensor
 
 from code_common import distributed
 from code_common.bundle import Trained
 from code_common.config import check_bounds, check_choices, fingerprint
-from code_common.data import read_json, whole_file, write_instances, write_json, write_table
+from code_common.data import read_json, write_json, write_table
 from code_common.detections import detect_in_parts
 from code_common.errors import InputError
 from code_common.options import BIG, InferenceOptions
@@ -25,8 +22,6 @@ from code_common.streaming import DiskMap, find_components
 from code_common.tiling import cutting, predict_rows
 
 MAX = 65535  # what a probability of 1 is stored as
-PICTURE = 4096  # longest side in pixels of an overlay
-OME_TILE = 512
 
 
 @dataclass(frozen=True)
@@ -116,94 +111,6 @@ def over(disk: DiskMap, threshold: float) -> Callable[[int, int, int, int], np.n
 def read_prob(disk: DiskMap) -> Callable[[int, int, int, int], np.ndarray]:
     """A reader of a probability map as float32 in 0..1."""
     return lambda *part: disk.read(*part) / np.float32(MAX)
-
-
-class Features:
-    """A GeoJSON file that is written feature by feature."""
-
-    def __init__(self, file: BinaryIO):
-        self.file, self.count = file, 0
-        file.write(b'{"type": "FeatureCollection", "features": [')
-
-    def add(self, feature: dict) -> None:
-        """Write one more feature."""
-        self.file.write(b",\n" if self.count else b"\n")
-        self.file.write(json.dumps(feature, allow_nan=False).encode())
-        self.count += 1
-
-    def end(self) -> None:
-        """Write what comes after the last one."""
-        self.file.write(b"\n]}\n")
-
-
-class Strips:
-    """Parts of a slide, read in strips that neighbouring parts share."""
-
-    HEIGHT = 256
-
-    def __init__(self, slide: Slide):
-        self.slide, self.first, self.strip = slide, -1, None
-
-    def read(self, row: int, col: int, rows: int, cols: int) -> np.ndarray:
-        """The part [rows, cols, 3] uint8 from (row, col)."""
-        if rows > self.HEIGHT:
-            return self.slide.read(row, col, rows, cols)
-        first = row // self.HEIGHT * self.HEIGHT
-        if first != self.first:
-            end = min(first + 2 * self.HEIGHT, self.slide.shape[0])
-            self.strip = self.slide.read(first, 0, end - first, self.slide.shape[1])
-            self.first = first
-        return self.strip[row - first : row - first + rows, col : col + cols]
-
-
-def reduced(slide: Slide, labels: DiskMap | None = None) -> tuple[np.ndarray, np.ndarray, int]:
-    """A picture of a slide of at most PICTURE pixels, its labels, and by what it was reduced."""
-    by = -(-max(slide.shape) // PICTURE)
-    height, width = (n // by * by for n in slide.shape)
-    pictures, maps = [], []
-    for row in range(0, height, 64 * by):
-        rows = min(64 * by, height - row)
-        size = width // by, rows // by
-        part = slide.read(row, 0, rows, width)
-        pictures.append(cv2.resize(part, size, interpolation=cv2.INTER_AREA))
-        if labels:  # the pixel in the middle
-            maps.append(labels.read(row + by // 2, by // 2, rows - by // 2, width - by // 2, by))
-    empty = np.zeros((0, 0), np.uint32)
-    return np.concatenate(pictures), np.concatenate(maps) if maps else empty, by
-
-
-def write_label_map(path: Path, labels: DiskMap, mpp: float | None, large: bool) -> None:
-    """Write an instance map as TIFF or, where it is large, as a tiled OME-TIFF with a pyramid."""
-    if not large:
-        write_instances(path, labels.read(0, 0, *labels.shape))
-        return
-    levels = max(0, int(np.ceil(np.log2(max(labels.shape) / 1024))))
-
-    def tiles(step: int) -> Iterable[np.ndarray]:
-        side = OME_TILE * step
-        for row in range(0, labels.shape[0], side):
-            for col in range(0, labels.shape[1], side):
-                part = labels.read(row, col, side, side, step)
-                full = np.zeros((OME_TILE, OME_TILE), labels.dtype)
-                full[: part.shape[0], : part.shape[1]] = part
-                yield full
-
-    size = {"PhysicalSizeX": mpp, "PhysicalSizeXUnit": "µm"} if mpp else {}
-    size |= {"PhysicalSizeY": mpp, "PhysicalSizeYUnit": "µm"} if mpp else {}
-    with whole_file(path) as file, tifffile.TiffWriter(file, bigtiff=True, ome=True) as writer:
-        for level in range(levels + 1):
-            step = 2**level
-            writer.write(
-                tiles(step),
-                shape=tuple(-(-n // step) for n in labels.shape),
-                dtype=labels.dtype,
-                tile=(OME_TILE, OME_TILE),
-                compression="zlib",
-                photometric="minisblack",
-                subifds=levels if level == 0 else None,
-                subfiletype=1 if level else 0,
-                metadata={"axes": "YX", **size} if level == 0 else None,
-            )
 
 
 def detected_points(disk: DiskMap, settings: dict) -> np.ndarray:

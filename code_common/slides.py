@@ -16,10 +16,12 @@ from skimage.filters import threshold_otsu
 
 from code_common.data import IMAGE_SUFFIXES, image_shape, read_image
 from code_common.errors import InputError, reason
+from code_common.streaming import DiskMap
 from code_common.tiling import Read, at_least
 
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".scn", ".mrxs", ".vms", ".vmu", ".bif", ".svslide")
 READERS = ("tiffslide", "openslide")
+PICTURE = 4096  # longest side in pixels of an overlay
 LARGE = 8192**2  # pixels from which on an image is read in parts
 THUMBNAIL = 32  # pixels of the image along one of its thumbnail
 # Bounds of the difference between a pixel's largest and smallest channel that makes it tissue.
@@ -205,3 +207,39 @@ def _open_mapped(path: Path, mpp: float | None) -> Slide | None:
         return np.concatenate(strips)
 
     return Slide(shape, read, mpp, 1.0, thumbnail)
+
+
+class Strips:
+    """Parts of a slide, read in strips that neighbouring parts share."""
+
+    HEIGHT = 256
+
+    def __init__(self, slide: Slide):
+        self.slide, self.first, self.strip = slide, -1, None
+
+    def read(self, row: int, col: int, rows: int, cols: int) -> np.ndarray:
+        """The part [rows, cols, 3] uint8 from (row, col)."""
+        if rows > self.HEIGHT:
+            return self.slide.read(row, col, rows, cols)
+        first = row // self.HEIGHT * self.HEIGHT
+        if first != self.first:
+            end = min(first + 2 * self.HEIGHT, self.slide.shape[0])
+            self.strip = self.slide.read(first, 0, end - first, self.slide.shape[1])
+            self.first = first
+        return self.strip[row - first : row - first + rows, col : col + cols]
+
+
+def reduced(slide: Slide, labels: DiskMap | None = None) -> tuple[np.ndarray, np.ndarray, int]:
+    """A picture of a slide of at most PICTURE pixels, its labels, and by what it was reduced."""
+    by = -(-max(slide.shape) // PICTURE)
+    height, width = (n // by * by for n in slide.shape)
+    pictures, maps = [], []
+    for row in range(0, height, 64 * by):
+        rows = min(64 * by, height - row)
+        size = width // by, rows // by
+        part = slide.read(row, 0, rows, width)
+        pictures.append(cv2.resize(part, size, interpolation=cv2.INTER_AREA))
+        if labels:  # the pixel in the middle
+            maps.append(labels.read(row + by // 2, by // 2, rows - by // 2, width - by // 2, by))
+    empty = np.zeros((0, 0), np.uint32)
+    return np.concatenate(pictures), np.concatenate(maps) if maps else empty, by

@@ -11,15 +11,14 @@ from code_common.config import parse
 from code_common.data import whole_file, write_png, write_table
 from code_common.drawing import GREEN, mark
 from code_common.errors import InputError, run_script
-from code_common.geojson import point_feature
+from code_common.geojson import Features, point_feature
 from code_common.prediction import (
-    Features,
     PredictOptions,
     detect_slide,
     predict_all,
-    reduced,
     wanted_tiles,
 )
+from code_common.slides import reduced
 
 
 def predict(options: PredictOptions) -> str:

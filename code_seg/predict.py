@@ -19,20 +19,18 @@ from code_common.config import check_choices, parse
 from code_common.data import read_json, whole_file, write_png
 from code_common.drawing import YELLOW, outline
 from code_common.errors import InputError, run_script
-from code_common.geojson import nucleus_feature
+from code_common.geojson import Features, nucleus_feature
 from code_common.prediction import (
-    Features,
     PredictOptions,
-    Strips,
     detect_slide,
     over,
     predict_all,
     probability_map,
     read_prob,
-    reduced,
     wanted_tiles,
-    write_label_map,
 )
+from code_common.pyramid import write_label_map
+from code_common.slides import Strips, reduced
 from code_common.streaming import DiskMap, find_components
 from code_seg.features import nucleus_features
 from code_seg.instances import instances_in_parts

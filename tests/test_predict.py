@@ -23,8 +23,9 @@ from code_common.errors import InputError
 from code_common.formats import rasterise, read_coco
 from code_common.model import ResUNet, checkpoint_bytes, save_network
 from code_common.prediction import PredictOptions
+from code_common.pyramid import write_label_map
 from code_common.slides import find_slides, open_slide, tissue
-from code_common.streaming import find_components
+from code_common.streaming import DiskMap, find_components
 from code_common.tiling import predict_image
 from code_detection.predict import predict as predict_points
 from code_seg.instances import components, split_by_points
@@ -289,9 +290,9 @@ def test_a_slide_from_end_to_end(tmp_path, trained, slide):
 
 
 def test_a_label_pyramid(tmp_path):
-    labels = code_common.prediction.DiskMap(tmp_path / "l.u32", (3000, 2100), np.uint32)
+    labels = DiskMap(tmp_path / "l.u32", (3000, 2100), np.uint32)
     labels.write(1000, 500, np.full((700, 900), 70_000, np.uint32))
-    code_common.prediction.write_label_map(tmp_path / "l.ome.tif", labels, None, True)
+    write_label_map(tmp_path / "l.ome.tif", labels, None, True)
     with tifffile.TiffFile(tmp_path / "l.ome.tif") as tiff:
         levels = tiff.series[0].levels
         assert [level.shape for level in levels] == [(3000, 2100), (1500, 1050), (750, 525)]

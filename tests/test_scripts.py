@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import runpy
 import shutil
 import subprocess
 from pathlib import Path
@@ -40,9 +41,12 @@ def digest(folder: Path) -> str:
         "code_detection/predict.py", "code_seg/predict.py", "data/check.py",
     ],
 )  # fmt: skip
-def test_every_script_has_help(run_script, script):
-    text = run_script(script, "--help").stdout
-    assert "usage:" in text and len(text) > 200
+def test_every_script_has_help(monkeypatch, capsys, script):
+    monkeypatch.setattr("sys.argv", [script, "--help"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(PROJECT / script), run_name="__main__")
+    text = capsys.readouterr().out
+    assert stopped.value.code == 0 and "usage:" in text and len(text) > 200
 
 
 def test_both_stages_end_to_end(tmp_path, dataset, run_script):
