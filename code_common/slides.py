@@ -28,6 +28,10 @@ THUMBNAIL = 32  # pixels of the image along one of its thumbnail
 TISSUE_BOUNDS = (8, 25)
 
 
+class _NoReader(InputError):
+    pass
+
+
 @dataclass(frozen=True)
 class Slide:
     """An image that is read in parts, at one resolution."""
@@ -76,14 +80,22 @@ def open_slide(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
     `file_mpp` says the file's own resolution, where it does not say it itself. Raises InputError
     where the file cannot be read, or a resolution is asked for and the file's is unknown.
     """
-    try:
-        large = path.suffix.lower() in SLIDE_SUFFIXES or np.prod(image_shape(path)) > LARGE
-    except InputError:
-        if path.suffix.lower() not in (".tif", ".tiff"):
-            raise
-        large = True  # a TIFF that only the readers of slides understand
-    if large:
+    suffix = path.suffix.lower()
+    if suffix in SLIDE_SUFFIXES:
         return _open_large(path, mpp, file_mpp)
+    if suffix in (".tif", ".tiff"):
+        try:
+            small = np.prod(image_shape(path)) <= LARGE
+        except InputError:
+            small = False  # maybe a TIFF that only the readers of slides understand
+        if not small:
+            try:
+                return _open_large(path, mpp, file_mpp)
+            except _NoReader as error:
+                try:
+                    read_image(path)  # not that large, then
+                except InputError:
+                    raise error from None
     image, scale = read_image(path), 1.0
     if mpp and file_mpp and mpp != file_mpp:
         scale = mpp / file_mpp
@@ -146,7 +158,7 @@ def _open_large(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
             errors.append(f"{name}: {reason(error)}")
     if file is None:
         why = "; ".join(errors) or "pip install tiffslide imagecodecs"
-        raise InputError(f"{path}: no reader for whole slides can open it ({why})")
+        raise _NoReader(f"{path}: no reader for whole slides can open it ({why})")
     own = file.properties.get(f"{name}.mpp-x") or file.properties.get("openslide.mpp-x")
     own_mpp = file_mpp or (float(own) if own else None)
     if mpp and not own_mpp:

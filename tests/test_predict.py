@@ -13,6 +13,7 @@ import pytest
 import tifffile
 import torch
 from conftest import PROJECT
+from PIL import Image
 
 import code_common.prediction
 import code_seg.predict
@@ -31,6 +32,7 @@ from code_detection.predict import predict as predict_points
 from code_seg.instances import components, split_by_points
 from code_seg.predict import SegPredictOptions, predict, probability
 
+COMPRESSED = {"png": {}, "tif": {"compression": "tiff_lzw"}}
 PALE, DARK = (225, 180, 215), (90, 60, 140)
 
 
@@ -270,6 +272,26 @@ def test_a_slide_is_read_at_the_models_resolution(slide):
     parts = [third.read(0, c, 400, 100) for c in (0, 100)]
     assert np.abs(np.hstack(parts).astype(int) - third.read(0, 0, 400, 200)).mean() < 3
     assert whole.thumbnail().shape == (38, 47, 3)
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_a_large_image_that_no_slide_reader_opens_is_read_whole(tmp_path, monkeypatch, ending):
+    image = disks((90, 80), 3)[0]
+    Image.fromarray(image).save(tmp_path / f"a.{ending}", **COMPRESSED[ending])
+    monkeypatch.setattr("code_common.slides.LARGE", 1000)
+    monkeypatch.setattr("code_common.slides.READERS", ())
+    slide = open_slide(tmp_path / f"a.{ending}", None, None)
+    assert np.array_equal(slide.read(10, 20, 30, 40), image[10:40, 20:60]) and not slide.large
+
+
+def test_a_plain_tiff_is_mapped_and_its_size_needs_no_reader(tmp_path, monkeypatch):
+    image = disks((90, 80), 3)[0]
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb")
+    monkeypatch.setattr("code_common.slides.LARGE", 1000)
+    monkeypatch.setattr("code_common.slides.READERS", ())
+    slide = open_slide(tmp_path / "a.tif", None, None)
+    assert np.array_equal(slide.read(10, 20, 30, 40), image[10:40, 20:60]) and slide.large
+    assert slide.thumbnail().shape == (3, 3, 3)
 
 
 def test_a_slide_from_end_to_end(tmp_path, trained, slide):
