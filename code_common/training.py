@@ -110,6 +110,21 @@ def _scalar_writer(folder: Path, start: int) -> Callable[[dict[str, float]], Non
     return write
 
 
+def _fixed(recipe: Recipe) -> dict[str, object]:
+    """What must stay as it is for a run to go on; the random numbers follow from the seed."""
+    names = ("model", "batch_size", "lr", "weight_decay", "seed", "val_every", "dropout")
+    return {name: getattr(recipe, name) for name in names}
+
+
+def _check_same(before: dict[str, object], recipe: Recipe, path: Path) -> None:
+    for name, value in _fixed(recipe).items():
+        if before.get(name, value) != value:
+            raise InputError(
+                f"{path}: holds a training with {name} {before[name]}, not {value}; remove it to "
+                "begin anew, or give another --save-dir"
+            )
+
+
 def _log_rows(path: Path, before_epoch: int) -> tuple[list[str], list[list[float]]]:
     """Header and rows of log.csv up to an epoch: what a resumed run goes on from."""
     if not path.is_file():
@@ -272,6 +287,7 @@ def fit(
     start, best_score = 0, float("-inf")
     if last.is_file():
         state = load_state(last)
+        _check_same(state.get("recipe", {}), recipe, last)
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         start, best_score = state["epoch"] + 1, state["best_score"]
@@ -312,7 +328,7 @@ def fit(
             write_scalars(row)
             if final or time.monotonic() - saved > SAVE_EVERY_S:
                 state = {"optimizer": optimizer.state_dict(), "epoch": epoch}
-                state |= {"best_score": best_score}
+                state |= {"best_score": best_score, "recipe": _fixed(recipe)}
                 write_bytes(last, checkpoint_bytes(save_network(network, recipe.model, **state)))
                 saved = time.monotonic()
         left = elapsed / (epoch + 1 - start) * (recipe.epochs - epoch - 1)

@@ -74,6 +74,15 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tmp_path, monkeypatch)
     assert same(*states)
 
 
+def test_a_run_never_goes_on_with_another_recipe(tmp_path):
+    train(tmp_path, 2)
+    before = (tmp_path / "last.pt").read_bytes()
+    with pytest.raises(InputError, match="last.pt: holds a training with dropout 0.0, not 0.5"):
+        train(tmp_path, 3, dropout=0.5)
+    assert (tmp_path / "last.pt").read_bytes() == before
+    train(tmp_path, 3)  # more epochs are no other recipe
+
+
 def test_two_runs_are_equal_whatever_the_workers(tmp_path):
     a, b = train(tmp_path / "a", 2), train(tmp_path / "b", 2, workers=2)
     assert same(a.state_dict(), b.state_dict())
