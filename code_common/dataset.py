@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import get_all_start_methods
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,8 @@ def keeper(
     """
     if where == "auto":
         pixels = sum(np.prod(image_shape(path), dtype=np.int64) for path in images)
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        known = hasattr(os, "sysconf")  # not on Windows
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known else 16 << 30
         where = "memory" if pixels * bytes_per_pixel <= memory / 2 else "disk"
     if where == "memory":
         return lambda _, array: array
@@ -152,7 +154,7 @@ def make_loader(
         collate_fn=dataset.collate,
         num_workers=workers,
         # Forked workers share the decoded images instead of copying them.
-        multiprocessing_context="fork" if workers else None,
+        multiprocessing_context="fork" if workers and "fork" in get_all_start_methods() else None,
         worker_init_fn=_quiet_worker,
         persistent_workers=workers > 0,
         pin_memory=pin,

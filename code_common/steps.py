@@ -1,6 +1,5 @@
 """The steps of a run: done ones are skipped, the others print one line with the time left."""
 
-import fcntl
 import hashlib
 import shutil
 import subprocess
@@ -16,6 +15,11 @@ from code_common.config import as_json, fingerprint
 from code_common.data import Sample, image_shape, read_json, write_json
 from code_common.errors import InputError
 from code_common.patches import windows
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing but the user keeps two processes apart
+    fcntl = None
 
 # The workers of a killed run notice after a few seconds, and hold its lock until then.
 LOCK_PATIENCE_S = 10.0
@@ -54,7 +58,7 @@ def _lock(folder: Path) -> IO:
     folder.mkdir(parents=True, exist_ok=True)
     file = open(folder / ".lock", "w")
     deadline = time.monotonic() + LOCK_PATIENCE_S
-    while True:
+    while fcntl:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return file
@@ -65,6 +69,7 @@ def _lock(folder: Path) -> IO:
                     "give another --save-dir"
                 ) from None
             time.sleep(0.2)
+    return file
 
 
 class Run:
