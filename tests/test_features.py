@@ -1,0 +1,57 @@
+"""Features of a nucleus with known answers."""
+
+import numpy as np
+import pytest
+from skimage.color import hed2rgb
+
+from code_seg.features import nucleus_features
+
+
+def ellipse(a, b, shape=(61, 81)):
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    return ((y - 30) / b) ** 2 + ((x - 40) / a) ** 2 <= 1
+
+
+def features(mask, corner=(0, 0), colour=(90, 60, 140), **more):
+    image = np.where(mask[..., None], np.uint8(colour), np.uint8(240)).astype(np.uint8)
+    return nucleus_features(mask, corner, image, np.where(mask, 0.75, 0.1), **more)
+
+
+def test_an_ellipse():
+    found = features(ellipse(24, 12), corner=(100, 200))
+    assert (found["x"], found["y"]) == (240.5, 130.5)
+    assert found["area"] == pytest.approx(np.pi * 24 * 12, rel=0.02)
+    assert found["eccentricity"] == pytest.approx(np.sqrt(1 - 0.25), abs=0.01)
+    assert found["major_axis"] == pytest.approx(48, rel=0.02)
+    assert found["minor_axis"] == pytest.approx(24, rel=0.02)
+    around = np.pi * (3 * 36 - np.sqrt((3 * 24 + 12) * (24 + 3 * 12)))  # Ramanujan
+    assert found["perimeter"] == pytest.approx(around, rel=0.05)
+    assert found["solidity"] > 0.95 and found["probability"] == pytest.approx(0.75)
+    assert (found["red"], found["green"], found["blue"]) == (90, 60, 140)
+
+
+def test_a_disk_is_round_and_a_line_no_error():
+    assert features(ellipse(15, 15))["eccentricity"] < 0.05
+    line = np.zeros((5, 9), bool)
+    line[2] = True
+    found = features(line)
+    assert found["solidity"] == 1 and found["area"] == 9 and np.isfinite(list(found.values())).all()
+    dot = np.zeros((3, 3), bool)
+    dot[1, 1] = True
+    assert np.isfinite(list(features(dot).values())).all()
+
+
+def test_haematoxylin_rises_with_the_stain_and_not_with_eosin():
+    def of(h, e):
+        colour = hed2rgb(np.array([[[h, e, 0.0]]]))[0, 0] * 255
+        return features(ellipse(9, 9), colour=colour.round())["haematoxylin"]
+
+    weak, strong, eosin = of(0.05, 0.05), of(0.2, 0.05), of(0.05, 0.2)
+    assert strong == pytest.approx(0.2, abs=0.02) and weak == pytest.approx(0.05, abs=0.02)
+    assert eosin == pytest.approx(weak, abs=0.02)
+
+
+def test_places_are_pixels_of_the_file_and_areas_of_what_was_read():
+    found = features(ellipse(10, 10), corner=(10, 20), scale=2.0, mpp=0.5)
+    assert (found["x"], found["y"]) == ((60 + 0.5) * 2, (40 + 0.5) * 2)
+    assert found["area_um2"] == found["area"] * 0.25
