@@ -1,5 +1,6 @@
 """Fixtures: devices, real tiles where they are, a tiny data set, scripts as processes."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import torch
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
+from code_common.config import parse  # noqa: E402
 from code_common.data import write_instances, write_json, write_png  # noqa: E402
 
 
@@ -91,3 +93,13 @@ def run_script(tmp_path):
         return done
 
     return run
+
+
+ACTION = {"prepare_data": "prepare", "train": "train", "test": "test", "main": "main"}
+
+
+def run_here(stage: str, script: str, *arguments: object) -> None:
+    """What a script of a stage does, in this process: no seconds of imports."""
+    module = importlib.import_module(f"{stage}.{script}")
+    options = importlib.import_module(f"{stage}.options").Options
+    parse(options, "", list(map(str, arguments))).run(getattr(module, ACTION[script]))

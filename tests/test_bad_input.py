@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from conftest import TINY, make_dataset
+from conftest import ACTION, TINY, make_dataset, run_here
 
-from code_common.config import parse
 from code_common.data import write_json, write_png
 from code_common.errors import run_script
 from code_common.model import ResUNet, save_network
@@ -22,16 +21,13 @@ D, S = "detection", "segmentation"
 SIZES = "--rounds 1 --r1 6 --r2 12 --sigma 1.5".split()
 MORE = {D: SIZES, S: "--crf-epochs 0 --merge-radius 6".split()}
 PACKAGE = {D: "code_detection", S: "code_seg"}
-ACTION = {"prepare_data": "prepare", "train": "train", "test": "test", "main": "main"}
 RUN = "out/tiny/ratio_0.5/repeat_1"
 
 
 def start(stage: str, script: str, *more: str) -> None:
     """A script of a stage, as its __main__ does it, in the present folder."""
-    module = importlib.import_module(f"{PACKAGE[stage]}.{script}")
-    options = importlib.import_module(f"{PACKAGE[stage]}.options").Options
     given = [*TINY, "--data-root", "data", "--root-save-dir", "out", *MORE[stage], *more]
-    run_script(lambda: parse(options, "", given).run(getattr(module, ACTION[script])))
+    run_script(lambda: run_here(PACKAGE[stage], script, *given))
 
 
 @pytest.fixture(scope="module")

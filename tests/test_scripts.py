@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, make_dataset
+from conftest import TINY, make_dataset, run_here
 
 from code_common.data import read_instances, read_json, read_table, write_json, write_png
 
@@ -121,14 +121,14 @@ def test_two_runs_of_one_seed_are_equal_whatever_the_workers(tmp_path, dataset, 
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
 
 
-def test_nothing_is_chosen_on_test_images(tmp_path, dataset, run_script):
+def test_nothing_is_chosen_on_test_images(tmp_path, dataset):
     """D1: without any test image the same checkpoint is chosen, on the validation images."""
     split = read_json(dataset / "train_val_test.json")
     chosen = []
     for root, test in (("a", split["test"]), ("b", [])):
         write_json(dataset / "train_val_test.json", {**split, "test": test})
         for script, given in zip(STAGES, options(tmp_path, rounds=0), strict=True):
-            run_script(f"{script}/main.py", *given, "--root-save-dir", tmp_path / root)
+            run_here(script, "main", *given, "--root-save-dir", tmp_path / root)
         out = tmp_path / root / RUN / "segmentation"
         weights = torch.load(out / "crf" / "best.pt", weights_only=True)["network"]
         chosen.append((read_json(out / "selection.json"), weights))
@@ -147,16 +147,16 @@ def test_the_best_round_may_be_taken_instead_of_the_last(tmp_path, dataset, run_
     assert f"detect: round {int(scores[1] > scores[0])}, " in told
 
 
-def test_single_scripts_do_what_main_does(tmp_path, dataset, run_script):
-    """prepare_data, train and test alone, from any folder, end where main ends."""
+def test_single_scripts_do_what_main_does(tmp_path, dataset):
+    """prepare_data, train and test alone end where main ends."""
     (tmp_path / "single").mkdir()
     for stage, given in zip(STAGES, options(tmp_path, rounds=0), strict=True):
-        run_script(f"{stage}/main.py", *given)
+        run_here(stage, "main", *given)
         alone = [*given, "--root-save-dir", tmp_path / "single"]
         if stage == "code_seg":
             alone += ["--detection-results-dir", tmp_path / "out" / RUN / "detection"]
         for script in ("prepare_data", "train", "test"):
-            run_script(f"{stage}/{script}.py", *alone)
+            run_here(stage, script, *alone)
     for path in ("detection/test/metrics.json", "segmentation/test/metrics.json"):
         assert read_json(tmp_path / "out" / RUN / path) == read_json(
             tmp_path / "single" / RUN / path
