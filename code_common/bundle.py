@@ -18,6 +18,7 @@ from code_common.config import fingerprint
 from code_common.data import read_json, write_bytes
 from code_common.errors import InputError, run_script
 from code_common.model import ResUNet, checkpoint_bytes, load_state, network_of
+from code_common.tiling import probability
 
 FORMAT = "nuclei from partial points, version 1"
 STAGES = ("detection", "segmentation")
@@ -71,12 +72,17 @@ def pack(run: Path) -> dict:
     return {"format": FORMAT, **{s: _pack_stage(f, s) for s, f in done.items()}}
 
 
-def load(path: Path, device: torch.device) -> dict[str, Trained]:
-    """The stages of a run's folder, or of the one file that it was exported to, by name."""
+def read(path: Path) -> dict:
+    """What `pack` gives of a run's folder, or gave of the one that a file was exported from."""
     state = pack(path) if path.is_dir() else load_state(path)
     if state.get("format") != FORMAT:
         raise InputError(f"{path}: no exported run; expected a file of code_common/bundle.py")
-    stages = {}
+    return state
+
+
+def load(path: Path, device: torch.device) -> dict[str, Trained]:
+    """The stages of a run's folder, or of the one file that it was exported to, by name."""
+    state, stages = read(path), {}
     for stage in set(STAGES) & set(state):
         own = state[stage]
         weights = {k: v.sum(dtype=torch.float64).item() for k, v in own["network"].items()}
@@ -93,8 +99,7 @@ class _Probability(nn.Module):
         self.network = network
 
     def forward(self, image: Tensor) -> Tensor:
-        logits = self.network(image)
-        return logits.sigmoid() if logits.shape[1] == 1 else torch.softmax(logits, 1)[:, 1:]
+        return probability(self.network(image))
 
 
 def onnx_bytes(network: ResUNet) -> bytes:
@@ -135,9 +140,7 @@ def main() -> None:
     parser.add_argument("--onnx", type=Path, metavar="DIR",
                         help="folder for detection.onnx and segmentation.onnx")  # fmt: skip
     arguments = parser.parse_args()
-    state = pack(arguments.run) if arguments.run.is_dir() else load_state(arguments.run)
-    if state.get("format") != FORMAT:
-        raise InputError(f"{arguments.run}: no run and no exported run")
+    state = read(arguments.run)
     for stage in STAGES:
         for name, value in {**state.get(stage, {}).get("card", {})}.items():
             print(f"{stage} {name}: {value}")

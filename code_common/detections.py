@@ -8,14 +8,8 @@ from scipy import ndimage
 from skimage.morphology import h_maxima
 
 from code_common.streaming import Components, component_masks
-from code_common.tiling import predict_image
 
 PROMINENCE = 0.3  # how far the probability must fall between two peaks of one component
-
-
-def predict_prob(network, image: np.ndarray, tiling: dict) -> np.ndarray:
-    """Probability [H, W] in 0..1 that a pixel is near a nucleus' centre; image [H, W, 3] uint8."""
-    return predict_image(network, image, lambda logits: logits.sigmoid(), **tiling)[0]
 
 
 def _peaks(prob: np.ndarray) -> np.ndarray:
@@ -62,20 +56,16 @@ def detect(prob: np.ndarray, threshold: float, min_area: int, max_area: int) -> 
 
 
 def detect_in_parts(
-    components: Components,
+    found: Components,
+    read_mask: Callable[[int, int, int, int], np.ndarray],
     read_prob: Callable[[int, int, int, int], np.ndarray],
-    threshold: float,
     min_area: int,
     max_area: int,
 ) -> Iterator[np.ndarray]:
     """The detections [n, 2] of each component of a map of any size; see `detect`.
 
-    `read_prob(row, col, rows, cols)` gives a part of the probability map.
+    `read_mask(row, col, rows, cols)` gives a part of the mask that the components were found in,
+    `read_prob` of the probability map.
     """
-    large = Components(*(values[components.areas >= min_area] for values in components))
-
-    def over(row: int, col: int, rows: int, cols: int) -> np.ndarray:
-        return read_prob(row, col, rows, cols) > threshold
-
-    for row, col, own in component_masks(large, over):
+    for row, col, own in component_masks(found.at_least(min_area), read_mask):
         yield component_points(read_prob(row, col, *own.shape), own, (row, col), max_area)

@@ -64,8 +64,8 @@ def run_script(main: Callable[[], None]) -> None:
         if error.errno not in _SYSTEM_ERRORS:
             raise
         where = error.filename or "the output folder"
-        reason = _SYSTEM_ERRORS[error.errno]
-        _fail(f"error: {where}: {reason}; earlier results are intact", 2)
+        why = _SYSTEM_ERRORS[error.errno]
+        _fail(f"error: {where}: {why}; earlier results are intact", 2)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # impatience would only add a traceback
         command = shlex.join([Path(sys.executable).name, *sys.argv])

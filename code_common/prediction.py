@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from torch import Tensor
 
 from code_common import distributed
 from code_common.bundle import Trained
@@ -19,7 +18,7 @@ from code_common.options import BIG, InferenceOptions
 from code_common.shards import Results, choose_shard, do_share
 from code_common.slides import Slide, find_slides, open_slide, padded, tissue, tissue_tiles
 from code_common.streaming import DiskMap, find_components
-from code_common.tiling import cutting, predict_rows
+from code_common.tiling import cutting, predict_rows, probability
 
 MAX = 65535  # what a probability of 1 is stored as
 
@@ -78,7 +77,6 @@ def probability_map(
     slide: Slide,
     path: Path,
     key: str,
-    activation: Callable,
     tiling: dict,
     wanted: Callable[[int, int], bool] | None,
 ) -> DiskMap:
@@ -94,7 +92,7 @@ def probability_map(
     disk = DiskMap(path, slide.shape, np.uint16)
     read, shape = padded(slide, tiling["tile"])
     parts = predict_rows(
-        stage.network, read, shape, activation, wanted=wanted, first_row=first_row, **tiling
+        stage.network, read, shape, probability, wanted=wanted, first_row=first_row, **tiling
     )
     for row, prob in parts:
         part = prob[0, : slide.shape[0] - row, : slide.shape[1]]
@@ -115,10 +113,10 @@ def read_prob(disk: DiskMap) -> Callable[[int, int, int, int], np.ndarray]:
 
 def detected_points(disk: DiskMap, settings: dict) -> np.ndarray:
     """Detections [N, 2] of a detector's probability map, by row and column."""
-    rule = settings["threshold"], settings["min_area"], settings["max_area"]
-    found = find_components(over(disk, rule[0]), disk.shape)
-    points = [np.zeros((0, 2), np.int64), *detect_in_parts(found, read_prob(disk), *rule)]
-    merged = np.concatenate(points)
+    mask, areas = over(disk, settings["threshold"]), (settings["min_area"], settings["max_area"])
+    found = find_components(mask, disk.shape)
+    points = detect_in_parts(found, mask, read_prob(disk), *areas)
+    merged = np.concatenate([np.zeros((0, 2), np.int64), *points])
     return merged[np.lexsort(merged.T[::-1])]
 
 
@@ -131,11 +129,7 @@ def detect_slide(
     wanted: Callable[[int, int], bool] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Detections [N, 2] of a slide and the probability [N] at each of them."""
-
-    def activation(logits: Tensor) -> Tensor:
-        return logits.sigmoid()
-
-    disk = probability_map(stage, slide, work / "points.u16", key, activation, tiling, wanted)
+    disk = probability_map(stage, slide, work / "points.u16", key, tiling, wanted)
     points = detected_points(disk, stage.settings)
     probs = [disk.read(row, col, 1, 1)[0, 0] / MAX for row, col in points.tolist()]
     return points, np.array(probs)

@@ -80,7 +80,7 @@ def open_slide(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
     `file_mpp` says the file's own resolution, where it does not say it itself. Raises InputError
     where the file cannot be read, or a resolution is asked for and the file's is unknown.
     """
-    suffix = path.suffix.lower()
+    suffix, unread = path.suffix.lower(), None
     if suffix in SLIDE_SUFFIXES:
         return _open_large(path, mpp, file_mpp)
     if suffix in (".tif", ".tiff"):
@@ -92,11 +92,11 @@ def open_slide(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
             try:
                 return _open_large(path, mpp, file_mpp)
             except _NoReader as error:
-                try:
-                    read_image(path)  # not that large, then
-                except InputError:
-                    raise error from None
-    image, scale = read_image(path), 1.0
+                unread = error
+    try:
+        image, scale = read_image(path), 1.0
+    except InputError as error:
+        raise unread or error from None
     if mpp and file_mpp and mpp != file_mpp:
         scale = mpp / file_mpp
         size = [max(1, round(n / scale)) for n in image.shape[:2]]

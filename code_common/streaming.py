@@ -55,6 +55,10 @@ class Components(NamedTuple):
     areas: np.ndarray  # [N] int64 in pixels
     firsts: np.ndarray  # [N, 2] int64: row and column of the first pixel
 
+    def at_least(self, area: int) -> "Components":
+        """Those of at least `area` pixels."""
+        return Components(*(values[self.areas >= area] for values in self))
+
 
 def find_components(
     read_mask: Callable[[int, int, int, int], np.ndarray],

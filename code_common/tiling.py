@@ -127,6 +127,19 @@ def predict_image(
     return np.concatenate([prob for _, prob in parts], axis=1)[:, :h, :w]
 
 
+def probability(logits: Tensor) -> Tensor:
+    """Probability [B, 1, H, W] of logits [B, C, H, W]: of the last of two classes, or the one."""
+    return logits.sigmoid() if logits.shape[1] == 1 else torch.softmax(logits, 1)[:, 1:]
+
+
+def predict_prob(network: nn.Module, image: np.ndarray, tiling: dict) -> np.ndarray:
+    """Probability [H, W] in 0..1 of a nucleus or, by a detector, of being near its centre.
+
+    image [H, W, 3] uint8; `tiling`: the arguments of `predict_image`.
+    """
+    return predict_image(network, image, probability, **tiling)[0]
+
+
 def at_least(image: np.ndarray, size: int) -> np.ndarray:
     """An image [H, W, 3], mirrored below and to the right where a side is shorter than `size`."""
     h, w = image.shape[:2]

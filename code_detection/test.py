@@ -20,12 +20,12 @@ from code_common.data import (
     write_png,
     write_table,
 )
-from code_common.detections import detect, predict_prob
+from code_common.detections import detect
 from code_common.drawing import BLUE, GREEN, ORANGE, mark
 from code_common.errors import run_script
 from code_common.model import load_network
 from code_common.shards import Results, choose_shard, do_share, file_key
-from code_common.tiling import cutting
+from code_common.tiling import cutting, predict_prob
 from code_detection.metrics import DetectionCounts, add, count, match
 from code_detection.options import Options
 from code_detection.prepare_data import all_points

@@ -13,9 +13,10 @@ from code_common import distributed
 from code_common.config import parse
 from code_common.data import load_split, read_image, read_label, read_points
 from code_common.dataset import CropDataset, keeper, read_colours
-from code_common.detections import detect, predict_prob
+from code_common.detections import detect
 from code_common.errors import InputError, run_script
 from code_common.model import ResUNet, load_encoder
+from code_common.tiling import predict_prob
 from code_common.training import fit
 from code_common.transforms import Augmentation, Warp
 from code_detection.labels import extended_gaussian_mask, weight_map

@@ -1,19 +1,12 @@
 """From an image to instance maps by both methods, and the scores that choose a checkpoint."""
 
 import numpy as np
-import torch
 
-from code_common.tiling import predict_image
 from code_seg.instances import components, split_by_points
 from code_seg.labels import IGNORED
 from code_seg.metrics import aji, overlaps
 
 METHODS = ("components", "points")
-
-
-def predict_prob(network, image: np.ndarray, tiling: dict) -> np.ndarray:
-    """Probability [H, W] in 0..1 of being a nucleus; image [H, W, 3] uint8."""
-    return predict_image(network, image, lambda logits: torch.softmax(logits, 1), **tiling)[1]
 
 
 def make_instances(

@@ -34,7 +34,7 @@ def instances_in_parts(
     `taken(row, column)` says whether a nucleus that was given before covers a pixel: so it does
     where a component lies in the hole of another.
     """
-    found = Components(*(values[found.areas >= min_area] for values in found))
+    found = found.at_least(min_area)
     if points is not None:
         points = points[np.argsort(points[:, 0], kind="stable")]
     masks = component_masks(found, read_mask)

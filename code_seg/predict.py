@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -50,11 +49,6 @@ class SegPredictOptions(PredictOptions):
         return super().resolved()
 
 
-def probability(logits: torch.Tensor) -> torch.Tensor:
-    """Probability [B, 1, H, W] of being a nucleus."""
-    return torch.softmax(logits, 1)[:, 1:]
-
-
 def predict(options: SegPredictOptions) -> str:
     """Write NAME_instances.tif, _nuclei.csv, _nuclei.geojson and _overlay.png of each image.
 
@@ -80,9 +74,7 @@ def predict(options: SegPredictOptions) -> str:
         points = None
         if method == "points":
             points, _ = detect_slide(detector, slide, folder, key, tiling, wanted)
-        probs = probability_map(
-            stage, slide, folder / "nuclei.u16", key, probability, tiling, wanted
-        )
+        probs = probability_map(stage, slide, folder / "nuclei.u16", key, tiling, wanted)
         labels = folder / "labels.u32"
         labels.unlink(missing_ok=True)
         labels = DiskMap(labels, slide.shape, np.uint32)

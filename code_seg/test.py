@@ -29,8 +29,8 @@ from code_common.errors import InputError, run_script
 from code_common.geojson import nuclei_geojson
 from code_common.model import load_network
 from code_common.shards import Results, choose_shard, do_share, file_key
-from code_common.tiling import cutting
-from code_seg.evaluate import make_instances, predict_prob
+from code_common.tiling import cutting, predict_prob
+from code_seg.evaluate import make_instances
 from code_seg.metrics import score
 from code_seg.options import Options
 from code_seg.prepare_data import detections_path

@@ -22,10 +22,11 @@ from code_common.data import (
 from code_common.dataset import CropDataset, keeper, read_colours
 from code_common.errors import InputError, run_script
 from code_common.model import ResUNet, load_encoder, load_network, load_state
+from code_common.tiling import predict_prob
 from code_common.training import fit
 from code_common.transforms import Augmentation, Warp
 from code_seg.crf_loss import choose_backend
-from code_seg.evaluate import METHODS, label_likelihood, mean_aji, predict_prob
+from code_seg.evaluate import METHODS, label_likelihood, mean_aji
 from code_seg.labels import IGNORED, from_colours
 from code_seg.losses import crf_term, label_terms
 from code_seg.options import Options

@@ -152,6 +152,11 @@ def check_files(folder: Path) -> tuple[dict[str, list[Sample]], list[Finding]]:
     labels = folder / "labels_instance", folder / "labels_point"
     samples: dict[str, list[Sample]] = defaultdict(list)
     for part, names in split.items():
+        try:
+            samples[part] = find_samples(folder / "images", names, *labels)
+            continue
+        except InputError:
+            pass  # which of them it is, all of them, costs a listing of the folders for each name
         for name in names:
             try:
                 samples[part] += find_samples(folder / "images", [name], *labels)

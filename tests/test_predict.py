@@ -27,10 +27,10 @@ from code_common.prediction import PredictOptions
 from code_common.pyramid import write_label_map
 from code_common.slides import find_slides, open_slide, tissue
 from code_common.streaming import DiskMap, find_components
-from code_common.tiling import predict_image
+from code_common.tiling import predict_image, probability
 from code_detection.predict import predict as predict_points
 from code_seg.instances import components, split_by_points
-from code_seg.predict import SegPredictOptions, predict, probability
+from code_seg.predict import SegPredictOptions, predict
 
 COMPRESSED = {"png": {}, "tif": {"compression": "tiff_lzw"}}
 PALE, DARK = (225, 180, 215), (90, 60, 140)
