@@ -67,8 +67,11 @@ fi
 BEGAN=$SECONDS
 PLACE=(--dataset "$DATASET" --ratio "$RATIO" --data-root "$DATA_ROOT"
   --root-save-dir "$ROOT_SAVE_DIR" ${DATA_DIR[@]+"${DATA_DIR[@]}"})
-"$PYTHON" "$HERE/data/check.py" "${PLACE[@]}" --brief "$ROOT_SAVE_DIR/$DATASET/.checked_$RATIO"
 COMMON=("${PLACE[@]}" ${COMMON[@]+"${COMMON[@]}"})
+# Also looks at all options, so that a wrong one of stage 2 is not found after hours of stage 1.
+"$PYTHON" "$HERE/data/check.py" "${COMMON[@]}" --repeats "$REPEATS" \
+  --brief "$ROOT_SAVE_DIR/$DATASET/.checked_$RATIO" \
+  --detection ${DETECTION[@]+"${DETECTION[@]}"} --seg ${SEG[@]+"${SEG[@]}"}
 for ((repeat = 1; repeat <= REPEATS; repeat++)); do
   echo "== $DATASET, ratio $RATIO, repeat $repeat of $REPEATS: detection"
   "$PYTHON" "$HERE/code_detection/main.py" "${COMMON[@]}" --repeat "$repeat" \

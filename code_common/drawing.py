@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 
-YELLOW, CYAN, GREEN, ORANGE, BLUE = (
-    (255, 225, 0), (0, 220, 255), (0, 170, 60), (255, 120, 0), (0, 60, 255),
+YELLOW, CYAN, GREEN, ORANGE, BLUE, WHITE = (
+    (255, 225, 0), (0, 220, 255), (0, 170, 60), (255, 120, 0), (0, 60, 255), (255, 255, 255),
 )  # fmt: skip
 
 

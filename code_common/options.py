@@ -1,5 +1,6 @@
 """The options that both stages have; each stage's options.py adds its own and may change these."""
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -74,6 +75,8 @@ class CommonOptions(InferenceOptions):
     save_dir: Path | None = None  # this run's own folder, if not
     #   root_save_dir/DATASET/ratio_RATIO/repeat_REPEAT/STAGE
     restart: bool = False  # throw away what the run folder holds and begin anew
+    patient: str = "TCGA-..-[^-]+"  # regular expression of what the image names of one patient
+    #   have in common: the scores' intervals are drawn over patients; other names stand alone
     # --- network
     model: str | None = None  # encoder of the ResUNet: resnet18, resnet34, resnet50 or resnet101
     pretrained: str | None = None  # encoder's first weights: imagenet, a file, or none
@@ -98,7 +101,7 @@ class CommonOptions(InferenceOptions):
     # Options that leave the result as it is, so that a run may go on with others.
     NOT_IN_RESULT: ClassVar[frozenset] = frozenset(
         "data_root data_dir root_save_dir save_dir restart workers device gpus precision "
-        "test_batch_size shard cache compile tensorboard".split()
+        "test_batch_size shard cache compile tensorboard patient".split()
     )
     COMMON_CHOICES: ClassVar[dict] = {
         "model": MODELS,
@@ -139,6 +142,10 @@ class CommonOptions(InferenceOptions):
         done = replace(self, **values)
         check_bounds(done, {**self.BOUNDS, "overlap": (0, done.tile - 1)})
         check_choices(done, self.COMMON_CHOICES | self.CHOICES)
+        try:
+            re.compile(done.patient)
+        except re.error as error:
+            raise InputError(f"--patient {done.patient}: no regular expression ({error})") from None
         return done
 
     def seed(self, purpose: int) -> int:

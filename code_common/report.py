@@ -1,9 +1,10 @@
-"""Gather the results of an experiment's repeats into one page and say where everything is."""
+"""What an experiment gave: report.html and summary.md of its repeats, and where everything is."""
 
 import argparse
-import base64
-import html
+import math
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -12,134 +13,341 @@ import numpy as np
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from code_common.data import read_image, read_json, write_bytes, write_png
+from code_common.album import Figure, read_album, strip
+from code_common.charts import Chart, Series
+from code_common.data import read_json, read_table, write_bytes, write_png
 from code_common.errors import InputError, run_script
+from code_common.page import Section, Table, to_html, to_markdown
 
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; margin: 1rem 0 }
-img { width: 56rem; max-width: 100%; height: auto }
-td, th { padding: .25rem .75rem; border-bottom: 1px solid #ccc; text-align: right }
-td:first-child, th:first-child { text-align: left } figcaption { color: #444 }
-figure { margin: 1.5rem 0 }
-"""
+STAGES = ("detection", "segmentation")
+SHOWN = ("pixel_f1", "object_dice", "aji", "pq")  # of a test image, beside detection F1
+OVERVIEW_HEIGHT = 300
+# What a column of log.csv that is no term of the loss is called.
+NOT_A_TERM = ("epoch", "seconds", "images_per_s", "data_share", "forward_share", "backward_share")
+LENGTHS = ("mean_distance", "std_distance", "object_hausdorff")  # in pixels, not 0..1
 
 
-def spread(values: list[float]) -> str:
+@dataclass(frozen=True)
+class Repeat:
+    """One repeat's folder and the results that it holds; a stage that was not run has none."""
+
+    folder: Path
+    options: dict[str, dict]  # stage -> options.json
+    detection: dict  # metrics.json, or {}
+    segmentation: dict
+
+    @property
+    def method(self) -> str:
+        """The instance method that the validation images chose."""
+        return self.segmentation.get("instances", "")
+
+
+def read_repeat(folder: Path) -> Repeat:
+    """Read a repeat's folder; InputError where there is none or a file is not of this project."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such run")
+    saved = {s: folder / s / "options.json" for s in STAGES}
+    options = {s: read_json(p) for s, p in saved.items() if p.is_file()}
+    metrics = [folder / s / "test" / "metrics.json" for s in STAGES]
+    scores = [read_json(p) if p.is_file() else {} for p in metrics]
+    known = all(isinstance(o, dict) and isinstance(o.get("options"), dict)
+                for o in options.values())  # fmt: skip
+    if not known or any(s and not {"pooled", "mean"} & set(s) for s in scores):
+        raise InputError(f"{folder}: options.json or metrics.json is not of this project")
+    return Repeat(folder, options, *scores)
+
+
+def spread(values: Sequence[float], digits: int = 3) -> str:
     """Mean, and the standard deviation where there are several values."""
-    deviation = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{mean(values):.3f}{deviation}"
+    deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{mean(values):.{digits}f}{deviation}"
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """An HTML table; the first column holds names."""
-    lines = [[f"<td>{html.escape(cell)}</td>" for cell in row] for row in rows]
-    first = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
-    body = "".join(f"<tr>{''.join(cells)}</tr>" for cells in lines)
-    return f"<table><tr>{first}</tr>{body}</table>"
+def with_interval(value: float, interval: Sequence[float] | None, digits: int = 3) -> str:
+    """A value and its interval, where there is one."""
+    text = f"{value:.{digits}f}"
+    if not interval:
+        return text
+    low, high = (f"{v:.{digits}f}" for v in interval)
+    return f"{text} [{low}, {high}]"
 
 
-def figure(path: Path, caption: str) -> str:
-    """A picture, embedded, with its caption."""
-    data = base64.b64encode(path.read_bytes()).decode()
-    text = html.escape(caption)
-    return (
-        f'<figure><img src="data:image/png;base64,{data}" alt="{text}">'
-        f"<figcaption>{text}</figcaption></figure>"
+def scores_of(repeat: Repeat) -> dict[str, tuple[dict[str, float], dict[str, list[float]]]]:
+    """'detection' and each instance method -> (scores, their intervals) on all test images."""
+    found = {}
+    if repeat.detection:
+        found["detection"] = repeat.detection["pooled"]["all"], repeat.detection.get("interval", {})
+    for method, groups in repeat.segmentation.get("mean", {}).items():
+        own = repeat.segmentation.get("interval", {}).get(method, {})
+        found[method] = groups["all"], own
+    return found
+
+
+def score_section(repeats: Sequence[Repeat]) -> Section:
+    """Scores on the test images: with intervals for one repeat, with deviations for several."""
+    each = [scores_of(r) for r in repeats]
+    columns = [c for c in each[0] if all(c in own for own in each)]
+    if not columns:
+        return Section("Scores", "No test image has labels to score against.")
+
+    def cell(column: str, name: str) -> str:
+        digits = 2 if name in LENGTHS else 3
+        if len(each) > 1:
+            return spread([own[column][0][name] for own in each], digits)
+        scores, interval = each[0][column]
+        return with_interval(scores[name], interval.get(name), digits)
+
+    tables = []
+    methods = [c for c in columns if c != "detection"]
+    for group in (["detection"] if "detection" in columns else [], methods):
+        if group:
+            names = list(each[0][group[0]][0])
+            rows = [[name, *(cell(c, name) for c in group)] for name in names]
+            tables.append(Table(["score", *group], rows))
+    first = repeats[0].segmentation or repeats[0].detection
+    images = len(next(iter(first["images"].values()), {}) if methods else first["images"])
+    text = f"{images} test images"
+    if "patients" in first:
+        text += f" of {first['patients']} patients"
+    text += (
+        ". Detection is pooled over the images; segmentation is the mean over them, with instances "
+        "by connected components and split by the detected points. "
     )
+    if len(repeats) > 1:
+        text += f"Mean ± standard deviation over {len(repeats)} repeats. "
+        keys = [("detection", "f1"), *((m, s) for m in methods for s in ("aji", "pq"))]
+        keys = [(c, s) for c, s in keys if c in columns]
+        rows = [[r.folder.name, *(with_interval(own[c][0][s], own[c][1].get(s)) for c, s in keys)]
+                for r, own in zip(repeats, each, strict=True)]  # fmt: skip
+        tables.append(Table(["repeat", *(f"{c}: {s}" for c, s in keys)], rows))
+    text += "In brackets: 95 % bootstrap interval over patients. " if any(
+        own[c][1] for own in each for c in columns) else ""  # fmt: skip
+    if methods:
+        chosen = ", ".join(sorted({r.method for r in repeats}))
+        text += f"The validation images chose the instances by: {chosen}."
+    return Section("Scores", text, tables)
 
 
-def examples(images: dict[str, dict], score: str) -> dict[str, str]:
-    """The best, the middle and the worst image by a score: how they rank -> name."""
-    names = sorted(images, key=lambda n: images[n][score])
-    ranks = {"worst": names[0], "median": names[len(names) // 2], "best": names[-1]}
-    return {rank: name for rank, name in ranks.items() if name}
+def annotated(folder: Path, ratio: float) -> str:
+    """How many points were annotated in how many training images."""
+    tables = [read_table(p) for p in sorted(folder.glob("*.csv"))]
+    points = sum(len(t["row"]) for t in tables)
+    return f"{ratio:.0%} of each training image; {points} points in {len(tables)} images"
 
 
-def make_report(folders: list[Path], title: str) -> tuple[str, list[str]]:
-    """HTML page and the lines to print of the repeats' folders."""
-    parts, lines = [f"<h1>{html.escape(title)}</h1>"], []
-    detections = [f / "detection" / "test" / "metrics.json" for f in folders]
-    if all(p.is_file() for p in detections):
-        pooled = [read_json(p)["pooled"]["all"] for p in detections]
-        rows = [[k, spread([p[k] for p in pooled])] for k in pooled[0]]
-        parts += ["<h2>Detection, test images</h2>", table(["score", "pooled"], rows)]
-        lines.append("detection     F1 " + spread([p["f1"] for p in pooled]))
-    metrics = [f / "segmentation" / "test" / "metrics.json" for f in folders]
-    own: dict = {}
-    if all(p.is_file() for p in metrics):
-        results = [read_json(p) for p in metrics]
-        own = results[0]
-        methods = [m for m in own["mean"] if all(m in r["mean"] for r in results)]
-        names = list(own["mean"][methods[0]]["all"])
-        values = {m: {n: [r["mean"][m]["all"][n] for r in results] for n in names} for m in methods}
-        rows = [[n, *(spread(values[m][n]) for m in methods)] for n in names]
-        chosen = ", ".join(sorted({r["instances"] for r in results}))
-        parts += [
-            "<h2>Segmentation, test images</h2>",
-            f"<p>Instances by connected components and split by the detected points; "
-            f"chosen on the validation images: {html.escape(chosen)}.</p>",
-            table(["score", *methods], rows),
-        ]
-        for m in methods:
-            shown = ("pixel_f1", "object_dice", "aji", "pq")
-            told = "  ".join(f"{n} {spread(values[m][n])}" for n in shown)
-            lines.append(f"{m:12s}  {told}")
-    errors = folders[0] / "segmentation" / "label_errors.json"
-    if errors.is_file():
-        rows = [[k, f"{v:.1%}"] for k, v in read_json(errors)["mean_train"].items()]
-        parts += ["<h2>How wrong the labels are, training images</h2>", table(["share", ""], rows)]
-    ranked = examples(own["images"][own["instances"]], "aji") if own else {}
-    write_overview(folders[0], ranked.get("median"), folders[0] / "overview.png")
-    parts += pictures(folders[0], ranked)
-    parts += ["<h2>Time</h2>", table(["step", *(f.name for f in folders)], times(folders))]
-    page = "\n".join(parts)
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-    return (
-        f"<!doctype html><html lang=en><head>{head}<title>{html.escape(title)}</title>"
-        f"<style>{STYLE}</style></head><body>{page}</body></html>\n",
-        lines,
-    )
+def run_section(repeats: Sequence[Repeat]) -> Section:
+    """What ran, on what."""
+    rows: list[list[str]] = []
+    for stage in STAGES:
+        every = [r.options[stage] for r in repeats if stage in r.options]
+        if not every:
+            continue
+        first, o = every[0], every[0]["options"]
+        if not rows:
+            rows += [
+                ["data set", f"{o['dataset']} ({o['data_dir']})"],
+                ["annotated nuclei", annotated(repeats[0].folder / stage / "points", o["ratio"])],
+                ["random seed", f"{o['random_seed']}" + (f"; {len(repeats)} repeats, each with "
+                                "other points and other weights" if len(repeats) > 1 else "")],
+            ]  # fmt: skip
+        weights = first.get("pretrained_loaded") or o["pretrained"]
+        epochs = f"{o['epochs']} epochs"
+        if stage == "detection":
+            epochs = f"{o['rounds'] + 1} rounds of {epochs}"
+        else:
+            epochs += f" and {o['crf_epochs']} with the dense CRF loss"
+            if first.get("crf_backend_used"):
+                epochs += f" ({first['crf_backend_used']})"
+        rows.append([stage, f"{o['model']}, first weights: {weights}; {epochs}, "
+                            f"batches of {o['batch_size']}, lr {o['lr']:g}"])  # fmt: skip
+        machine = ", ".join(f"{k} {v}" for k, v in first.get("machine", {}).items())
+        rows.append([f"{stage}: code and machine",
+                     f"commit {first.get('commit', 'unknown')}; {machine}"])  # fmt: skip
+    return Section("What ran", tables=[Table(["", ""], rows, words=True)])
 
 
-def write_overview(folder: Path, name: str | None, path: Path) -> None:
-    """One strip: points, Voronoi and cluster label of a training image, results of a test image."""
-    labels = sorted((folder / "segmentation" / "pictures").glob("*.png"))[:1]
-    tests = [folder / s / "test" / f"{name}_overlay.png" for s in ("detection", "segmentation")]
-    if not labels or not all(p.is_file() for p in tests):
-        return
-    panels = [read_image(p) for p in (*labels, *tests)]
-    if len({p.shape[0] for p in panels}) == 1:
-        write_png(path, np.hstack(panels))
+def read_logs(paths: Sequence[Path]) -> tuple[dict[str, list[float]], list[int]]:
+    """Columns of several log.csv one after the other, NaN where one has none, and their starts."""
+    tables = [read_table(p) for p in paths if p.is_file()]
+    names = list(dict.fromkeys(name for table in tables for name in table))
+    columns: dict[str, list[float]] = {name: [] for name in names}
+    starts = []
+    for table in tables:
+        length = len(next(iter(table.values())))
+        starts.append(len(columns["epoch"]))
+        for name in names:
+            columns[name] += table[name].tolist() if name in table else [math.nan] * length
+    return columns, starts
 
 
-def pictures(folder: Path, ranked: dict[str, str]) -> list[str]:
-    """Figures of one repeat: labels of a training image, overlays of test images."""
-    parts = ["<h2>Pictures</h2>"]
-    labels = sorted((folder / "segmentation" / "pictures").glob("*.png"))
-    if labels:
-        caption = "points, Voronoi label, cluster label (orange background, green nuclei)"
-        parts.append(figure(labels[0], f"{labels[0].stem}: {caption}"))
-    for rank, name in ranked.items():
-        path = folder / "segmentation" / "test" / f"{name}_overlay.png"
-        parts.append(figure(path, f"{name} ({rank} AJI): yellow predicted, cyan true outlines"))
-        path = folder / "detection" / "test" / f"{name}_overlay.png"
-        caption = "detections: green circles right, orange crosses wrong, blue squares missed"
-        if path.is_file():
-            parts.append(figure(path, f"{name}: {caption}"))
-    return parts
+def curves(folder: Path) -> list[Chart]:
+    """Loss and validation scores of both stages by epoch."""
+    rounds = sorted(folder.glob("detection/round_*/log.csv"),
+                    key=lambda p: int(p.parent.name.split("_")[1]))  # fmt: skip
+    phases = [folder / "segmentation" / p / "log.csv" for p in ("labels", "crf")]
+    charts = []
+    for stage, paths in (("detection", rounds), ("segmentation", phases)):
+        columns, starts = read_logs(paths)
+        if not columns:
+            continue
+        x = [k + 1 for k in range(len(columns["epoch"]))]
+        words = [f"round {k}" for k in range(len(starts))] if stage == "detection" else [
+            "", "CRF starts"]  # fmt: skip
+        rules = [(s + 0.5, w) for s, w in zip(starts, words, strict=False) if s]
+        terms = [n for n in columns if n not in NOT_A_TERM and not n.startswith("val_")]
+        terms = terms if len(terms) > 2 else ["loss"]  # one term is the loss itself
+        series = [Series(n, x, columns[n], marked=False) for n in terms]
+        charts.append(Chart(f"{stage}: training loss", "epoch", "loss", series, rules,
+                            from_zero=True))  # fmt: skip
+        names = [n for n in columns if n.startswith("val_") and n != "val_score"]
+        if names:
+            series = [Series(n.removeprefix("val_"), x, columns[n]) for n in names]
+            charts.append(Chart(f"{stage}: validation", "epoch", "validation score", series, rules))
+    return charts
 
 
-def times(folders: list[Path]) -> list[list[str]]:
-    """Rows of seconds per step, a column for each repeat."""
+def image_section(repeats: Sequence[Repeat]) -> Section | None:
+    """One row for each test image, means over the repeats."""
+    method = repeats[0].method
+    columns: dict[str, list[dict[str, dict[str, float]]]] = {}
+    if all(r.detection for r in repeats):
+        own = [r.detection["images"] for r in repeats]
+        columns |= {f"detection {k}": [{n: s[k] for n, s in i.items()} for i in own]
+                    for k in ("f1", "precision", "recall")}  # fmt: skip
+    if all(method in r.segmentation.get("images", {}) for r in repeats):
+        own = [r.segmentation["images"][method] for r in repeats]
+        columns |= {k: [{n: s[k] for n, s in i.items()} for i in own] for k in SHOWN}
+    names = list(dict.fromkeys(n for c in columns.values() for n in c[0]))
+    if not names:
+        return None
+    rows = [
+        [name, *(f"{mean(i[name] for i in c):.3f}" if all(name in i for i in c) else ""
+                 for c in columns.values())]
+        for name in names
+    ]  # fmt: skip
+    text = "Means over the repeats. " if len(repeats) > 1 else ""
+    text += f"Segmentation with instances by {method}. " if method else ""
+    text += "A click on a column's head sorts by it."
+    return Section("Test images", text, [Table(["image", *columns], rows, sortable=True)])
+
+
+def area_section(folder: Path) -> Section | None:
+    """Areas of the predicted nuclei against those of the true ones."""
+    path = folder / "segmentation" / "pictures" / "areas.json"
+    if not path.is_file():
+        return None
+    areas = {k: np.array(v, float) for k, v in read_json(path).items()}
+    if not all(len(v) for v in areas.values()):
+        return None
+    top = max(np.percentile(v, 99) for v in areas.values())
+    edges = np.linspace(0, top, 31)
+    series = []
+    for name, own in areas.items():
+        share = np.histogram(np.minimum(own, top), edges)[0] / len(own)
+        x, y = np.repeat(edges, 2)[1:-1], np.repeat(share, 2)
+        series.append(Series(name, x.tolist(), y.tolist(), marked=False, filled=True))
+    rows = [[name, str(len(v)), f"{v.mean():.0f}", *(f"{np.percentile(v, q):.0f}"
+             for q in (5, 50, 95))] for name, v in areas.items()]  # fmt: skip
+    return Section(
+        "Nucleus areas",
+        "All nuclei of the test images; the largest percent is in the last bar.",
+        [Table(["nuclei", "number", "mean px²", "5 %", "median", "95 %"], rows)],
+        [Chart("Nucleus areas", "area in square pixels", "share of nuclei", series,
+               from_zero=True)],
+    )  # fmt: skip
+
+
+def label_section(folder: Path) -> Section | None:
+    """How wrong the labels of stage 2 are."""
+    path = folder / "segmentation" / "label_errors.json"
+    if not path.is_file():
+        return None
+    words = {
+        "edge_on_nuclei": "Voronoi edges that lie on nuclei",
+        "cluster_wrong": "cluster label: wrong among the labelled pixels",
+        "nucleus_wrong": "cluster label: wrong among the nucleus pixels",
+        "background_wrong": "cluster label: wrong among the background pixels",
+        "nuclei_found": "true nucleus pixels that the cluster label says are",
+        "ignored": "pixels without a cluster label",
+    }
+    rows = [[words.get(k, k), f"{v:.1%}"] for k, v in read_json(path)["mean_train"].items()]
+    text = "Against the masks of the training images, which training does not see."
+    return Section("Label errors", text, [Table(["share", ""], rows)])
+
+
+def time_section(repeats: Sequence[Repeat]) -> Section:
+    """Seconds of each step, a column for each repeat."""
     seconds: dict[str, list[str]] = {}
-    for k, folder in enumerate(folders):
-        markers = sorted(folder.glob("*/.done/*.json"), key=lambda p: p.stat().st_mtime)
+    totals = [0.0] * len(repeats)
+    for k, repeat in enumerate(repeats):
+        markers = sorted(repeat.folder.glob("*/.done/*.json"), key=lambda p: p.stat().st_mtime)
         for path in markers:
-            name = f"{path.parts[-3]}: {path.stem}"
-            row = seconds.setdefault(name, [""] * len(folders))
-            row[k] = f"{read_json(path)['seconds']:.1f} s"
-    return [[name, *row] for name, row in seconds.items()]
+            row = seconds.setdefault(f"{path.parts[-3]}: {path.stem}", [""] * len(repeats))
+            took = read_json(path)["seconds"]
+            row[k], totals[k] = f"{took:.1f} s", totals[k] + took
+    rows = [[name, *row] for name, row in seconds.items()]
+    rows.append(["all steps", *(f"{t:.1f} s" for t in totals)])
+    return Section("Time", tables=[Table(["step", *(r.folder.name for r in repeats)], rows)])
+
+
+def option_section(repeat: Repeat) -> Section:
+    """Every option of both stages."""
+    stages = [s for s in STAGES if s in repeat.options]
+    values = [repeat.options[s]["options"] for s in stages]
+    names = list(dict.fromkeys(n for own in values for n in own))
+    rows = [[n, *(str(own.get(n, "")) for own in values)] for n in names]
+    return Section("All options", tables=[Table(["option", *stages], rows)], folded=True)
+
+
+def make_sections(repeats: Sequence[Repeat]) -> list[Section]:
+    """The report of an experiment; pictures, curves and labels are those of the first repeat."""
+    folder = repeats[0].folder
+    albums = {s: read_album(folder / s / "pictures") for s in STAGES}
+    first = f" (of {folder.name})" if len(repeats) > 1 else ""
+    charts = curves(folder)
+    sections = [
+        score_section(repeats),
+        run_section(repeats),
+        Section("Curves", f"Rules mark new rounds and where the CRF starts{first}.", charts=charts)
+        if charts else None,
+        image_section(repeats),
+        Section("Results", first.strip(" ()"),
+                figures=[f for f in albums["segmentation"] if f.name in ("results", "methods")]),
+        area_section(folder),
+        Section("Stage 1, detection", first.strip(" ()"), figures=albums["detection"]),
+        Section("Stage 2, labels and crops", first.strip(" ()"),
+                figures=[f for f in albums["segmentation"] if f.name in ("labels", "batch")]),
+        label_section(folder),
+        time_section(repeats),
+        option_section(repeats[0]),
+    ]  # fmt: skip
+    shown = [s for s in sections if s]
+    return [s for s in shown if s.text or s.tables or s.charts or s.figures]
+
+
+def overview(folder: Path) -> np.ndarray | None:
+    """One strip: points, Voronoi and cluster label, detections, nuclei; None without them all."""
+    figures: dict[str, Figure] = {
+        f"{s}/{f.name}": f for s in STAGES for f in read_album(folder / s / "pictures")
+    }
+    wanted = [("segmentation/labels", k) for k in range(3)]
+    wanted += [("detection/rounds", -1), ("segmentation/methods", -1)]
+    if not all(name in figures for name, _ in wanted):
+        return None
+    panels = [figures[name].panels[k] for name, k in wanted]
+    words = ("points", "Voronoi label", "cluster label", "probability and detections", "nuclei")
+    return strip([type(p)(w, p.image) for p, w in zip(panels, words, strict=True)], OVERVIEW_HEIGHT)
+
+
+def told(repeats: Sequence[Repeat]) -> list[str]:
+    """The scores as lines to print."""
+    lines, each = [], [scores_of(r) for r in repeats]
+    for column in each[0]:
+        if all(column in own for own in each):
+            names = ("f1",) if column == "detection" else SHOWN
+            values = [f"{n} {spread([own[column][0][n] for own in each])}" for n in names]
+            lines.append(f"{column:12s}  {'  '.join(values)}")
+    return lines
 
 
 def main() -> None:
@@ -152,23 +360,25 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, help="wall time to print")
     args = parser.parse_args()
     root = args.root_save_dir / args.dataset / f"ratio_{args.ratio:g}"
-    folders = [root / f"repeat_{k}" for k in range(1, args.repeats + 1)]
-    for folder in folders:
-        if not folder.is_dir():
-            raise InputError(f"{folder}: no such run")
-    repeats = f"{args.repeats} repeat{'s' * (args.repeats > 1)}"
-    title = f"{args.dataset}: {args.ratio:.0%} of the points, {repeats}"
-    page, lines = make_report(folders, title)
-    write_bytes(root / "report.html", page.encode())
+    repeats = [read_repeat(root / f"repeat_{k}") for k in range(1, args.repeats + 1)]
+    title = f"{args.dataset}: {args.ratio:.0%} of the points, {args.repeats} repeat"
+    title += "s" * (args.repeats > 1)
+    sections = make_sections(repeats)
+    write_bytes(root / "report.html", to_html(title, sections).encode())
+    write_bytes(root / "summary.md", to_markdown(title, sections).encode())
+    picture = overview(repeats[0].folder)
+    if picture is not None:
+        write_png(root / "overview.png", picture)
     took = f" in {args.seconds // 60}:{args.seconds % 60:02d}" if args.seconds is not None else ""
     print(f"\nDone{took}. {title}")
-    for line in lines:
+    for line in told(repeats):
         print("  " + line)
-    print(f"  report        {root / 'report.html'}")
-    if (folders[0] / "overview.png").is_file():
-        print(f"  overview      {folders[0] / 'overview.png'}")
-    print(f"  pictures      {folders[0] / 'segmentation' / 'test'}/*_overlay.png")
-    print(f"  instance maps {folders[0] / 'segmentation' / 'test'}/*_instances.tif")
+    test = repeats[0].folder / "segmentation" / "test"
+    print(f"  report        {root / 'report.html'} (and summary.md)")
+    if picture is not None:
+        print(f"  overview      {root / 'overview.png'}")
+    print(f"  pictures      {test}/*_overlay.png")
+    print(f"  instance maps {test}/*_instances.tif")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from code_common import distributed
 from code_common.config import as_json, fingerprint
 from code_common.data import Sample, image_shape, read_json, write_json
 from code_common.errors import InputError
+from code_common.machine import describe
 from code_common.patches import windows
 
 try:
@@ -90,7 +91,7 @@ class Run:
             "inputs": inputs,
             "commit": _commit(),
             "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
+            "machine": describe(options.choose_device()),
         }
         if distributed.rank() == 0:
             self._open(folder, self.path, settings, inputs)

@@ -17,6 +17,7 @@ from code_common.model import load_state
 from code_common.steps import Run, files_fingerprint, inference_work, training_work
 from code_detection.metrics import add
 from code_detection.options import Options
+from code_detection.pictures import pictures
 from code_detection.prepare_data import prepare
 from code_detection.self_training import propagate_background
 from code_detection.test import detect_samples, test
@@ -63,24 +64,27 @@ def choose_round(options: Options) -> int:
     return int(np.argmax([load_state(path)["score"] for path in paths]))
 
 
-def main(options: Options) -> None:
-    """All steps of stage 1; done ones are skipped."""
-    options = replace(options, shard="0/1")  # also in a job array, one over repeats, say
-    split = load_split(options.data_dir)
-    samples = [s for part in ("train", "val", "test") for s in split[part]]
+def plan(options: Options, split: dict[str, list[Sample]]) -> dict[str, float]:
+    """The steps in order, each with its work in megapixels through the network."""
     detecting = inference_work(split["train"], options.tile, options.overlap)
     training = training_work(split["train"], options.patch_size, options.input_size, options.epochs)
     validations = -(-options.epochs // options.val_every)
     training += validations * inference_work(split["val"], options.tile, options.overlap)
     testing = inference_work(split["val"] + split["test"], options.tile, options.overlap)
-    plan = {"prepare": 0.0}
+    steps = {"prepare": 0.0}
     for r in range(options.rounds + 1):
-        plan |= {f"background for round {r}": 0.0} if r else {}
-        plan |= {f"train round {r}": training}
-        plan |= {f"detect with round {r}": detecting} if r < options.rounds else {}
-    plan |= {"detect": detecting, "test": testing}
+        steps |= {f"background for round {r}": 0.0} if r else {}
+        steps |= {f"train round {r}": training}
+        steps |= {f"detect with round {r}": detecting} if r < options.rounds else {}
+    return steps | {"detect": detecting, "test": testing, "pictures": 0.0}
 
-    run = Run(options.save_dir, options, files_fingerprint(samples), plan)
+
+def main(options: Options) -> None:
+    """All steps of stage 1; done ones are skipped."""
+    options = replace(options, shard="0/1")  # also in a job array, one over repeats, say
+    split = load_split(options.data_dir)
+    samples = [s for part in ("train", "val", "test") for s in split[part]]
+    run = Run(options.save_dir, options, files_fingerprint(samples), plan(options, split))
     run.step("prepare", lambda: prepare(options))
     for r in range(options.rounds + 1):
         current = replace(options, round=r)
@@ -106,6 +110,7 @@ def main(options: Options) -> None:
     both = split["train"] + split["val"]
     run.step("detect", lambda: detect_training(final, both, out), together=True)
     run.step("test", lambda: test(final), together=True)
+    run.step("pictures", lambda: pictures(final))
 
 
 if __name__ == "__main__":

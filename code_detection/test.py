@@ -9,6 +9,7 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from code_common import distributed
+from code_common.bootstrap import intervals, patients
 from code_common.config import fingerprint, parse
 from code_common.data import (
     Sample,
@@ -81,9 +82,11 @@ def detect_samples(
 
 
 def write_scores(
-    out: Path, counts: dict[str, DetectionCounts], groups: dict[str, list[str]]
+    out: Path, counts: dict[str, DetectionCounts], groups: dict[str, list[str]], patient: str
 ) -> dict[str, dict[str, float]]:
-    """Write per_image.csv and metrics.json (pooled over all images and over each group)."""
+    """Write per_image.csv and metrics.json: pooled over all images and over each group, and the
+    bootstrap intervals over patients (`patient` finds them in the images' names).
+    """
     if not counts:
         return {}
     images = {name: c.scores() for name, c in counts.items()}
@@ -96,7 +99,11 @@ def write_scores(
     pooled = {"all": add(list(counts.values())).scores()}
     for group, names in groups.items():
         pooled[group] = add([counts[n] for n in names if n in counts]).scores()
-    write_json(out / "metrics.json", {"pooled": pooled, "images": images})
+    every = list(counts.values())
+    known = patients(list(counts), patient)
+    interval = intervals(known, lambda drawn: add([every[i] for i in drawn]).scores())
+    value = {"pooled": pooled, "interval": interval, "patients": len(set(known)), "images": images}
+    write_json(out / "metrics.json", value)
     return pooled
 
 
@@ -121,7 +128,7 @@ def test(options: Options) -> str:
     if len(done) < len(samples):
         return f"{len(done)} of {len(samples)} images are done; the scores wait for all of them"
     counts = {name: own for name, own in done.items() if own is not None}
-    pooled = write_scores(out, counts, groups) if distributed.rank() == 0 else {}
+    pooled = write_scores(out, counts, groups, options.patient) if distributed.rank() == 0 else {}
     if not pooled:
         return f"{len(samples)} images, no labels to score against; see {out}"
     told = ", ".join(f"{k} {v:.3f}" for k, v in pooled["all"].items())

@@ -11,7 +11,7 @@ if not __package__:
 
 from code_common import distributed
 from code_common.config import parse
-from code_common.data import load_split, read_image, read_label, read_points
+from code_common.data import Sample, load_split, read_image, read_label, read_points
 from code_common.dataset import CropDataset, keeper, read_colours
 from code_common.detections import detect
 from code_common.errors import InputError, run_script
@@ -30,9 +30,8 @@ def background_path(save_dir: Path, round: int, name: str) -> Path:
     return save_dir / f"round_{round}" / "background" / f"{name}.png"
 
 
-def load_training(options: Options) -> tuple[CropDataset, list[str]]:
-    """The crops of the round `options.round`, and the names of the images they are cut from."""
-    samples = load_split(options.data_dir)["train"]
+def load_training(options: Options, samples: list[Sample]) -> CropDataset:
+    """The crops of training images in the round `options.round`."""
     keep = keeper(options.save_dir / "cache", [s.image for s in samples], 4, options.cache)
     images, points, backgrounds = [], [], []
     for sample in samples:
@@ -55,14 +54,13 @@ def load_training(options: Options) -> tuple[CropDataset, list[str]]:
         weight = weight_map(target, known, background, inside, options.peak_weight)
         return {"image": warp.image(images[index]), "target": target, "weight": weight}
 
-    dataset = CropDataset(
+    return CropDataset(
         [image.shape[:2] for image in images],
         make_crop,
         Augmentation(size=options.input_size),
         options.patch_size,
         options.seed(1 + options.round),
     )
-    return dataset, [s.name for s in samples]
 
 
 def make_validate(options: Options, network: ResUNet, tiling: dict):
@@ -101,7 +99,8 @@ def train(options: Options, say=print) -> dict:
     torch.manual_seed(options.seed(1))
     network = ResUNet(options.model, 1, *colours)
     pretrained = load_encoder(network, options.model, options.pretrained)
-    dataset, names = load_training(options)
+    samples = load_split(options.data_dir)["train"]
+    dataset, names = load_training(options, samples), [s.name for s in samples]
     validate = make_validate(options, network, options.tiling(device))
     if validate is None and distributed.rank() == 0:
         say("no points for the validation images: the last epoch is taken as the best")

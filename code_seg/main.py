@@ -9,13 +9,31 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from code_common.config import parse
-from code_common.data import load_split
+from code_common.data import Sample, load_split
 from code_common.errors import run_script
 from code_common.steps import Run, files_fingerprint, inference_work, training_work
 from code_seg.options import Options
+from code_seg.pictures import pictures
 from code_seg.prepare_data import detections_path, prepare
 from code_seg.test import test
 from code_seg.train import PHASES, select, train_phase
+
+
+def phases(options: Options) -> dict[str, int]:
+    """The phases of training that have epochs, and how many."""
+    epochs = dict(zip(PHASES, (options.epochs, options.crf_epochs), strict=True))
+    return {phase: number for phase, number in epochs.items() if number}
+
+
+def plan(options: Options, split: dict[str, list[Sample]]) -> dict[str, float]:
+    """The steps in order, each with its work in megapixels through the network."""
+    validating = inference_work(split["val"], options.tile, options.overlap)
+    steps = {"prepare": 0.0}
+    for phase, epochs in phases(options).items():
+        work = training_work(split["train"], options.patch_size, options.input_size, epochs)
+        steps[f"train with {phase}"] = work + -(-epochs // options.val_every) * validating
+    testing = 2 * inference_work(split["test"], options.tile, options.overlap)
+    return steps | {"select": validating, "test": testing, "pictures": 0.0}
 
 
 def main(options: Options) -> None:
@@ -24,20 +42,10 @@ def main(options: Options) -> None:
     split = load_split(options.data_dir)
     samples = [s for part in ("train", "val", "test") for s in split[part]]
     detections = [detections_path(options.detection_dir(), s.name) for s in samples]
-    validating = inference_work(split["val"], options.tile, options.overlap)
-    epochs = {"labels": options.epochs, "crf": options.crf_epochs}
-    plan = {"prepare": 0.0}
-    for phase in [p for p in PHASES if epochs[p]]:
-        work = training_work(split["train"], options.patch_size, options.input_size, epochs[phase])
-        plan[f"train with {phase}"] = work + -(-epochs[phase] // options.val_every) * validating
-    plan |= {"select": validating}
-    plan |= {"test": 2 * inference_work(split["test"], options.tile, options.overlap)}
-
-    run = Run(options.save_dir, options, files_fingerprint(samples, detections), plan)
+    inputs = files_fingerprint(samples, detections)
+    run = Run(options.save_dir, options, inputs, plan(options, split))
     run.step("prepare", lambda: prepare(options))
-    for phase in PHASES:
-        if not epochs[phase]:
-            continue
+    for phase in phases(options):
 
         def train_one(phase: str = phase) -> str:
             run.save(**train_phase(options, phase))
@@ -48,6 +56,7 @@ def main(options: Options) -> None:
         shutil.rmtree(options.save_dir / "cache", ignore_errors=True)
     run.step("select", lambda: select(options))
     run.step("test", lambda: test(options), together=True)
+    run.step("pictures", lambda: pictures(options))
 
 
 if __name__ == "__main__":

@@ -133,6 +133,18 @@ def aji_reference(truth: np.ndarray, predicted: np.ndarray) -> float:
     return float(o.intersection[best].sum() / (union + unused))
 
 
+def unmatched(o: Overlaps) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the true nuclei that were missed and of the predicted ones that are wrong.
+
+    So says PQ: those without a partner at IoU over 0.5.
+    """
+    pairs = o.intersection / o.union() > 0.5
+    return (
+        np.setdiff1d(np.arange(len(o.true_area)), o.i[pairs]),
+        np.setdiff1d(np.arange(len(o.predicted_area)), o.j[pairs]),
+    )
+
+
 def panoptic(o: Overlaps) -> dict[str, float]:
     """PQ = DQ x SQ (Kirillov et al., CVPR 2019): pairs with IoU over 0.5. DQ is F1 at IoU 0.5."""
     if (score := o.empty()) is not None:

@@ -73,16 +73,20 @@ def make_labels(
     return voronoi_label(points, cells), clusters
 
 
-def picture(image: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """A label over its image: orange background, green nuclei, the ignored as it is."""
-    return tint(tint(image, label == BACKGROUND, ORANGE), label == NUCLEUS, GREEN, 0.6)
+def picture(image: np.ndarray, label: np.ndarray, thin: bool = False) -> np.ndarray:
+    """A label over its image: orange background, green nuclei, the ignored as it is.
+
+    `thin`: the label is of lines and dots (the Voronoi label), which need strong colours.
+    """
+    background = tint(image, label == BACKGROUND, ORANGE, 1.0 if thin else 0.5)
+    return tint(background, label == NUCLEUS, GREEN, 1.0 if thin else 0.6)
 
 
 def prepare(options: Options) -> str:
     """Write points/, labels_voronoi/ and labels_cluster/ of the training and validation images.
 
-    pictures/ shows both labels over each image; label_errors.json says how wrong they are where
-    there are masks to tell; colours.json has mean and deviation of the training images.
+    pictures/labels/ shows both labels over each image; label_errors.json says how wrong they are
+    where there are masks to tell; colours.json has mean and deviation of the training images.
     """
     split, out = load_split(options.data_dir), options.save_dir
     errors: dict[str, dict] = {}
@@ -97,8 +101,8 @@ def prepare(options: Options) -> str:
             write_png(out / "labels_voronoi" / f"{sample.name}.png", to_colours(voronoi))
             write_png(out / "labels_cluster" / f"{sample.name}.png", to_colours(clusters))
             panels = [mark(image, points, "circle", BLUE, 3)]
-            panels += [picture(image, label) for label in (voronoi, clusters)]
-            write_png(out / "pictures" / f"{sample.name}.png", np.hstack(panels))
+            panels += [picture(image, voronoi, thin=True), picture(image, clusters)]
+            write_png(out / "pictures" / "labels" / f"{sample.name}.png", np.hstack(panels))
             if sample.instances:
                 truth = read_instances(sample.instances, shape)
                 errors[sample.name] = {"set": part, **label_errors(voronoi, clusters, truth)}

@@ -9,6 +9,7 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from code_common import distributed
+from code_common.bootstrap import intervals, mean_of, patients
 from code_common.config import fingerprint, parse
 from code_common.data import (
     Sample,
@@ -82,20 +83,27 @@ def segment_samples(
 
 def mean_scores(images: dict[str, dict[str, float]]) -> dict[str, float]:
     """Mean of each score over the images."""
-    names = next(iter(images.values()))
-    return {k: float(np.mean([scores[k] for scores in images.values()])) for k in names}
+    return mean_of(list(images.values()))(np.arange(len(images)))
 
 
-def write_scores(out: Path, scores: Scores, method: str, groups: dict[str, list[str]]) -> None:
-    """Write metrics.json (means over all images and over each group) and per_image.csv."""
+def write_scores(
+    out: Path, scores: Scores, method: str, groups: dict[str, list[str]], patient: str
+) -> None:
+    """Write per_image.csv and metrics.json: means over all images and over each group, and the
+    bootstrap intervals over patients (`patient` finds them in the images' names).
+    """
     means: dict[str, dict] = {}
+    interval: dict[str, dict] = {}
     for name, images in scores.items():
         means[name] = {"all": mean_scores(images)}
+        known = patients(list(images), patient)
+        interval[name] = intervals(known, mean_of(list(images.values())))
         for group, members in groups.items():
             own = {m: images[m] for m in members if m in images}
             if own:
                 means[name][group] = mean_scores(own)
-    value = {"instances": method, "mean": means, "images": scores}
+    value = {"instances": method, "mean": means, "interval": interval}
+    value |= {"patients": len(set(known)), "images": scores}
     rows = [
         [image, name, *(f"{v:.6g}" for v in values.values())]
         for name, images in scores.items()
@@ -141,7 +149,7 @@ def test(options: Options) -> str:
     if not scores:
         return f"{len(samples)} images, no masks to score against; see {out}"
     if distributed.rank() == 0:
-        write_scores(out, scores, method, groups)
+        write_scores(out, scores, method, groups, options.patient)
     shown = ("pixel_f1", "object_dice", "aji", "pq")
     told = []
     for name, images in scores.items():

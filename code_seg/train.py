@@ -41,9 +41,8 @@ def read_labels(options: Options, name: str) -> list[np.ndarray]:
     return [from_colours(read_image(options.save_dir / f / f"{name}.png")) for f in folders]
 
 
-def load_training(options: Options, seed: int) -> tuple[CropDataset, list[str]]:
-    """The training crops and the names of the images they are cut from."""
-    samples = load_split(options.data_dir)["train"]
+def load_training(options: Options, samples: list[Sample], seed: int) -> CropDataset:
+    """The crops of training images with their labels."""
     keep = keeper(options.save_dir / "cache", [s.image for s in samples], 5, options.cache)
     images = [keep(f"{s.name}_image", read_image(s.image)) for s in samples]
     labels = [
@@ -59,8 +58,7 @@ def load_training(options: Options, seed: int) -> tuple[CropDataset, list[str]]:
 
     augmentation = Augmentation(size=options.input_size, elastic=options.elastic)
     shapes = [image.shape[:2] for image in images]
-    dataset = CropDataset(shapes, make_crop, augmentation, options.patch_size, seed)
-    return dataset, [s.name for s in samples]
+    return CropDataset(shapes, make_crop, augmentation, options.patch_size, seed)
 
 
 def load_validation(
@@ -127,7 +125,8 @@ def train_phase(options: Options, phase: str, say=print) -> dict:
         backend = choose_backend(options.crf_backend, device)
         used["crf_backend_used"] = backend
         recipe = options.recipe(device, seed, lr=options.lr / 10, epochs=options.crf_epochs)
-    dataset, names = load_training(options, seed)
+    samples = load_split(options.data_dir)["train"]
+    dataset, names = load_training(options, samples, seed), [s.name for s in samples]
     validate = make_validate(options, network, options.tiling(device))
     if validate is None and distributed.rank() == 0:
         say("no validation images: the last epoch is taken as the best")

@@ -1,10 +1,11 @@
 """Check a data set before hours of training: every finding, with the file and how to mend it.
 
 python data/check.py --dataset MY
-python data/check.py --dataset MY --ratio 0.1 --json
+python data/check.py --dataset MY --ratio 0.1 --no-pretrained --seg --epochs 50
 
-Reads every image and label once, in parallel. Exit status 0: all passed, 1: warnings, 2: failures
-with which training would stop or its scores would mean nothing. run.sh runs it first.
+Takes run.sh's options, and says how long that run takes on this machine and what it writes. Reads
+every image and label once, in parallel. Exit status 0: all passed, 1: warnings, 2: failures with
+which training would stop or its scores would mean nothing. run.sh runs it first.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import sys
 import time
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -27,12 +28,13 @@ from scipy import ndimage
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from code_common.config import fingerprint
+from code_common.config import fingerprint, parse
 from code_common.data import (
     Sample,
     find_samples,
     image_shape,
     is_image,
+    load_split,
     read_image,
     read_instances,
     read_label,
@@ -41,16 +43,18 @@ from code_common.data import (
 )
 from code_common.errors import InputError, run_script
 from code_common.model import ResUNet
-from code_common.patches import windows
+from code_common.options import CommonOptions
 from code_common.training import choose_precision
 from code_detection.labels import points_from_instances, points_from_map
+from code_detection.main import plan as plan_detection
 from code_detection.options import Options as DetectionOptions
+from code_seg.main import plan as plan_seg
 from code_seg.options import Options as SegOptions
 
 PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
 ALIKE = 20  # of 256 bits of the difference hash: two pictures of one piece of tissue
 FEW, SPECK = 0.1, 20  # share of ids that may be odd; square pixels of what is hardly a nucleus
-BYTES_PER_PIXEL = 30  # of what a run writes for an image, at most
+BYTES_PER_PIXEL = 30  # of what a repeat writes for an image, at most
 
 
 @dataclass(frozen=True)
@@ -241,50 +245,63 @@ def check_sizes(looked: dict[str, list[Looked]], r1: float, patch: int) -> list[
     return findings
 
 
-def check_time(train: list[Sample], detection: DetectionOptions, seg: SegOptions) -> Finding:
-    """How long training takes on this machine, from two steps of each stage's network."""
-    device, total = detection.choose_device(), 0.0
-    rounds = {
-        detection: (detection.rounds + 1) * detection.epochs,
-        seg: seg.epochs + seg.crf_epochs,
-    }
-    for options, epochs in rounds.items():
-        network = ResUNet(options.model, 2).to(device, memory_format=torch.channels_last)
-        precision = choose_precision(options.precision, device)
-        side = options.input_size
-        image = torch.rand(options.batch_size, 3, side, side, device=device)
-        for _ in range(2):  # the first one makes memory and kernels ready
-            began = time.perf_counter()
-            with torch.autocast(device.type, precision, precision != torch.float32):
-                loss = network(image).float().square().mean()
-            loss.backward()
-            loss.item()
-            step = time.perf_counter() - began
-        patches = sum(len(windows(image_shape(s.image), options.patch_size)) for s in train)
-        total += epochs * -(-patches // options.batch_size) * step
-    long = f"{total / 3600:.1f} h" if total > 3600 else f"{total / 60:.0f} min"
-    message = f"about {long} of training a repeat with the options as they are"
-    return Finding(PASS, str(device), message)
+def seconds_per_megapixel(options: CommonOptions, network: ResUNet) -> float:
+    """What a megapixel through the network takes on this machine, of three in a training step."""
+    device = options.choose_device()
+    network.to(device, memory_format=torch.channels_last)
+    precision = choose_precision(options.precision, device)
+    image = torch.rand(min(4, options.batch_size), 3, *2 * [options.input_size], device=device)
+    for _ in range(2):  # the first one makes memory and kernels ready
+        began = time.perf_counter()
+        with torch.autocast(device.type, precision, precision != torch.float32):
+            loss = network(image).float().square().mean()
+        loss.backward()
+        loss.item()
+        step = time.perf_counter() - began
+    return step / (3e-6 * len(image) * options.input_size**2)
 
 
-def check_disk(samples: list[Sample], out: Path, rounds: int) -> Finding:
-    """Whether what a run writes fits."""
-    pixels = sum(int(np.prod(image_shape(s.image))) for s in samples)
-    needed = (pixels * BYTES_PER_PIXEL + (rounds + 4) * 300e6) / 1e9
+def check_run(
+    split: dict[str, list[Sample]], stages: list[CommonOptions], repeats: int
+) -> list[Finding]:
+    """What a run of both stages takes from here on, in time and on the disk."""
+    every = list({s.name: s for own in split.values() for s in own}.values())
+    size = sum(int(np.prod(image_shape(s.image))) for s in every) * BYTES_PER_PIXEL * repeats
+    seconds, done, steps = 0.0, 0, 0
+    for options, plan in zip(stages, (plan_detection, plan_seg), strict=True):
+        network = ResUNet(options.model, 2)
+        speed = seconds_per_megapixel(options, network)
+        work = plan(options, split)
+        weights = sum(4 * p.numel() for p in network.parameters())
+        trainings = sum("train" in name for name in work)
+        size += repeats * (trainings + 3) * weights  # the one in progress has Adam's moments
+        for repeat in range(options.repeat, options.repeat + repeats):
+            folder = replace(options, save_dir=None, repeat=repeat).resolved().save_dir / ".done"
+            for name, megapixels in work.items():
+                there = (folder / f"{name}.json").is_file() and not options.restart
+                done, steps = done + there, steps + 1
+                seconds += 0 if there else megapixels * speed
+    long = f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{max(1, seconds / 60):.0f} min"
+    before = f"; {done} of {steps} steps are done" if done else ""
+    number = f"{repeats} repeats" if repeats > 1 else "a repeat"
+    device = stages[0].choose_device()
+    timing = Finding(PASS, str(device), f"about {long} for {number}{before}")
+    out = stages[0].root_save_dir / stages[0].dataset / f"ratio_{stages[0].ratio:g}"
     existing = next(p for p in (out, *out.absolute().parents) if p.exists())
     free = shutil.disk_usage(existing).free / 1e9
-    message = f"a run takes up to {needed:.1f} GB, {free:.1f} GB are free"
-    if free < needed:
-        return Finding(FAIL, str(existing), message, "make room, or another --root-save-dir")
-    return Finding(PASS, str(existing), message)
+    message = f"takes up to {size / 1e9:.1f} GB, {free:.1f} GB are free"
+    full = free < size / 1e9 and not done
+    fix = "make room, or another --root-save-dir" if full else ""
+    return [timing, Finding(FAIL if full else PASS, str(out), message, fix)]
 
 
-def check(folder: Path, detection: DetectionOptions, seg: SegOptions, timed: bool) -> list[Finding]:
-    """All findings about a data set's folder; `timed` takes two training steps of each stage."""
+def check(folder: Path, ratio: float, r1: float, patch: int
+          ) -> tuple[dict[str, list[Sample]], list[Finding]]:  # fmt: skip
+    """The sets of a data set's folder and all findings about them."""
     try:
         samples, findings = check_files(folder)
     except InputError as error:
-        return [Finding(FAIL, str(folder), str(error), "see data/README.md")]
+        return {}, [Finding(FAIL, str(folder), str(error), "see data/README.md")]
     # A group of the split may name images of the test set again.
     every = list({s.name: s for own in samples.values() for s in own}.values())
     workers = min(os.cpu_count() or 1, max(1, len(every) // 4))
@@ -298,54 +315,69 @@ def check(folder: Path, detection: DetectionOptions, seg: SegOptions, timed: boo
     for one in results:
         findings += one.findings
     findings += check_sets(looked)
-    findings += check_points(looked, detection.ratio)
-    patch = max(detection.patch_size, seg.patch_size)
-    findings += check_sizes(looked, detection.r1, patch)
+    findings += check_points(looked, ratio)
+    findings += check_sizes(looked, r1, patch)
     if not any(f.level == FAIL for f in findings):
-        findings.append(check_disk(every, detection.root_save_dir, detection.rounds))
-        if timed:
-            findings.append(check_time(samples["train"], detection, seg))
         counts = ", ".join(f"{len(samples[p])} {p}" for p in ("train", "val", "test"))
         findings.append(Finding(PASS, str(folder), f"{len(every)} images read: {counts}"))
-    return findings
+    return samples, findings
+
+
+def by_stage(arguments: list[str]) -> dict[str, list[str]]:
+    """Arguments as run.sh takes them: those of both stages, and those behind --detection, --seg."""
+    parts: dict[str, list[str]] = {"": [], "--detection": [], "--seg": []}
+    current = ""
+    for argument in arguments:
+        if argument in parts:
+            current = argument
+        else:
+            parts[current].append(argument)
+    return parts
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--dataset", required=True, metavar="NAME", help="name of the data set")
-    parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the data sets")
-    parser.add_argument("--data-dir", type=Path, metavar="DIR",
-                        help="the data set's own folder, if not DATA_ROOT/NAME")  # fmt: skip
-    parser.add_argument("--root-save-dir", type=Path, metavar="DIR", help="where runs will go")
-    parser.add_argument("--ratio", type=float, default=0.1, help="share of annotated nuclei")
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument("--brief", type=Path, metavar="FILE",
-                        help="print warnings and failures alone, and nothing where FILE says that "
-                        "the same files passed before")  # fmt: skip
-    arguments = parser.parse_args()
-    given = {k: v for k in ("data_root", "data_dir", "root_save_dir") if (v := vars(arguments)[k])}
-    place = {"dataset": arguments.dataset, "ratio": arguments.ratio, **given}
-    detection, seg = DetectionOptions(**place).resolved(), SegOptions(**place).resolved()
-    folder = detection.data_dir
+                        help="print warnings, failures and the plan alone, and read nothing where "
+                        "FILE says that the same files passed before")  # fmt: skip
+    parser.add_argument("--repeats", type=int, default=1, help="as of run.sh (default: 1)")
+    given = by_stage(sys.argv[1:])
+    arguments, common = parser.parse_known_args(given[""])
+    detection = parse(DetectionOptions, __doc__, common + given["--detection"])
+    seg = parse(SegOptions, __doc__, common + given["--seg"])
+    folder, brief = detection.data_dir, arguments.brief
     files = sorted(p for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else []
-    state = fingerprint([(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files],
-                        arguments.ratio, detection.r1)  # fmt: skip
-    brief = arguments.brief
+    patch = max(detection.patch_size, seg.patch_size)
+    about = detection.ratio, detection.r1, patch
+    state = fingerprint([(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files], about)
     if brief and brief.is_file() and brief.read_text() == state:
-        return
-    findings = check(folder, detection, seg, timed=not brief)
-    order = [f for level in (FAIL, WARN, PASS) for f in findings if f.level == level]
+        samples, findings = load_split(folder), []
+    else:
+        samples, findings = check(folder, *about)
     failed = sum(f.level == FAIL for f in findings)
     warned = sum(f.level == WARN for f in findings)
+    plan = check_run(samples, [detection, seg], arguments.repeats) if not failed else []
+    findings += plan
+    failed += sum(f.level == FAIL for f in plan)
+    order = [f for level in (FAIL, WARN, PASS) for f in findings if f.level == level]
     if arguments.json:
         print(json.dumps([asdict(f) for f in order], indent=1))
+    elif brief:
+        for finding in order:
+            if finding in plan:
+                print(f"[plan] {finding.file}: {finding.message}")
+            elif finding.level != PASS:
+                print(finding.line())
+        if failed or warned:
+            print(f"{folder}: {failed} failures, {warned} warnings")
     else:
         for finding in order:
-            if finding.level != PASS or not brief:
-                print(finding.line())
+            print(finding.line())
         print(f"{folder}: {failed} failures, {warned} warnings")
     if failed:
         sys.exit(2)

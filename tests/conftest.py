@@ -4,6 +4,7 @@ import importlib
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,32 @@ def run_script(tmp_path):
         return done
 
     return run
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What `bash run.sh` made of a tiny data set: two repeats with points of their own."""
+
+    told: str  # what it printed
+    home: Path  # holds data/tiny and out/
+    root: Path  # out/tiny/ratio_0.5
+
+
+@pytest.fixture(scope="session")
+def experiment(tmp_path_factory) -> Experiment:
+    """A finished experiment that tests read, and never write to."""
+    home = tmp_path_factory.mktemp("experiment")
+    make_dataset(home / "data" / "tiny", test=3)
+    command = [
+        "bash", PROJECT / "run.sh", *TINY, "--data-root", home / "data",
+        "--root-save-dir", home / "out", "--repeats", 2,
+        "--detection", "--rounds", 1, "--r1", 6, "--r2", 12, "--sigma", 1.5,
+        "--seg", "--crf-epochs", 1, "--crf-sigma-xy", 3, "--merge-radius", 6,
+    ]  # fmt: skip
+    done = subprocess.run([str(c) for c in command], cwd=home, capture_output=True, text=True,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Experiment(done.stdout, home, home / "out" / "tiny" / "ratio_0.5")
 
 
 ACTION = {"prepare_data": "prepare", "train": "train", "test": "test", "main": "main"}

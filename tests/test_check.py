@@ -9,7 +9,7 @@ from conftest import make_dataset
 
 from code_common.data import read_image, read_instances, read_json, write_instances, write_json
 from code_common.data import write_png as png
-from data.check import FAIL, PASS, WARN, difference_hash, main
+from data.check import FAIL, WARN, difference_hash, main
 
 
 @pytest.fixture
@@ -21,23 +21,18 @@ def folder(tmp_path):
 def check(tmp_path, monkeypatch, capsys):
     """Findings as (level, text), and the exit status."""
 
-    def run(*more):
+    def run(*more, seconds=1.0):
         command = ["check.py", "--dataset", "tiny", "--data-root", str(tmp_path / "data")]
         command += ["--root-save-dir", str(tmp_path / "out"), "--ratio", "1", *map(str, more)]
         monkeypatch.setattr("sys.argv", command)
         # The time of two training steps is not what these tests are about.
-        monkeypatch.setattr("data.check.check_time", lambda *_: _finding())
+        monkeypatch.setattr("data.check.seconds_per_megapixel", lambda *_: seconds)
         try:
             main()
             status = 0
         except SystemExit as stopped:
             status = stopped.code
         return capsys.readouterr().out, status
-
-    def _finding():
-        from data.check import Finding
-
-        return Finding(PASS, "cpu", "time")
 
     return run
 
@@ -206,10 +201,32 @@ def test_in_brief_what_passed_before_is_not_read_again(tmp_path, folder, check):
     stamp = tmp_path / "out" / "stamp"
     first, status = check("--brief", stamp)
     assert "PASS" not in first and "warnings" in first and status == 0 and stamp.is_file()
-    assert check("--brief", stamp) == ("", 0)
+    told, status = check("--brief", stamp)
+    assert status == 0 and "warnings" not in told and told.count("[plan] ") == 2
     no_points(folder)
     told, status = check("--brief", stamp)
     assert "without any point" in told and status == 2
+
+
+def test_the_plan_counts_what_is_left_to_do(tmp_path, folder, check):
+    """With a second a megapixel: three passes of a step, the repeats, and less what is done."""
+    more = ["--epochs", 6, "--val-every", 6, "--patch-size", 260, "--input-size", 100,
+            "--tile", 260, "--overlap", 0, "--detection", "--rounds", 0, "--seg",
+            "--crf-epochs", 0]  # fmt: skip
+    image = 0.26**2  # megapixels; val is seen for validation, detection, test and selection
+    detection = 3 * 6 * 3 * 0.1**2 + image * (1 + (3 + 0) + (1 + 2))
+    seg = 3 * 6 * 3 * 0.1**2 + image * (1 + 1 + 2 * 2)
+    total = 10 * (detection + seg)  # at ten minutes a megapixel
+    told, _ = check(*more, seconds=600)
+    assert f"about {total:.0f} min for a repeat" in told
+    told, _ = check("--repeats", 5, *more, seconds=600)
+    assert f"about {5 * total / 60:.1f} h for 5 repeats" in told
+    done = tmp_path / "out" / "tiny" / "ratio_1" / "repeat_1" / "detection" / ".done"
+    done.mkdir(parents=True)
+    for name in ("prepare", "train round 0", "detect", "test", "pictures"):
+        (done / f"{name}.json").write_text("{}")
+    told, _ = check(*more, seconds=600)
+    assert f"about {10 * seg:.0f} min for a repeat; 5 of 10 steps are done" in told
 
 
 def test_like_images_have_like_hashes():

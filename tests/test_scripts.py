@@ -38,6 +38,7 @@ def digest(folder: Path) -> str:
     [
         *SCRIPTS, "data/make_sample.py", "data/import_labels.py", "data/make_split.py",
         "code_seg/crf_loss/benchmark.py", "code_common/report.py", "code_common/bundle.py",
+        "code_common/compare.py", "code_detection/pictures.py", "code_seg/pictures.py",
         "code_detection/predict.py", "code_seg/predict.py", "data/check.py",
     ],
 )  # fmt: skip
@@ -85,7 +86,7 @@ def test_both_stages_end_to_end(tmp_path, dataset, run_script):
     again = run_script("code_detection/main.py", *detection).stdout
     assert again.count("skipped") == len(again.splitlines())
     again = run_script("code_seg/main.py", *seg).stdout
-    assert again.count("skipped") == len(again.splitlines()) == 5
+    assert again.count("skipped") == len(again.splitlines()) == 6
     assert stamps == {p: p.stat().st_mtime_ns for p in out.rglob("*.pt")}
 
     # Other options do not overwrite it.
@@ -104,10 +105,6 @@ def test_both_stages_end_to_end(tmp_path, dataset, run_script):
         "--label-dir", dataset / "labels_instance", "--points-dir", out / "detection/detections",
     ).stdout  # fmt: skip
     assert "points: pixel_f1" in told
-    report = ["--root-save-dir", tmp_path / "out", "--dataset", "tiny", "--ratio", "0.5"]
-    assert "report.html" in run_script("code_common/report.py", *report).stdout
-    page = (out.parent / "report.html").read_text()
-    assert "<table>" in page and "http" not in page
 
 
 def test_two_runs_of_one_seed_are_equal_whatever_the_workers(tmp_path, dataset, run_script):
@@ -303,24 +300,21 @@ def bash(*arguments, **keywords):
     )  # fmt: skip
 
 
-def test_run_sh_chains_both_stages(tmp_path, dataset):
-    detection = ["--rounds", 0, "--r1", 6, "--r2", 12, "--sigma", 1.5]
-    command = [
-        *TINY, "--data-root", tmp_path / "data", "--root-save-dir", tmp_path / "out",
-        "--repeats", 2, "--detection", *detection, "--seg", "--crf-epochs", 0,
-    ]  # fmt: skip
-    done = bash(*command, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "== tiny, ratio 0.5, repeat 2 of 2: segmentation" in done.stdout
-    assert "report.html" in done.stdout and "_overlay.png" in done.stdout
-    first, second = (
-        json.loads((tmp_path / f"out/tiny/ratio_0.5/repeat_{k}/detection/options.json").read_text())
-        for k in (1, 2)
-    )
-    assert (first["options"]["repeat"], second["options"]["repeat"]) == (1, 2)
+def test_run_sh_chains_both_stages(experiment):
+    told = experiment.told
+    assert "== tiny, ratio 0.5, repeat 2 of 2: segmentation" in told
+    assert "report.html" in told and "_overlay.png" in told
+    # What it will take is told before it begins.
+    plan = told[: told.index("== tiny")]
+    assert "[plan] cpu: about 1 min for 2 repeats" in plan and "takes up to" in plan
+    for stage in ("detection", "segmentation"):
+        saved = [
+            read_json(experiment.root / f"repeat_{k}" / stage / "options.json") for k in (1, 2)
+        ]
+        assert [s["options"]["repeat"] for s in saved] == [1, 2]
+        assert saved[0]["machine"]["cores"] >= 1 and saved[0]["machine"]["device"] == "cpu"
     points = [
-        (tmp_path / f"out/tiny/ratio_0.5/repeat_{k}/detection/points/train0.csv").read_text()
-        for k in (1, 2)
+        (experiment.root / f"repeat_{k}/detection/points/train0.csv").read_text() for k in (1, 2)
     ]
     assert points[0] != points[1]  # D22: repeats have their own folders and points
 
@@ -330,6 +324,9 @@ def test_run_sh_help_and_errors(tmp_path, dataset):
     assert done.returncode == 0 and "--seg OPTIONS" in done.stdout
     assert bash("--repeats", "0").returncode == 2
     assert bash("--ratio").returncode == 2
-    done = bash("--no-such-option", "--dataset", "tiny", "--data-root", tmp_path / "data",
-                "--root-save-dir", tmp_path / "out")  # fmt: skip
-    assert done.returncode == 2 and "no such option" in done.stderr
+    place = ["--dataset", "tiny", "--data-root", tmp_path / "data", "--root-save-dir",
+             tmp_path / "out"]  # fmt: skip
+    for wrong in (["--no-such-option"], ["--seg", "--no-such-option"]):  # before any training
+        done = bash(*place, *wrong)
+        assert done.returncode == 2 and "no such option" in done.stderr
+        assert not (tmp_path / "out").exists()

@@ -1,0 +1,181 @@
+"""Compare experiments: mean ± deviation over repeats, paired bootstrap, AJI against annotation.
+
+python code_common/compare.py --runs experiments/MO --out compared
+python code_common/compare.py --runs paper=experiments/MO points=other/MO/ratio_0.1 --out compared
+
+A run is a folder of repeats (ratio_R), or of several of those; NAME= calls it something.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+
+if not __package__:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from code_common.bootstrap import paired, patients
+from code_common.charts import Chart, Series, to_pixels, to_svg
+from code_common.data import write_bytes, write_png
+from code_common.errors import InputError, run_script
+from code_common.page import Section, Table, to_html, to_markdown
+from code_common.report import SHOWN, Repeat, read_repeat, scores_of, spread
+
+METHODS = ("components", "points")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The repeats of one ratio, under the name that they were given on the command line."""
+
+    name: str
+    folder: Path
+    repeats: list[Repeat]
+
+    def option(self, name: str) -> object:
+        """An option of the segmentation, or of the detection where there is none."""
+        saved = self.repeats[0].options
+        return saved.get("segmentation", saved.get("detection"))["options"].get(name)
+
+    @property
+    def ratio(self) -> float:
+        """Share of the nuclei that is annotated."""
+        return float(self.option("ratio"))
+
+    @property
+    def label(self) -> str:
+        """Name and ratio."""
+        return f"{self.name} {self.ratio:.0%}"
+
+    def values(self, column: str, score: str) -> list[float]:
+        """A score of each repeat; empty where one lacks it."""
+        found = [scores_of(r).get(column) for r in self.repeats]
+        return [f[0][score] for f in found] if all(found) else []
+
+    def chosen(self, score: str) -> dict[str, float]:
+        """A score of each test image by the method that validation chose: mean over repeats."""
+        images = [r.segmentation.get("images", {}).get(r.method, {}) for r in self.repeats]
+        return {n: mean(own[n][score] for own in images)
+                for n in images[0] if all(n in own for own in images)}  # fmt: skip
+
+
+def find(given: str) -> list[Experiment]:
+    """The experiments of one --runs argument. Raises InputError where there is none."""
+    name, _, path = given.rpartition("=")
+    folder = Path(path)
+    own = [folder] if any(folder.glob("repeat_*")) else sorted(folder.glob("ratio_*"))
+    found = []
+    for place in own:
+        repeats = sorted(place.glob("repeat_*"), key=lambda p: (len(p.name), p.name))
+        read = [read_repeat(r) for r in repeats if r.is_dir()]
+        done = [r for r in read if r.detection or r.segmentation]
+        if done:
+            default = place.parent.name if place.name.startswith("ratio_") else place.name
+            found.append(Experiment(name or default, place, done))
+    if not found:
+        raise InputError(f"{folder}: no finished runs; expected ratio_R/repeat_K in it")
+    return sorted(found, key=lambda e: e.ratio)
+
+
+def score_table(experiments: Sequence[Experiment]) -> Table:
+    """Mean ± standard deviation over the repeats."""
+    columns = [("detection", "f1")] + [(m, s) for m in METHODS for s in SHOWN]
+    rows = []
+    for e in experiments:
+        cells = [spread(v) if (v := e.values(*c)) else "" for c in columns]
+        rows.append([e.label, str(len(e.repeats)), *cells])
+    heads = ["detection F1", *(f"{s}, {m}" for m in METHODS for s in SHOWN)]
+    return Table(["run", "repeats", *heads], rows, sortable=True)
+
+
+def difference_table(experiments: Sequence[Experiment]) -> Table:
+    """Each run against the first one on the images that both scored, drawn by patient."""
+    first, *others = experiments
+    pattern, rows = str(first.option("patient") or "(?!)"), []
+    for e in others:
+        cells, images = [], 0
+        for score in SHOWN:
+            a, b = first.chosen(score), e.chosen(score)
+            names = [n for n in a if n in b]
+            images = len(names)
+            if not names:
+                cells.append("")
+                continue
+            known = patients(names, pattern)
+            change, interval, sure = paired(known, [a[n] for n in names], [b[n] for n in names])
+            within = f" [{interval[0]:+.3f}, {interval[1]:+.3f}], {sure:.0%}" if interval else ""
+            cells.append(f"{change:+.3f}{within}")
+        rows.append([e.label, str(images), *cells])
+    return Table(["run", "images", *SHOWN], rows)
+
+
+def plot(experiments: Sequence[Experiment]) -> Chart:
+    """AJI against the share of annotated nuclei; bars are the deviation over repeats."""
+    groups: dict[str, list[Experiment]] = {}
+    for e in experiments:
+        groups.setdefault(e.name, []).append(e)
+    series = []
+    for name, own in groups.items():
+        own = sorted(own, key=lambda e: e.ratio)
+        for method in METHODS:
+            values = [(100 * e.ratio, v) for e in own if (v := e.values(method, "aji"))]
+            if not values:
+                continue
+            x, y = [x for x, _ in values], [mean(v) for _, v in values]
+            spreads = [stdev(v) if len(v) > 1 else 0.0 for _, v in values]
+            series.append(Series(
+                method if len(groups) == 1 else f"{name}, {method}", x, y,
+                [m - s for m, s in zip(y, spreads, strict=True)],
+                [m + s for m, s in zip(y, spreads, strict=True)],
+            ))  # fmt: skip
+    ticks = sorted({100 * e.ratio for e in experiments})
+    return Chart("AJI against annotation", "annotated nuclei in %", "AJI", series,
+                 x_ticks=[(t, f"{t:g}") for t in ticks])  # fmt: skip
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", nargs="+", required=True, metavar="[NAME=]DIR",
+                        help="folders of repeats or of several ratios; the others are compared "
+                        "with the first")  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
+    args = parser.parse_args()
+    experiments = [e for given in args.runs for e in find(given)]
+    sets = sorted({str(e.option("dataset")) for e in experiments})
+    title = f"{', '.join(sets)}: {len(experiments)} experiments"
+    chart, table = plot(experiments), score_table(experiments)
+    sections = [
+        Section("Scores", "Test images; mean ± standard deviation over the repeats.", [table]),
+        Section("AJI against annotation", "Bars: standard deviation over the repeats.",
+                charts=[chart]),
+    ]  # fmt: skip
+    if len(experiments) > 1:
+        text = (
+            f"Mean over the test images that both scored, minus {experiments[0].label}, instances "
+            "as the validation images chose; each image is the mean of its repeats. In brackets: "
+            "95 % interval of a paired bootstrap over patients, and the share of resamples with "
+            "this sign. It says how the images matter, not how seeds do."
+        )
+        sections.append(Section("Differences", text, [difference_table(experiments)]))
+    rows = [
+        [e.label, str(r.folder), ", ".join(str(o.get("commit")) for o in r.options.values())]
+        for e in experiments
+        for r in e.repeats
+    ]
+    sections.append(Section("Runs", tables=[Table(["run", "folder", "commits"], rows)]))
+    write_bytes(args.out / "compare.html", to_html(title, sections).encode())
+    write_bytes(args.out / "compare.md", to_markdown(title, sections).encode())
+    write_bytes(args.out / "aji_against_annotation.svg", to_svg(chart).encode())
+    write_png(args.out / "aji_against_annotation.png", to_pixels(chart))
+    for row in table.rows:
+        print("  ".join(f"{h} {c}" for h, c in zip(table.head, row, strict=True) if c))
+    print(f"see {args.out / 'compare.html'}")
+
+
+if __name__ == "__main__":
+    run_script(main)
