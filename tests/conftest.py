@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -67,6 +68,22 @@ def make_dataset(folder: Path, train=2, val=1, test=1, shape=(64, 64)) -> Path:
 def dataset(tmp_path) -> Path:
     """A tiny data set named 'tiny' in tmp_path/data."""
     return make_dataset(tmp_path / "data" / "tiny")
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium, where there is one."""
+    api = pytest.importorskip("playwright.sync_api")
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if not found:
+        pytest.skip("no Chromium on this machine")
+    with api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 # As small as the real scripts go: seconds on a CPU.

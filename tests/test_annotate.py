@@ -1,7 +1,6 @@
 """The annotation page in a real browser, with real clicks; its files are read by the importers."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -11,19 +10,6 @@ from code_common.data import write_json, write_png, write_points, write_table
 from code_common.formats import read_geojson, read_point_table
 
 PAGE = (PROJECT / "data" / "annotate.html").as_uri()
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip("playwright.sync_api")
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if not found:
-        pytest.skip("no Chromium on this machine")
-    with api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
