@@ -103,6 +103,7 @@ def _strokes(chart: Chart) -> list[_Stroke]:
     filled = any(s.filled for s in chart.series)
     x0, x1 = (min(known), max(known)) if filled else _limits(known, False)
     y0, y1 = _limits([y for _, y in finite], chart.from_zero)
+    y1 += 0.1 * (y1 - y0) * bool(chart.rules)  # room for their words
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
 
     def at(x: float, y: float) -> tuple[float, float]:

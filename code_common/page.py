@@ -23,7 +23,7 @@ h1 { line-height: 1.2 } h2 { margin: 2.5rem 0 .5rem; border-bottom: 2px solid #0
 nav a { margin-right: 1rem } a { color: #005a8e }
 .scroll { overflow-x: auto } table { border-collapse: collapse; margin: 1rem 0 }
 td, th { padding: .25rem .75rem; border-bottom: 1px solid #ccc; text-align: right;
-  white-space: nowrap }
+  overflow-wrap: normal; white-space: nowrap }
 th { white-space: normal; vertical-align: bottom }
 .words td { text-align: left; white-space: normal; vertical-align: top }
 .words td:last-child { overflow-wrap: anywhere; min-width: 12rem }

@@ -21,7 +21,7 @@ from code_common.page import Section, Table, to_html, to_markdown
 
 STAGES = ("detection", "segmentation")
 SHOWN = ("pixel_f1", "object_dice", "aji", "pq")  # of a test image, beside detection F1
-OVERVIEW_HEIGHT = 300
+OVERVIEW_HEIGHT = 260
 # What a column of log.csv that is no term of the loss is called.
 NOT_A_TERM = ("epoch", "seconds", "images_per_s", "data_share", "forward_share", "backward_share")
 LENGTHS = ("mean_distance", "std_distance", "object_hausdorff")  # in pixels, not 0..1

@@ -54,6 +54,7 @@ from code_seg.options import Options as SegOptions
 PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
 ALIKE = 20  # of 256 bits of the difference hash: two pictures of one piece of tissue
 FEW, SPECK = 0.1, 20  # share of ids that may be odd; square pixels of what is hardly a nucleus
+BESIDE = 1.3  # time of a run over that of its networks alone: crops, labels, files, imports
 BYTES_PER_PIXEL = 30  # of what a repeat writes for an image, at most
 
 
@@ -281,6 +282,7 @@ def check_run(
                 there = (folder / f"{name}.json").is_file() and not options.restart
                 done, steps = done + there, steps + 1
                 seconds += 0 if there else megapixels * speed
+    seconds *= BESIDE
     long = f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{max(1, seconds / 60):.0f} min"
     before = f"; {done} of {steps} steps are done" if done else ""
     number = f"{repeats} repeats" if repeats > 1 else "a repeat"

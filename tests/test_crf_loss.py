@@ -214,6 +214,7 @@ def test_half_precision_is_computed_in_float32(backend, dtype):
     "op, more", [("lattice_filter", ()), ("window_filter", (4,)), ("low_rank_filter", (1e-3, 90))]
 )
 def test_operators_follow_the_rules_of_torch_library(op, more):
+    """D31."""
     image, logits = tissue(1, 6, 7)
     arguments = (image, logits.requires_grad_(), 3.0, 0.3, *more)
     torch.library.opcheck(getattr(torch.ops.crf_loss, op).default, arguments)

@@ -64,7 +64,7 @@ def test_everything_is_in_the_report(experiment):
     assert "| What" not in summary and "4 points in 2 images" in summary
     assert "95 % bootstrap interval over patients" in summary
     picture = read_image(experiment.root / "overview.png")
-    assert picture.shape[0] == 326 and picture.shape[1] > 5 * 300
+    assert picture.shape[0] == 286 and picture.shape[1] > 5 * 260
 
 
 def test_scores_come_with_intervals(experiment):

@@ -68,6 +68,32 @@ def test_public_functions_say_what_they_do():
                 assert nested or ast.get_docstring(node), f"{path}: {node.name}"
 
 
+def test_deprecated_calls_are_errors():
+    """D30: what NumPy or scikit-image will remove fails here before it fails a user."""
+    with pytest.raises(DeprecationWarning):
+        exec("import warnings; warnings.warn('gone', DeprecationWarning)",
+             {"__name__": "code_common.labels"})  # fmt: skip
+
+
+def test_there_is_a_licence():
+    """D34."""
+    assert "Permission is hereby granted" in (PROJECT / "LICENSE").read_text()
+    assert "cff-version" in (PROJECT / "CITATION.cff").read_text()
+
+
+def test_the_oldest_packages_are_those_that_are_allowed():
+    """tests/oldest.txt pins what requirements.txt gives as the least versions."""
+    pinned = dict(
+        re.findall(r"^([\w-]+)==([\d.]+)$", (PROJECT / "tests/oldest.txt").read_text(), re.M)
+    )
+    least = dict(
+        re.findall(r"^([\w-]+)>=([\d.]+)$", (PROJECT / "requirements.txt").read_text(), re.M)
+    )
+    assert set(pinned) == set(least)
+    for name, version in least.items():
+        assert f"{pinned[name]}.".startswith(f"{version}."), name
+
+
 def test_no_paths_of_a_machine():
     """D25."""
     listed = subprocess.run(

@@ -40,6 +40,7 @@ def test_an_image_smaller_than_a_tile():
 
 
 def test_a_constant_stays_constant_without_seams():
+    """D28: no zero padding, no hard seams."""
     image = np.full((150, 90, 3), 51, np.uint8)
     assert np.abs(predict(image, tile=40, overlap=16) - 0.2).max() < 1e-6
 

@@ -1,0 +1,268 @@
+"""The documentation tells the truth: its commands run, its files, options and tests are there."""
+
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TINY, make_dataset
+
+from code_common.data import read_image, read_json, write_json, write_points
+
+PROJECT = Path(__file__).resolve().parents[1]
+PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", PROJECT / "data" / "README.md",
+         *sorted((PROJECT / "docs").glob("*.md"))]  # fmt: skip
+STARTS = ("bash ", "python ", "pip ", "sbatch ", "torchrun ", "python3 ")
+# Commands that another test runs, or that cannot run inside of the tests.
+ELSEWHERE = {
+    "bash tests/run.sh": "what runs this test",
+    "sbatch docs/predict_array.sbatch": "test_predict.py::test_a_job_array_of_the_docs",
+    "torchrun --nproc_per_node 4": (
+        "test_distributed.py::test_a_stage_on_two_processes_and_one_after_it"
+    ),
+    "pip install ./code_seg/crf_loss": "builds what code_common/setup.sh builds",
+    "pip install tiffslide imagecodecs": "tests/requirements.txt installs tiffslide",
+    "pip install openslide-python openslide-bin": "a second reader, not needed by the tests",
+    "python setup.py build_ext --inplace": "what code_common/setup.sh does",
+    "python code_seg/crf_loss/benchmark.py": "times MO, which is no part of the project",
+    "bash run.sh": "the sample takes minutes; conftest.py runs a smaller one",
+}
+SMALL = [a for a in TINY if a not in ("--dataset", "tiny", "--ratio", "0.5")]
+
+
+def commands(page: Path) -> list[str]:
+    """Commands of a page: lines of its code blocks, and what stands in backticks."""
+    text = page.read_text()
+    fenced = re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S)
+    indented = ["\n".join(re.findall(r"^    (.*)$", text, re.M))]
+    text = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    inline = [" ".join(own.split()) for own in re.findall(r"`([^`]+)`", text)]
+    lines = "\n".join(fenced + indented).replace("\\\n", " ").splitlines() + inline
+    found = []
+    for line in lines:
+        for part in re.split(r"&&|;", re.sub(r"\s#.*", "", line)):
+            part = " ".join(part.split())
+            if part.startswith(STARTS) and not part.endswith(".py"):
+                found.append(part)
+    return list(dict.fromkeys(found))
+
+
+EVERY = {page: commands(page) for page in PAGES}
+
+
+def elsewhere(command: str) -> str | None:
+    """Why a command is not run here: the longest beginning that ELSEWHERE knows."""
+    if command == "bash run.sh":
+        return ELSEWHERE[command]
+    known = [start for start in ELSEWHERE if start != "bash run.sh" and command.startswith(start)]
+    return ELSEWHERE[max(known, key=len)] if known else None
+
+
+def test_commands_that_run_elsewhere_do():
+    every = [command for own in EVERY.values() for command in own]
+    assert len(every) > 35
+    for start, why in ELSEWHERE.items():
+        assert any(command.startswith(start) for command in every), start
+        if "::" in why:
+            file, name = why.split("::")
+            assert f"def {name}(" in (PROJECT / "tests" / file).read_text()
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """A copy that takes no room: results are replaced, never written into."""
+    shutil.copytree(source, target, copy_function=os.link)
+
+
+@pytest.fixture
+def place(tmp_path, experiment, monkeypatch):
+    """A folder in which the names of the documentation mean something small."""
+    make_dataset(tmp_path / "data" / "MO", test=3)
+    make_dataset(tmp_path / "plain", test=3)
+    split = {}
+    for part, names in read_json(tmp_path / "plain/train_val_test.json").items():
+        split[part] = [f"PATIENT0{k}_{name}" for k, name in enumerate(names)]
+        for old, new in zip(names, split[part], strict=True):
+            old, new = Path(old).stem, Path(new).stem
+            for source in (f"images/{old}.png", f"labels_instance/{old}_label.tif"):
+                target = tmp_path / "data/MINE" / source.replace(old, new)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(tmp_path / "plain" / source, target)
+    write_json(tmp_path / "data/MINE/train_val_test.json", split)
+    for run in ("MINE/ratio_1", "MO/ratio_0.1", "sample/ratio_0.1"):
+        link_tree(experiment.root, tmp_path / "experiments" / run)
+    for folder in ("MY_IMAGES", "MY_TILES", "NEW"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(tmp_path / "plain/images/test0.png", tmp_path / folder)
+    link_tree(experiment.root / "repeat_1/detection/detections", tmp_path / "MY_POINTS")
+    places = np.array([[10, 10], [30, 30], [50, 10]])
+    for folder in ("MY_ANNOTATIONS", "CORRECTED"):
+        for name in split["train"]:
+            write_points(tmp_path / folder / f"{Path(name).stem}.csv", places)
+    corners = "".join(f'<Vertex X="{x}" Y="{y}"/>' for x, y in ((5, 5), (15, 5), (15, 15), (5, 15)))
+    region = f"<Region><Vertices>{corners}</Vertices></Region>"
+    (tmp_path / "MONUSEG_XML").mkdir()
+    for path in (tmp_path / "data/MO/images").iterdir():
+        text = f"<Annotations><Annotation><Regions>{region}</Regions></Annotation></Annotations>"
+        (tmp_path / "MONUSEG_XML" / f"{path.stem}.xml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+WHERE = ["--data-root", "data", "--root-save-dir", "experiments"]
+QUICK = "--device cpu --tile 64 --overlap 16 --precision fp32".split()
+
+
+CHECKED = [*WHERE, *"--model resnet18 --input-size 64 --patch-size 64 --batch-size 1".split()]
+
+
+def both(words: list[str], more: list[str]) -> list[str]:
+    """The words of a command with more options of both stages."""
+    at = next((k for k, w in enumerate(words) if w in ("--detection", "--seg")), len(words))
+    return words[:at] + more + words[at:]
+
+
+def adapted(command: str, home: Path) -> list[str]:
+    """The words of a command, with what makes it small and keeps it in the folder `home`."""
+    words = shlex.split(command.replace("$ratio", "0.10").replace("--gpus 0 1 2 3", ""))
+    script = words[1]
+    if script == "run.sh":  # what it says before it begins; the test below runs it
+        return both(["python", "data/check.py", *words[2:]], CHECKED)
+    if "--help" in words:
+        return words
+    if script == "data/make_split.py":
+        (home / "data/MINE/train_val_test.json").unlink()
+    if script == "data/check.py":
+        return both(words, CHECKED)
+    if script.endswith("/predict.py"):
+        return words + QUICK
+    if script == "code_seg/test.py":
+        return words + WHERE + SMALL
+    if script == "docs/make.py":
+        return [*words, "--out", "docs_out"]
+    if "labels.py" in script and len(words) < 4:  # named in passing
+        return [*words, "--data-dir", "data/MINE", "--source", "MY_ANNOTATIONS", "--overwrite"]
+    return words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name if p.parent != PROJECT / "data" else
+                         "data-README.md")  # fmt: skip
+def test_every_command_runs(page, place, monkeypatch, capsys):
+    """One after the other, as a reader does; run.sh's by what it checks before it begins."""
+    for command in EVERY[page]:
+        if elsewhere(command):
+            continue
+        words = adapted(command, place)
+        monkeypatch.setattr("sys.argv", words[1:])
+        try:
+            runpy.run_path(str(PROJECT / words[1]), run_name="__main__")
+            status = 0
+        except SystemExit as stopped:
+            status = stopped.code or 0
+        told = capsys.readouterr()
+        # The check's warnings are about images of 64 pixels.
+        assert status == 0 or (status == 1 and "check.py" in words[1]), f"{command}: {told.err}"
+
+
+RUNS = [c for own in EVERY.values() for c in own if c.startswith("bash run.sh -")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", list(dict.fromkeys(RUNS)))
+def test_every_run_runs(command, place):
+    shutil.rmtree("experiments")
+    words = shlex.split(command.replace("$ratio", "0.10").replace("--gpus 0 1 2 3", ""))
+    if "--restart" in words:
+        words.remove("--restart")  # of a run that is there
+    words = both(words, [*WHERE, *SMALL])
+    words += [*([] if "--seg" in words else ["--seg"]), "--crf-sigma-xy", "3"]
+    done = subprocess.run(["bash", PROJECT / "run.sh", *words[2:]], capture_output=True, text=True,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+    assert done.returncode == 0 and "report.html" in done.stdout, done.stdout + done.stderr
+
+
+def test_formats_begin_as_the_page_says(experiment):
+    """The files that docs/formats.md names are there, and begin with the lines it shows."""
+    page = (PROJECT / "docs/formats.md").read_text()
+    sections = re.split(r"^### ", page, flags=re.M)[1:]
+    assert len(sections) >= 12
+    for section in sections:
+        title, _, body = section.partition("\n")
+        named = re.findall(r"`([^`]+)`", title)
+        lines = re.findall(r"^    (.*)$", body, re.M)
+        for name in named:
+            pattern = name.replace("repeat_K", "repeat_1").replace("TILE", "*")
+            found = sorted(experiment.root.glob(pattern)) if name != "--out" else [page]
+            assert found, name
+            if lines and name.endswith(".csv"):
+                own = found[0].read_text().splitlines()
+                assert own[len(lines) - 1].startswith(lines[-1]), name
+                assert len(lines) == 1 or own[0][:10] == lines[0][:10]
+
+
+def test_the_table_of_nuclei_begins_as_the_page_says(place, monkeypatch):
+    shown = re.findall(r"^    (id,.*)$", (PROJECT / "docs/formats.md").read_text(), re.M)[0]
+    words = "predict.py --model experiments/MO/ratio_0.1/repeat_1 --images MY_IMAGES --out OUT"
+    monkeypatch.setattr("sys.argv", [*words.split(), *QUICK, "--instances", "components"])
+    runpy.run_path(str(PROJECT / "code_seg/predict.py"), run_name="__main__")
+    header = (place / "OUT/test0_nuclei.csv").read_text().splitlines()[0]
+    assert header == "id" or header.startswith(shown)
+
+
+def test_every_defect_has_a_row_and_a_test():
+    """D1 to D34."""
+    rows = re.findall(r"^\| (D\d+) \|.*\| `(\S+)::(\w+)` \|$",
+                      (PROJECT / "docs/differences.md").read_text(), re.M)  # fmt: skip
+    assert [row[0] for row in rows] == [f"D{k}" for k in range(1, 35)]
+    for _, file, name in rows:
+        assert f"def {name}(" in (PROJECT / "tests" / file).read_text(), name
+    for file, name in re.findall(r"`(test_\w+\.py)::(\w+)`",
+                                 (PROJECT / "docs/differences.md").read_text()):  # fmt: skip
+        assert f"def {name}(" in (PROJECT / "tests" / file).read_text(), name
+
+
+def test_the_list_of_options_is_that_of_the_program():
+    namespace = runpy.run_path(str(PROJECT / "docs/make.py"))
+    assert (PROJECT / "docs/options.md").read_text() == namespace["make_options"](), (
+        "run python docs/make.py"
+    )
+
+
+def test_figures_are_made_from_a_run(place, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["make.py", "--run", "experiments/MO", "--out", "out"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(PROJECT / "docs/make.py"), run_name="__main__")
+    assert stopped.value.code == 2 and "no finished run" in capsys.readouterr().err
+    monkeypatch.setattr(
+        "sys.argv", ["make.py", "--run", "experiments/MO/ratio_0.1", "--out", "out"]
+    )
+    runpy.run_path(str(PROJECT / "docs/make.py"), run_name="__main__")
+    shown = re.findall(r"\]\(figures/(\w+\.jpg)\)", (PROJECT / "docs/method.md").read_text())
+    assert {p.name for p in (place / "out/figures").iterdir()} == set(shown)
+    assert read_image(place / "out/figures/labels.jpg").shape[0] == 266
+
+
+def test_links_and_pictures_are_there():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[\w-]+)?\)", page.read_text()):
+            assert target.startswith("http") or (page.parent / target).exists(), (page.name, target)
+
+
+def test_pages_name_files_and_options_that_exist():
+    """`code_seg/labels.py` and `--ratio` in backticks or in a command."""
+    known = set(re.findall(r"`(--[\w-]+)`", (PROJECT / "docs/options.md").read_text()))
+    scripts = [p for f in ("code_common", "code_detection", "code_seg", "data", "docs")
+               for p in (PROJECT / f).rglob("*.py")]  # fmt: skip
+    source = "".join(p.read_text() for p in scripts) + (PROJECT / "run.sh").read_text()
+    known |= set(re.findall(r"(?<![\w-])(--[a-z][\w-]+)", source))
+    others = {"--nproc_per_node", "--inplace", "--no-pretrained", "--flag", "--no-flag"}
+    for page in PAGES:
+        text = page.read_text()
+        for own in re.findall(r"`((?:code_|data/|docs/|tests/)[\w/]+\.\w+)`", text):
+            assert "data/M" in own or (PROJECT / own).exists(), (page.name, own)
+        flags = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", text))
+        assert flags <= known | others, (page.name, flags - known - others)
