@@ -85,9 +85,11 @@ def score_table(experiments: Sequence[Experiment]) -> Table:
     rows = []
     for e in experiments:
         cells = [spread(v) if (v := e.values(*c)) else "" for c in columns]
-        rows.append([e.label, str(len(e.repeats)), *cells])
+        minutes = spread([r.seconds() / 60 for r in e.repeats], 1)
+        known = [v for r in e.repeats if (v := r.validation()) is not None]
+        rows.append([e.label, str(len(e.repeats)), spread(known) if known else "", *cells, minutes])
     heads = ["detection F1", *(f"{s}, {m}" for m in METHODS for s in SHOWN)]
-    return Table(["run", "repeats", *heads], rows, sortable=True)
+    return Table(["run", "repeats", "validation AJI", *heads, "minutes"], rows, sortable=True)
 
 
 def difference_table(experiments: Sequence[Experiment]) -> Table:
@@ -135,17 +137,8 @@ def plot(experiments: Sequence[Experiment]) -> Chart:
                  x_ticks=[(t, f"{t:g}") for t in ticks])  # fmt: skip
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--runs", nargs="+", required=True, metavar="[NAME=]DIR",
-                        help="folders of repeats or of several ratios; the others are compared "
-                        "with the first")  # fmt: skip
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
-    args = parser.parse_args()
-    experiments = [e for given in args.runs for e in find(given)]
+def write_comparison(experiments: Sequence[Experiment], out: Path) -> None:
+    """Write compare.html, compare.md and the plot; print the scores."""
     sets = sorted({str(e.option("dataset")) for e in experiments})
     title = f"{', '.join(sets)}: {len(experiments)} experiments"
     chart, table = plot(experiments), score_table(experiments)
@@ -168,13 +161,26 @@ def main() -> None:
         for r in e.repeats
     ]
     sections.append(Section("Runs", tables=[Table(["run", "folder", "commits"], rows)]))
-    write_bytes(args.out / "compare.html", to_html(title, sections).encode())
-    write_bytes(args.out / "compare.md", to_markdown(title, sections).encode())
-    write_bytes(args.out / "aji_against_annotation.svg", to_svg(chart).encode())
-    write_png(args.out / "aji_against_annotation.png", to_pixels(chart))
+    write_bytes(out / "compare.html", to_html(title, sections).encode())
+    write_bytes(out / "compare.md", to_markdown(title, sections).encode())
+    write_bytes(out / "aji_against_annotation.svg", to_svg(chart).encode())
+    write_png(out / "aji_against_annotation.png", to_pixels(chart))
     for row in table.rows:
         print("  ".join(f"{h} {c}" for h, c in zip(table.head, row, strict=True) if c))
-    print(f"see {args.out / 'compare.html'}")
+    print(f"see {out / 'compare.html'}")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", nargs="+", required=True, metavar="[NAME=]DIR",
+                        help="folders of repeats or of several ratios; the others are compared "
+                        "with the first")  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
+    args = parser.parse_args()
+    write_comparison([e for given in args.runs for e in find(given)], args.out)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,20 @@ class Repeat:
         """The instance method that the validation images chose."""
         return self.segmentation.get("instances", "")
 
+    def validation(self) -> float | None:
+        """AJI of the chosen method on the validation images, where they have masks."""
+        path = self.folder / "segmentation" / "selection.json"
+        return read_json(path).get("val_aji", {}).get(self.method) if path.is_file() else None
+
+    def steps(self) -> dict[str, float]:
+        """Seconds of each step that was done, in order."""
+        markers = sorted(self.folder.glob("*/.done/*.json"), key=lambda p: p.stat().st_mtime)
+        return {f"{p.parts[-3]}: {p.stem}": read_json(p)["seconds"] for p in markers}
+
+    def seconds(self) -> float:
+        """Seconds of all of them."""
+        return sum(self.steps().values())
+
 
 def read_repeat(folder: Path) -> Repeat:
     """Read a repeat's folder; InputError where there is none or a file is not of this project."""
@@ -278,15 +292,11 @@ def label_section(folder: Path) -> Section | None:
 def time_section(repeats: Sequence[Repeat]) -> Section:
     """Seconds of each step, a column for each repeat."""
     seconds: dict[str, list[str]] = {}
-    totals = [0.0] * len(repeats)
     for k, repeat in enumerate(repeats):
-        markers = sorted(repeat.folder.glob("*/.done/*.json"), key=lambda p: p.stat().st_mtime)
-        for path in markers:
-            row = seconds.setdefault(f"{path.parts[-3]}: {path.stem}", [""] * len(repeats))
-            took = read_json(path)["seconds"]
-            row[k], totals[k] = f"{took:.1f} s", totals[k] + took
+        for name, took in repeat.steps().items():
+            seconds.setdefault(name, [""] * len(repeats))[k] = f"{took:.1f} s"
     rows = [[name, *row] for name, row in seconds.items()]
-    rows.append(["all steps", *(f"{t:.1f} s" for t in totals)])
+    rows.append(["all steps", *(f"{r.seconds():.1f} s" for r in repeats)])
     return Section("Time", tables=[Table(["step", *(r.folder.name for r in repeats)], rows)])
 
 

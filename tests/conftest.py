@@ -1,5 +1,6 @@
 """Fixtures: devices, real tiles where they are, a tiny data set, scripts as processes."""
 
+import fcntl
 import importlib
 import os
 import shutil
@@ -124,19 +125,28 @@ class Experiment:
 
 @pytest.fixture(scope="session")
 def experiment(tmp_path_factory) -> Experiment:
-    """A finished experiment that tests read, and never write to."""
-    home = tmp_path_factory.mktemp("experiment")
-    make_dataset(home / "data" / "tiny", test=3)
-    command = [
-        "bash", PROJECT / "run.sh", *TINY, "--data-root", home / "data",
-        "--root-save-dir", home / "out", "--repeats", 2,
-        "--detection", "--rounds", 1, "--r1", 6, "--r2", 12, "--sigma", 1.5,
-        "--seg", "--crf-epochs", 1, "--crf-sigma-xy", 3, "--merge-radius", 6,
-    ]  # fmt: skip
-    done = subprocess.run([str(c) for c in command], cwd=home, capture_output=True, text=True,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return Experiment(done.stdout, home, home / "out" / "tiny" / "ratio_0.5")
+    """A finished experiment that tests read, and never write to; all workers share one."""
+    base = tmp_path_factory.getbasetemp()
+    home = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "experiment"
+    home.mkdir(exist_ok=True)
+    with open(home / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (home / "told.txt").is_file():
+            make_dataset(home / "data" / "tiny", test=3)
+            command = [
+                "bash", PROJECT / "run.sh", *TINY, "--data-root", home / "data",
+                "--root-save-dir", home / "out", "--repeats", 2,
+                "--detection", "--rounds", 1, "--r1", 6, "--r2", 12, "--sigma", 1.5,
+                "--seg", "--crf-epochs", 1, "--crf-sigma-xy", 3, "--merge-radius", 6,
+            ]  # fmt: skip
+            done = subprocess.run(
+                list(map(str, command)), cwd=home, capture_output=True, text=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )  # fmt: skip
+            assert done.returncode == 0, done.stdout + done.stderr
+            (home / "told.txt").write_text(done.stdout)
+    told = (home / "told.txt").read_text()
+    return Experiment(told, home, home / "out" / "tiny" / "ratio_0.5")
 
 
 ACTION = {"prepare_data": "prepare", "train": "train", "test": "test", "main": "main"}

@@ -7,4 +7,6 @@ setup_environment "$PROJECT/requirements.txt" "$HERE/requirements.txt"
 cd "$PROJECT"
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
-exec "$PYTHON" -m pytest "$@"
+# One process for each core, each of one thread.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+exec "$PYTHON" -m pytest -n auto --dist worksteal "$@"

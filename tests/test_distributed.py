@@ -74,12 +74,12 @@ def test_a_stage_on_two_processes_and_one_after_it(tmp_path):
     done = run(detection(tmp_path))
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert [line[:5] for line in lines if line[0] == "["] == [f"[{k}/4]" for k in (1, 2, 3, 4)]
+    assert [line[:5] for line in lines if line[0] == "["] == [f"[{k}/5]" for k in (1, 2, 3, 4, 5)]
     out = tmp_path / "out" / "tiny" / "ratio_0.5" / "repeat_1" / "detection"
     assert len(read_json(out / "test" / "metrics.json")["images"]) == 3
     # What two have done, one need not do again.
     again = run(detection(tmp_path, gpus=()))
-    assert again.stdout.count("skipped") == 4, again.stdout + again.stderr
+    assert again.stdout.count("skipped") == 5, again.stdout + again.stderr
 
 
 def test_wrong_input_is_told_once(tmp_path):
