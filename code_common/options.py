@@ -88,6 +88,8 @@ class CommonOptions(InferenceOptions):
     batch_size: int | None = None  # crops per step
     epochs: int | None = None  # passes over the patches
     lr: float | None = None  # Adam's learning rate
+    schedule: str = "constant"  # of the learning rate: constant (as published), or cosine, which
+    #   falls to 0 over the epochs of each training
     weight_decay: float = 1e-4  # Adam's weight decay
     val_every: int = 5  # epochs between two validations
     workers: int = -1  # processes that make crops; -1: none on a CPU, up to 8 for a GPU
@@ -107,6 +109,7 @@ class CommonOptions(InferenceOptions):
         "model": MODELS,
         "precision": ("auto", "fp32", "bf16"),
         "cache": ("auto", "memory", "disk"),
+        "schedule": ("constant", "cosine"),
     }
     CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {}
     BOUNDS: ClassVar[dict[str, tuple[float, float]]] = {
@@ -168,6 +171,7 @@ class CommonOptions(InferenceOptions):
                 self.dropout,
                 self.compile,
                 self.tensorboard,
+                self.schedule,
             ),
             **changes,
         )

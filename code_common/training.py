@@ -1,6 +1,7 @@
 """The training loop of both stages: one epoch on one screen, resumable at any moment."""
 
 import itertools
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,6 +46,13 @@ class Recipe:
     dropout: float = 0.0
     compile: bool = False  # torch.compile the training step
     tensorboard: bool = False  # write the scalars of log.csv for TensorBoard, too
+    schedule: str = "constant"  # of the learning rate: constant, or cosine down to 0
+
+    def rate(self, epoch: int) -> float:
+        """Learning rate of an epoch, from 0."""
+        if self.schedule == "constant":
+            return self.lr
+        return self.lr * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
 
 
 def choose_device(name: str, gpu: int | None = None) -> torch.device:
@@ -113,7 +121,10 @@ def _scalar_writer(folder: Path, start: int) -> Callable[[dict[str, float]], Non
 def _fixed(recipe: Recipe) -> dict[str, object]:
     """What must stay as it is for a run to go on; the random numbers follow from the seed."""
     names = ("model", "batch_size", "lr", "weight_decay", "seed", "val_every", "dropout")
-    return {name: getattr(recipe, name) for name in names}
+    fixed = {name: getattr(recipe, name) for name in names}
+    # The rate of a cosine depends on the number of epochs; else a training may go on for more.
+    length = {"epochs": recipe.epochs} if recipe.schedule != "constant" else {}
+    return fixed | {"schedule": recipe.schedule} | length
 
 
 def _check_same(before: dict[str, object], recipe: Recipe, path: Path) -> None:
@@ -303,6 +314,8 @@ def fit(
     for epoch in range(start, recipe.epochs):
         torch.manual_seed(int(np.random.default_rng((recipe.seed, epoch)).integers(2**62)))
         loader.batch_sampler.epoch = epoch
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.rate(epoch)
         epoch_title = f"{title} epoch {epoch + 1}/{recipe.epochs}"
         row = train_epoch(stepping, loader, loss_fn, optimizer, recipe, device, names, epoch_title)
         final = epoch + 1 == recipe.epochs
