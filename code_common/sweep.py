@@ -56,7 +56,7 @@ def read_table(path: Path) -> dict:
     table["variants"] = {"paper": PAPER, **table["variants"]}
     known = {*STAGES, "detection of"}
     for name, own in table["variants"].items():
-        ok = isinstance(own, dict) and set(own) <= known
+        ok = isinstance(own, dict) and set(own) <= known | {"both"}
         if not ok or not all(isinstance(v, str) for v in own.values()) or Path(name).name != name:
             raise InputError(f"{path}: variant {name!r}: expected texts {', '.join(sorted(known))}")
         of = own.get("detection of")
@@ -75,7 +75,7 @@ def jobs(table: dict, out: Path, more: list[str]) -> Iterator[Job]:
                 place += ["--repeat", str(repeat), "--root-save-dir", str(out / name)]
                 for stage, script in STAGES.items():
                     command = [sys.executable, str(PROJECT / script), *place, *both]
-                    command += shlex.split(own.get(stage, ""))
+                    command += shlex.split(own.get("both", "")) + shlex.split(own.get(stage, ""))
                     of = own.get("detection of")
                     if of and stage == "detection":
                         continue

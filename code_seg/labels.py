@@ -91,9 +91,9 @@ def cluster_label(
     colour_scale: float = 10.0,
     distance_limit: float = 20.0,
 ) -> np.ndarray:
-    """Cluster label [H, W] uint8 of an RGB image [H, W, 3], its points and Voronoi cells.
+    """Cluster label [H, W] uint8 of an image [H, W, C] (RGB, say), its points and Voronoi cells.
 
-    k-means on (RGB / colour_scale, min(distance to a point, distance_limit)). The nuclei are the
+    k-means on (colour / colour_scale, min(distance to a point, distance_limit)). The nuclei are the
     cluster with most points, cleaned up within each Voronoi cell; the background is, of the
     others, the one that overlaps least with disks of 5 px around the points (of equals the one
     least like them in colour), except within 10 px of a point; the rest is ignored.
@@ -101,7 +101,7 @@ def cluster_label(
     shape = image.shape[:2]
     if len(points) == 0:
         return np.full(shape, IGNORED, np.uint8)
-    colour = image.reshape(-1, 3).astype(np.float32) / np.float32(colour_scale)
+    colour = image.reshape(shape[0] * shape[1], -1).astype(np.float32) / np.float32(colour_scale)
     clipped = np.minimum(distance, np.float32(distance_limit)).reshape(-1, 1)
     group = cluster(np.hstack([colour, clipped]), clusters, rng).reshape(shape)
 

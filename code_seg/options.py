@@ -25,6 +25,9 @@ DATASETS = {
 }  # fmt: skip
 
 
+COLOUR_SCALE = {"rgb": 10.0, "red": 4.0}
+
+
 @dataclass(frozen=True)
 class Options(CommonOptions):
     """Options of code_seg."""
@@ -36,7 +39,10 @@ class Options(CommonOptions):
     #   other's nearest, is the same nucleus
     # --- labels
     clusters: int = 3  # k of the k-means clustering
-    colour_scale: float = 10.0  # RGB (0..255) is divided by it before clustering
+    cluster_colours: str = "rgb"  # what clustering sees of the colour: rgb (as published), or red:
+    #   haematoxylin absorbs it and eosin hardly does
+    colour_scale: float | None = None  # colours (0..255) are divided by it before clustering; none:
+    #   10 for rgb (as published), 4 for red
     distance_limit: float = 20.0  # largest distance to a point, in pixels, that clustering sees
     # --- loss
     alpha: float = 0.5  # weight of the Voronoi label; the cluster label has 1 - alpha
@@ -75,6 +81,7 @@ class Options(CommonOptions):
         "min_area": (0, BIG),
     }
     CHOICES: ClassVar[dict] = {
+        "cluster_colours": tuple(COLOUR_SCALE),
         "crf_backend": ("lattice", "exact", "torch"),
         "instances": ("auto", "components", "points"),
     }

@@ -32,7 +32,7 @@ from code_seg.labels import (
     voronoi_cells,
     voronoi_label,
 )
-from code_seg.options import Options
+from code_seg.options import COLOUR_SCALE, Options
 
 
 def detections_path(detection_dir: Path, name: str) -> Path:
@@ -60,14 +60,15 @@ def make_labels(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Voronoi label and cluster label [H, W] of an image; `index` seeds the clustering."""
     cells, distance = voronoi_cells(points, image.shape[:2])
+    seen = options.cluster_colours
     clusters = cluster_label(
-        image,
+        image[..., :1] if seen == "red" else image,
         points,
         cells,
         distance,
         np.random.default_rng((options.seed(0), index)),
         options.clusters,
-        options.colour_scale,
+        options.colour_scale or COLOUR_SCALE[seen],
         options.distance_limit,
     )
     return voronoi_label(points, cells), clusters

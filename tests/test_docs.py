@@ -109,6 +109,8 @@ def place(tmp_path, experiment, monkeypatch):
     for path in (tmp_path / "data/MO/images").iterdir():
         text = f"<Annotations><Annotation><Regions>{region}</Regions></Annotation></Annotations>"
         (tmp_path / "MONUSEG_XML" / f"{path.stem}.xml").write_text(text)
+    table = re.findall(r"```json\n(.*?)```", (PROJECT / "docs/experiments.md").read_text(), re.S)
+    (tmp_path / "sweep.json").write_text(table[0])
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -141,6 +143,10 @@ def adapted(command: str, home: Path) -> list[str]:
     if script.endswith("/predict.py"):
         return words + QUICK
     if script == "code_seg/test.py":
+        return words + WHERE + SMALL
+    if script == "code_common/sweep.py":
+        return [*words, "--minutes", "0"]  # test_sweep.py runs one
+    if script == "code_seg/oracles.py":
         return words + WHERE + SMALL
     if script == "docs/make.py":
         return [*words, "--out", "docs_out"]

@@ -1,6 +1,7 @@
 """The training loop: resumed equals uninterrupted, bad losses stop, the best is kept."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ class Killed(Exception):
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tmp_path, monkeypatch):
     monkeypatch.setattr("code_common.training.SAVE_EVERY_S", -1.0)  # after each epoch
-    whole = train(tmp_path / "whole")
+    whole = train(tmp_path / "whole", schedule="cosine")
 
     calls = []
 
@@ -64,9 +65,9 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tmp_path, monkeypatch)
         return loss_fn(logits, batch)
 
     with pytest.raises(Killed):
-        train(tmp_path / "cut", loss=killing)
+        train(tmp_path / "cut", loss=killing, schedule="cosine")
     assert len(read_table(tmp_path / "cut" / "log.csv")["epoch"]) == 2
-    resumed = train(tmp_path / "cut")
+    resumed = train(tmp_path / "cut", schedule="cosine")
     assert same(whole.state_dict(), resumed.state_dict())
     logs = [read_table(tmp_path / n / "log.csv") for n in ("whole", "cut")]
     assert np.array_equal(logs[0]["loss"], logs[1]["loss"])
@@ -81,6 +82,17 @@ def test_a_run_never_goes_on_with_another_recipe(tmp_path):
         train(tmp_path, 3, dropout=0.5)
     assert (tmp_path / "last.pt").read_bytes() == before
     train(tmp_path, 3)  # more epochs are no other recipe
+    train(tmp_path / "cosine", 2, schedule="cosine")
+    with pytest.raises(InputError, match="holds a training with epochs 2, not 3"):
+        train(tmp_path / "cosine", 3, schedule="cosine")  # its rates would have been others
+
+
+def test_the_rate_is_constant_or_falls_to_0():
+    recipe = Recipe("resnet18", 8, 2, 1e-3, 0, 1, 0, 1, torch.float32)
+    assert {recipe.rate(epoch) for epoch in range(8)} == {1e-3}
+    falling = [replace(recipe, schedule="cosine").rate(epoch) for epoch in range(9)]
+    assert falling[0] == 1e-3 and falling[4] == pytest.approx(5e-4) and falling[8] < 1e-12
+    assert falling == sorted(falling, reverse=True)
 
 
 def test_two_runs_are_equal_whatever_the_workers(tmp_path):
