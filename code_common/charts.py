@@ -18,6 +18,7 @@ MARKS = ("circle", "square", "triangle", "diamond")
 INK, GRID = "#222222", "#dddddd"
 WIDTH, HEIGHT, FONT = 480, 300, 13
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 34, 46
+ROW = 20  # pixels of a row of the legend
 
 
 @dataclass(frozen=True)
@@ -105,11 +106,13 @@ def _strokes(chart: Chart) -> list[_Stroke]:
     y0, y1 = _limits([y for _, y in finite], chart.from_zero)
     y1 += 0.1 * (y1 - y0) * bool(chart.rules)  # room for their words
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
+    legend, rows = _legend(chart.series, right) if len(chart.series) > 1 else ([], 1)
+    top = TOP + ROW * (rows - 1)
 
     def at(x: float, y: float) -> tuple[float, float]:
         return (
             LEFT + (x - x0) / (x1 - x0 or 1) * (right - LEFT),
-            bottom - (y - y0) / (y1 - y0) * (bottom - TOP),
+            bottom - (y - y0) / (y1 - y0) * (bottom - top),
         )
 
     out = []
@@ -124,17 +127,15 @@ def _strokes(chart: Chart) -> list[_Stroke]:
     out.append(_Stroke(((LEFT, bottom), (right, bottom))))
     for x, text in chart.rules:
         here = at(x, y0)[0]
-        out.append(_Stroke(((here, TOP), (here, bottom)), "#666666", 1, (3, 3)))
+        out.append(_Stroke(((here, top), (here, bottom)), "#666666", 1, (3, 3)))
         side = "end" if here > (LEFT + right) / 2 else "start"
-        out.append(_Stroke(((here + (-4 if side == "end" else 4), TOP + 11),), "#444444",
+        out.append(_Stroke(((here + (-4 if side == "end" else 4), top + 11),), "#444444",
                            text=text, anchor=side))  # fmt: skip
     for k, s in enumerate(chart.series):
         out += _series(s, k, at, chart)
     out.append(_Stroke((((LEFT + right) / 2, HEIGHT - 8),), text=chart.x_label))
-    out.append(_Stroke(((14, (TOP + bottom) / 2),), text=chart.y_label, turned=True))
-    if len(chart.series) > 1:
-        out += _legend(chart.series, right)
-    return out
+    out.append(_Stroke(((14, (top + bottom) / 2),), text=chart.y_label, turned=True))
+    return out + legend
 
 
 def _series(s: Series, k: int, at, chart: Chart) -> list[_Stroke]:
@@ -160,16 +161,20 @@ def _series(s: Series, k: int, at, chart: Chart) -> list[_Stroke]:
     return out
 
 
-def _legend(series: Sequence[Series], right: float) -> list[_Stroke]:
-    """Names above the plot, each behind a piece of its line."""
-    out, x = [], float(LEFT)
+def _legend(series: Sequence[Series], right: float) -> tuple[list[_Stroke], int]:
+    """Names above the plot, each behind a piece of its line, and how many rows they take."""
+    out: list[_Stroke] = []
+    x, y = float(LEFT), 18.0
     for k, s in enumerate(series):
-        out.append(_Stroke(((x, 18), (x + 26, 18)), COLOURS[k % 6], 2.5, DASHES[k % 4]))
+        wide = 44 + 7.0 * len(s.name)
+        if x > LEFT and x + wide > right:
+            x, y = float(LEFT), y + ROW
+        out.append(_Stroke(((x, y), (x + 26, y)), COLOURS[k % 6], 2.5, DASHES[k % 4]))
         if s.marked and not s.filled:
-            out.append(_mark(x + 13, 18, MARKS[k % 4], COLOURS[k % 6], ""))
-        out.append(_Stroke(((x + 31, 22),), text=s.name, anchor="start"))
-        x += 44 + 7.0 * len(s.name)
-    return out
+            out.append(_mark(x + 13, y, MARKS[k % 4], COLOURS[k % 6], ""))
+        out.append(_Stroke(((x + 31, y + 4),), text=s.name, anchor="start"))
+        x += wide
+    return out, 1 + round((y - 18) / ROW)
 
 
 def to_svg(chart: Chart) -> str:

@@ -7,6 +7,7 @@ A run is a folder of repeats (ratio_R), or of several of those; NAME= calls it s
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,14 +82,16 @@ def find(given: str) -> list[Experiment]:
 
 def score_table(experiments: Sequence[Experiment]) -> Table:
     """Mean ± standard deviation over the repeats."""
-    columns = [("detection", "f1")] + [(m, s) for m in METHODS for s in SHOWN]
+    # The pixels are the same by both methods.
+    columns = [("detection", "f1"), (METHODS[0], "pixel_f1")]
+    columns += [(m, s) for m in METHODS for s in SHOWN if s != "pixel_f1"]
     rows = []
     for e in experiments:
         cells = [spread(v) if (v := e.values(*c)) else "" for c in columns]
         minutes = spread([r.seconds() / 60 for r in e.repeats], 1)
         known = [v for r in e.repeats if (v := r.validation()) is not None]
         rows.append([e.label, str(len(e.repeats)), spread(known) if known else "", *cells, minutes])
-    heads = ["detection F1", *(f"{s}, {m}" for m in METHODS for s in SHOWN)]
+    heads = ["detection F1", "pixel F1", *(f"{s}, {m}" for m, s in columns[2:])]
     return Table(["run", "repeats", "validation AJI", *heads, "minutes"], rows, sortable=True)
 
 
@@ -126,7 +129,7 @@ def plot(experiments: Sequence[Experiment]) -> Chart:
             if not values:
                 continue
             x, y = [x for x, _ in values], [mean(v) for _, v in values]
-            spreads = [stdev(v) if len(v) > 1 else 0.0 for _, v in values]
+            spreads = [stdev(v) if len(v) > 1 else math.nan for _, v in values]
             series.append(Series(
                 method if len(groups) == 1 else f"{name}, {method}", x, y,
                 [m - s for m, s in zip(y, spreads, strict=True)],

@@ -78,3 +78,13 @@ def test_ticks_are_round_and_inside(low, span):
     if len(ticks) > 1:
         step = np.diff(ticks)[0]
         assert f"{step:.0e}"[0] in "125"
+
+
+def test_a_long_legend_takes_several_rows_and_stays_inside():
+    names = [f"a rather long name of a series, number {k}" for k in range(4)]
+    svg = to_svg(chart(*(Series(name, [0, 1], [0, 1]) for name in names)))
+    texts = [e for e in ET.fromstring(svg).iter(f"{NAME}text") if e.text in names]
+    rows = [float(e.get("y")) for e in texts]
+    assert len(set(rows)) == 4 and all(float(e.get("x")) < 100 for e in texts)
+    plot = [p for line in lines(svg, COLOURS[0]) for p in line if p[0] > 90]
+    assert min(y for _, y in plot) > max(rows)

@@ -3,11 +3,13 @@
 import cv2
 import numpy as np
 import pytest
+from conftest import blob_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 from twins import slow_refine, slow_voronoi
 
+from code_common.config import parse
 from code_seg.labels import (
     BACKGROUND,
     IGNORED,
@@ -22,6 +24,8 @@ from code_seg.labels import (
     voronoi_label,
 )
 from code_seg.morphology import disk, fill_holes, remove_small
+from code_seg.options import Options
+from code_seg.prepare_data import make_labels
 
 RNG = np.random.default_rng
 
@@ -228,3 +232,25 @@ def test_large_nuclei_are_not_the_background():
     for seed in range(4):
         label = cluster_label(image, p, cells, distance, RNG(seed))
         assert (label == BACKGROUND).any() and not nuclei[label == BACKGROUND].any()
+
+
+def test_the_red_channel_does_not_see_eosin(tmp_path):
+    """What stains green and blue away changes the label of 'rgb', and not that of 'red'."""
+    rng = np.random.default_rng(3)
+    image, instances = blob_image(rng, (80, 80), 9)
+    ids = np.unique(instances[instances > 0])
+    points = np.array(ndimage.center_of_mass(instances > 0, instances, ids)).round().astype(int)
+    pink = image.copy()
+    pink[:, 40:, 1:] //= 3
+    made = {}
+    for seen in ("rgb", "red"):
+        given = ["--cluster-colours", seen, "--save-dir", str(tmp_path)]
+        options = parse(Options, "", given)
+        made[seen] = [make_labels(options, one, points, 0)[1] for one in (image, pink)]
+    assert (made["red"][0] == made["red"][1]).all()
+    assert (made["rgb"][0] != made["rgb"][1]).any()
+    cells, distance = voronoi_cells(points, (80, 80))
+    rng = np.random.default_rng((options.seed(0), 0))
+    alone = cluster_label(image[..., :1], points, cells, distance, rng, colour_scale=4.0)
+    assert (alone == made["red"][0]).all()
+    assert (made["red"][0][instances > 0] == NUCLEUS).mean() > 0.3  # disks of 6 px are eroded
