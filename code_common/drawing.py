@@ -3,8 +3,9 @@
 import cv2
 import numpy as np
 
+# Orange is light and green dark, for those to whom they are one hue.
 YELLOW, CYAN, GREEN, ORANGE, BLUE, WHITE = (
-    (255, 225, 0), (0, 220, 255), (0, 170, 60), (255, 120, 0), (0, 60, 255), (255, 255, 255),
+    (255, 225, 0), (0, 220, 255), (0, 130, 90), (255, 150, 0), (0, 60, 255), (255, 255, 255),
 )  # fmt: skip
 
 

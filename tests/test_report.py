@@ -5,12 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
+from skimage.color import rgb2lab
 from test_scripts import digest
 
 from code_common.album import INDEX, Figure, Panel, middle, read_album, shrink, strip, write_album
 from code_common.compare import main as compare
 from code_common.data import read_image, read_json, write_json, write_table
-from code_common.drawing import BLUE, CYAN, ORANGE, WHITE, YELLOW
+from code_common.drawing import BLUE, CYAN, GREEN, ORANGE, WHITE, YELLOW
 from code_common.errors import InputError
 from code_common.page import Section, Table, to_html, to_markdown
 from code_common.report import curves, main, make_sections, read_logs, read_repeat
@@ -283,3 +284,27 @@ def test_logs_of_other_columns_are_joined(tmp_path):
     columns, starts = read_logs([tmp_path / f"segmentation/{p}/log.csv" for p in ("labels", "crf")])
     assert starts == [0, 1] and columns["loss"] == [1, 2]
     assert np.isnan(columns["crf"][0]) and columns["crf"][1] == 1
+
+
+# What is left of linear RGB to people without one kind of cone (Machado et al., TVCG 2009).
+VISION = {
+    "normal": np.eye(3),
+    "deuteranopia": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    "protanopia": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    "tritanopia": [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
+}
+
+
+@pytest.mark.parametrize("vision", VISION)
+@pytest.mark.parametrize(
+    "pair", [(ORANGE, GREEN), (ORANGE, BLUE), (GREEN, BLUE), (YELLOW, CYAN)], ids=str
+)
+def test_colours_that_stand_side_by_side_are_told_apart(pair, vision):
+    """By everybody: CIELAB difference, of which 2 is just seen and 25 is plain."""
+
+    def seen(colour):
+        linear = (np.array(colour) / 255) ** 2.2
+        return rgb2lab(np.clip(VISION[vision] @ linear, 0, 1)[None, None] ** (1 / 2.2))
+
+    first, second = map(seen, pair)
+    assert np.linalg.norm(first - second) > 25
