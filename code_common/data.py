@@ -140,6 +140,18 @@ def read_points(path: Path, shape: tuple[int, int]) -> np.ndarray:
     return points
 
 
+@contextmanager
+def _quiet_opencv() -> Iterator[None]:
+    """OpenCV says nothing of a file that it cannot read: the error will."""
+    log = getattr(cv2.utils, "logging", None)  # OpenCV 4.9 has no such module
+    before = log.setLogLevel(log.LOG_LEVEL_SILENT) if log else None
+    try:
+        yield
+    finally:
+        if log:
+            log.setLogLevel(before)
+
+
 def _read_raw(path: Path) -> np.ndarray:
     """Decode a file fully: [H, W] or [H, W, C] in the file's own depth."""
     path = Path(path)
@@ -161,10 +173,8 @@ def _read_raw(path: Path) -> np.ndarray:
         # Pillow has no 16-bit RGB TIFF; OpenCV has.
         array = None
         if path.suffix.lower() in (".tif", ".tiff") and path.is_file():
-            level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-            with suppress(cv2.error):
+            with _quiet_opencv(), suppress(cv2.error):
                 array = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-            cv2.utils.logging.setLogLevel(level)
         if array is None:
             raise InputError(
                 f"{path}: not a readable PNG, TIFF, BMP or JPEG image ({reason(error)})"
