@@ -71,7 +71,12 @@ def strip(panels: Sequence[Panel], height: int) -> np.ndarray:
     scaled = [shrink(p.image, height, by_height=True) for p in panels]
     width = sum(s.shape[1] for s in scaled) + GAP * (len(panels) - 1)
     sheet = Image.new("RGB", (width, height + BAND), "white")
-    draw, font, x = ImageDraw.Draw(sheet), ImageFont.load_default(15), 0
+    draw, x = ImageDraw.Draw(sheet), 0
+    sizes = [ImageFont.load_default(size) for size in range(15, 8, -1)]
+    room = [image.shape[1] - 4 for image in scaled]
+    fits = [f for f in sizes if all(draw.textlength(p.label, f) <= w
+                                    for p, w in zip(panels, room, strict=True))]  # fmt: skip
+    font = (fits or sizes[-1:])[0]  # the largest in which every word stays over its panel
     for panel, image in zip(panels, scaled, strict=True):
         draw.text((x + 2, BAND - 8), panel.label, "#222222", font, anchor="ls")
         sheet.paste(Image.fromarray(image), (x, BAND))
