@@ -172,7 +172,8 @@ def pipeline(step: float) -> list[tuple]:
             cells = to_colours(rng.integers(0, 3, (1000, 1000)).astype(np.uint8))
             for kind in ("labels_voronoi", "labels_cluster"):
                 write_png(Path(folder) / kind / f"{sample.name}.png", cells)
-        crops = load_detection(detection)[0], load_seg(seg, 1)[0]
+        samples = load_split(MO)["train"]
+        crops = load_detection(detection, samples), load_seg(seg, samples, 1)
     for stage, dataset in zip((1, 2), crops, strict=True):
         took = seconds(lambda own=dataset: [own[0, i] for i in range(96)], 3) / 96
         rows.append(
