@@ -88,3 +88,9 @@ def test_an_unknown_flag_is_one_line_with_the_nearest_name(capsys):
 def test_fingerprint_depends_on_values_not_on_order():
     assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
     assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+
+
+@BOTH
+def test_a_pattern_that_is_none_is_told(options):
+    with pytest.raises(InputError, match=r"--patient \(: no regular expression"):
+        parse(options, "x", ["--patient", "("])
