@@ -121,7 +121,7 @@ def score_section(repeats: Sequence[Repeat]) -> Section:
     first = repeats[0].segmentation or repeats[0].detection
     images = len(next(iter(first["images"].values()), {}) if methods else first["images"])
     text = f"{images} test images"
-    if "patients" in first:
+    if first.get("patients", images) < images:
         text += f" of {first['patients']} patients"
     text += (
         ". Detection is pooled over the images; segmentation is the mean over them, with instances "
@@ -134,8 +134,8 @@ def score_section(repeats: Sequence[Repeat]) -> Section:
         rows = [[r.folder.name, *(with_interval(own[c][0][s], own[c][1].get(s)) for c, s in keys)]
                 for r, own in zip(repeats, each, strict=True)]  # fmt: skip
         tables.append(Table(["repeat", *(f"{c}: {s}" for c, s in keys)], rows))
-    text += "In brackets: 95 % bootstrap interval over patients. " if any(
-        own[c][1] for own in each for c in columns) else ""  # fmt: skip
+    if any(own[c][1] for own in each for c in columns):
+        text += "In brackets: 95 % bootstrap interval over images, by patient where names tell. "
     if methods:
         chosen = ", ".join(sorted({r.method for r in repeats}))
         text += f"The validation images chose the instances by: {chosen}."

@@ -63,7 +63,7 @@ def test_everything_is_in_the_report(experiment):
            ["points"]["all"]["aji"] for k in (1, 2)]  # fmt: skip
     assert f"{np.mean(own):.3f} ± {np.std(own, ddof=1):.3f}" in summary
     assert "| What" not in summary and "4 points in 2 images" in summary
-    assert "95 % bootstrap interval over patients" in summary
+    assert "95 % bootstrap interval over images, by patient" in summary
     picture = read_image(experiment.root / "overview.png")
     assert picture.shape[0] == 286 and picture.shape[1] > 5 * 260
 
