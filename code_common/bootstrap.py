@@ -6,15 +6,19 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 DRAWS, SEED = 2000, 0
+TAILS = (2.5, 97.5)  # percentiles that a 95 % interval lies between
+
+
+def patient_of(name: str, pattern: str) -> str | None:
+    """What `pattern` finds in a name: its first bracket, if it has any; None where it does not."""
+    found = re.search(pattern, name)
+    return found.group(1 if found.re.groups else 0) if found else None
 
 
 def patients(names: Sequence[str], pattern: str) -> list[str]:
-    """What `pattern` finds in each name (its first bracket, if any), or the name itself."""
-    found = [re.search(pattern, name) for name in names]
-    return [
-        f.group(1 if f.re.groups else 0) if f else name
-        for f, name in zip(found, names, strict=True)
-    ]
+    """The patient of each name, or the name itself where `pattern` finds none."""
+    found = [patient_of(name, pattern) for name in names]
+    return [name if own is None else own for own, name in zip(found, names, strict=True)]
 
 
 def draws(groups: Sequence[str], count: int = DRAWS, seed: int = SEED) -> list[np.ndarray]:
@@ -32,17 +36,16 @@ def draws(groups: Sequence[str], count: int = DRAWS, seed: int = SEED) -> list[n
 
 
 def intervals(
-    groups: Sequence[str], statistic: Callable[[np.ndarray], dict[str, float]], level: float = 0.95
+    groups: Sequence[str], statistic: Callable[[np.ndarray], dict[str, float]]
 ) -> dict[str, list[float]]:
-    """Percentile interval [low, high] of each score of `statistic(indices of the images)`.
+    """95 % percentile interval [low, high] of each score of `statistic(indices of the images)`.
 
     Empty where there are fewer than two groups: nothing can be said then.
     """
     if len(set(groups)) < 2:
         return {}
     scores = [statistic(indices) for indices in draws(groups)]
-    tails = [50 * (1 - level), 50 * (1 + level)]
-    return {k: np.percentile([s[k] for s in scores], tails).tolist() for k in scores[0]}
+    return {k: np.percentile([s[k] for s in scores], TAILS).tolist() for k in scores[0]}
 
 
 def mean_of(rows: Sequence[dict[str, float]]) -> Callable[[np.ndarray], dict[str, float]]:
@@ -67,4 +70,4 @@ def paired(
     statistic = mean_of(rows)
     every = np.array([statistic(indices)["difference"] for indices in draws(groups)])
     sure = float((every * np.sign(mean) > 0).mean()) if mean else 0.0
-    return mean, np.percentile(every, [2.5, 97.5]).tolist(), sure
+    return mean, np.percentile(every, TAILS).tolist(), sure

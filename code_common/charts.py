@@ -7,7 +7,7 @@ too.
 import html
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -43,7 +43,7 @@ class Chart:
     y_label: str
     series: Sequence[Series]
     rules: Sequence[tuple[float, str]] = ()
-    x_ticks: Sequence[tuple[float, str]] = field(default=())  # in place of round numbers
+    x_ticks: Sequence[tuple[float, str]] = ()  # in place of round numbers
     from_zero: bool = False
 
 

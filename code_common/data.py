@@ -63,6 +63,11 @@ def write_png(path: Path, array: np.ndarray) -> None:
     write_bytes(path, data.tobytes())
 
 
+def write_prob(path: Path, prob: np.ndarray) -> None:
+    """Write a probability map [H, W] in 0..1 as a 16-bit PNG: 65535 is 1."""
+    write_png(path, np.rint(prob * 65535).astype(np.uint16))
+
+
 def write_instances(path: Path, instances: np.ndarray) -> None:
     """Write an instance map [H, W] as a deflated TIFF: uint16, or int32 where ids need it."""
     small = instances.max(initial=0) <= np.iinfo(np.uint16).max
@@ -235,6 +240,11 @@ def read_label(path: Path, shape: tuple[int, int]) -> np.ndarray:
             f"{shape[1]} x {shape[0]}{turned}"
         )
     return label.astype(np.int32)
+
+
+def read_prob(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    """Read a probability map [H, W] of `write_prob`; raises InputError as `read_label` does."""
+    return read_label(path, shape) / 65535
 
 
 def read_instances(path: Path, shape: tuple[int, int]) -> np.ndarray:

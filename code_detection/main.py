@@ -11,7 +11,7 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from code_common.config import parse
-from code_common.data import Sample, image_shape, load_split, read_label, read_points, write_png
+from code_common.data import Sample, image_shape, load_split, read_points, read_prob, write_png
 from code_common.errors import run_script
 from code_common.model import load_state
 from code_common.steps import Run, files_fingerprint, inference_work, training_work
@@ -41,7 +41,7 @@ def propagate(options: Options, samples: list[Sample]) -> str:
     for sample in samples:
         path = out / f"round_{options.round - 1}" / "train" / f"{sample.name}_prob.png"
         shape = image_shape(sample.image)
-        prob = read_label(path, shape) / np.float32(65535)
+        prob = read_prob(path, shape)
         background = propagate_background(
             prob,
             read_points(out / "points" / f"{sample.name}.csv", shape),

@@ -12,7 +12,7 @@ if not __package__:
 
 from code_common.album import Figure, Panel, middle, shrink, write_album
 from code_common.config import parse
-from code_common.data import Sample, load_split, read_image, read_label, read_points
+from code_common.data import Sample, load_split, read_image, read_label, read_points, read_prob
 from code_common.drawing import BLUE, GREEN, ORANGE, WHITE, mark, tint
 from code_common.errors import run_script
 from code_detection.labels import extended_gaussian_mask, weight_map
@@ -106,7 +106,7 @@ def rounds(options: Options, sample: Sample, window: tuple[slice, slice]) -> Fig
     if options.round == options.rounds:
         folders[options.rounds] = out / "detections"
     for r, folder in folders.items():
-        prob = read_label(folder / f"{sample.name}_prob.png", shape) / 65535
+        prob = read_prob(folder / f"{sample.name}_prob.png", shape)
         detected = read_points(folder / f"{sample.name}_points.csv", shape)
         label = f"round {r}: {len(detected)} detections"
         inner = None

@@ -19,6 +19,7 @@ from code_common.data import (
     test_groups,
     write_json,
     write_png,
+    write_prob,
     write_table,
 )
 from code_common.detections import detect
@@ -67,7 +68,7 @@ def detect_samples(
         files = [out / f"{sample.name}_points.csv", out / f"{sample.name}_prob.png"]
         rows = [(r, c, f"{prob[r, c]:.4f}") for r, c in points.tolist()]
         write_table(files[0], ("row", "col", "prob"), rows)
-        write_png(files[1], np.rint(prob * 65535).astype(np.uint16))
+        write_prob(files[1], prob)
         truth = all_points(sample, image.shape[:2])
         if overlays:
             files.append(overlays / f"{sample.name}_overlay.png")

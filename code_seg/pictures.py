@@ -15,12 +15,14 @@ from code_common.album import Figure, Panel, middle, write_album
 from code_common.config import parse
 from code_common.data import (
     Sample,
+    image_shape,
     load_split,
     read_image,
     read_instances,
     read_json,
     read_label,
     read_points,
+    read_prob,
     write_json,
 )
 from code_common.drawing import BLUE, CYAN, ORANGE, YELLOW, mark, outline
@@ -108,7 +110,7 @@ def methods(options: Options, sample: Sample) -> Figure:
     """Connected components beside components split by the detected points."""
     image = read_image(sample.image)
     shape = image.shape[:2]
-    prob = read_label(options.save_dir / "test" / f"{sample.name}_prob.png", shape) / 65535
+    prob = read_prob(options.save_dir / "test" / f"{sample.name}_prob.png", shape)
     points = read_points(detections_path(options.detection_dir(), sample.name), shape)
     truth = read_instances(sample.instances, shape)
     window = middle(shape, SIDE)
@@ -125,7 +127,7 @@ def methods(options: Options, sample: Sample) -> Figure:
 
 def read_results(options: Options, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
     """Predicted and true instance map [H, W] of a test image."""
-    truth = read_instances(sample.instances, read_image(sample.image).shape[:2])
+    truth = read_instances(sample.instances, image_shape(sample.image))
     path = options.save_dir / "test" / f"{sample.name}_instances.tif"
     return read_label(path, truth.shape), truth
 
@@ -146,7 +148,7 @@ def figures(options: Options) -> Iterator[Figure]:
     """All figures; those of results only where the test images have masks."""
     split = load_split(options.data_dir)
     sample = split["train"][0]
-    yield labels(options, sample, middle(read_image(sample.image).shape[:2], SIDE))
+    yield labels(options, sample, middle(image_shape(sample.image), SIDE))
     yield batch(options, split["train"][:CROPS])
     metrics = options.save_dir / "test" / "metrics.json"
     scored = read_json(metrics) if metrics.is_file() else {"instances": "", "images": {}}

@@ -23,6 +23,7 @@ from code_common.data import (
     write_instances,
     write_json,
     write_png,
+    write_prob,
     write_table,
 )
 from code_common.drawing import CYAN, YELLOW, outline
@@ -67,7 +68,7 @@ def segment_samples(
         files = [out / f"{sample.name}_{ending}" for ending in endings]
         write_instances(files[0], chosen)
         write_json(files[1], nuclei_geojson(chosen, prob), indent=None)
-        write_png(files[2], np.rint(prob * 65535).astype(np.uint16))
+        write_prob(files[2], prob)
         write_png(files[3], outline(picture, chosen, YELLOW))
         scored = {} if truth is None else {m: score(truth, own) for m, own in maps.items()}
         return files, scored

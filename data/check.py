@@ -369,18 +369,14 @@ def main() -> None:
     order = [f for level in (FAIL, WARN, PASS) for f in findings if f.level == level]
     if arguments.json:
         print(json.dumps([asdict(f) for f in order], indent=1))
-    elif brief:
-        for finding in order:
-            if finding in plan:
-                print(f"[plan] {finding.file}: {finding.message}")
-            elif finding.level != PASS:
-                print(finding.line())
-        if failed or warned:
-            print(f"{folder}: {failed} failures, {warned} warnings")
     else:
         for finding in order:
-            print(finding.line())
-        print(f"{folder}: {failed} failures, {warned} warnings")
+            if brief and finding in plan:
+                print(f"[plan] {finding.file}: {finding.message}")
+            elif not brief or finding.level != PASS:
+                print(finding.line())
+        if not brief or failed or warned:
+            print(f"{folder}: {failed} failures, {warned} warnings")
     if failed:
         sys.exit(2)
     if brief:

@@ -17,6 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from code_common.bootstrap import patient_of
 from code_common.data import find_samples, write_json
 from code_common.errors import InputError, run_script
 
@@ -32,10 +33,10 @@ def grouped(names: list[str], pattern: str | None) -> list[list[str]]:
         return [[name] for name in names]
     groups: dict[str, list[str]] = {}
     for name in names:
-        found = re.search(pattern, name)
-        if not found:
+        patient = patient_of(name, pattern)
+        if patient is None:
             raise InputError(f"{name}: --group {pattern} finds nothing in this name")
-        groups.setdefault(found.group(1 if found.re.groups else 0), []).append(name)
+        groups.setdefault(patient, []).append(name)
     return list(groups.values())
 
 
