@@ -24,6 +24,7 @@ FORMAT = "nuclei from partial points, version 1"
 STAGES = ("detection", "segmentation")
 # The options of each stage that its results depend on.
 SETTINGS = {"detection": ("r1", "threshold", "min_area", "max_area"), "segmentation": ("min_area",)}
+CHOSEN = ("threshold", "instances")  # those that a run may have chosen by its validation images
 CARD = ("dataset", "ratio", "repeat", "random_seed", "model", "epochs")
 
 
@@ -48,8 +49,7 @@ def _pack_stage(folder: Path, stage: str) -> dict:
             f"{folder}: options.json or selection.json is not of this project"
         ) from None
     state = load_state(checkpoint)
-    if "instances" in selection:
-        settings["instances"] = selection["instances"]
+    settings |= {k: selection[k] for k in CHOSEN if k in selection}
     card |= {k: saved.get(k) for k in ("pretrained_loaded", "commit", "torch")}
     metrics = folder / "test" / "metrics.json"
     if metrics.is_file():

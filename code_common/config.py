@@ -110,13 +110,13 @@ def check_bounds(options: object, bounds: dict[str, tuple[float, float]]) -> Non
                 raise InputError(f"--{flag} must be from {low:g} to {high:g}, not {v}")
 
 
-def check_choices(options: object, choices: dict[str, tuple[str, ...]]) -> None:
+def check_choices(options: object, choices: dict[str, tuple[object, ...]]) -> None:
     """Raise InputError for the first field that is none of its choices."""
     for name, known in choices.items():
         value = getattr(options, name)
         if value not in known:
             flag = name.replace("_", "-")
-            raise InputError(f"--{flag} must be one of {', '.join(known)}, not {value}")
+            raise InputError(f"--{flag} must be one of {', '.join(map(str, known))}, not {value}")
 
 
 def as_json(options: object) -> dict:

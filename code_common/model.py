@@ -13,7 +13,31 @@ from torch import Tensor, nn
 from code_common.errors import InputError, reason
 
 MODELS = ("resnet18", "resnet34", "resnet50", "resnet101")
-UP_CHANNELS = (256, 128, 64, 64)  # of the decoder's blocks, coarse to fine
+UP_CHANNELS = (256, 128, 64, 64)  # of the decoder's blocks, coarse to fine, at width 1
+
+
+def channels_at(width: float, channels: int) -> int:
+    """Channels of a layer at a width: a multiple of eight, which hardware multiplies best."""
+    return max(8, 8 * round(channels * width / 8))
+
+
+def _narrowed(encoder: nn.Module, width: float) -> nn.Module:
+    """The encoder with all its layers at another width, with random first weights."""
+    for parent in list(encoder.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, nn.Conv2d):
+                colours = layer.in_channels == 3
+                before = 3 if colours else channels_at(width, layer.in_channels)
+                after = channels_at(width, layer.out_channels)
+                other = nn.Conv2d(
+                    before, after, layer.kernel_size, layer.stride, layer.padding, bias=False
+                )
+                # As torchvision does it.
+                nn.init.kaiming_normal_(other.weight, mode="fan_out", nonlinearity="relu")
+                setattr(parent, name, other)
+            elif isinstance(layer, nn.BatchNorm2d):
+                setattr(parent, name, nn.BatchNorm2d(channels_at(width, layer.num_features)))
+    return encoder
 
 
 class UpBlock(nn.Module):
@@ -34,7 +58,8 @@ class ResUNet(nn.Module):
     """Logits [B, out_channels, H, W] of RGB images [B, 3, H, W] in 0..1, of any H and W.
 
     The channel means and deviations of the training images are part of the state, so a
-    checkpoint needs no file beside it.
+    checkpoint needs no file beside it. `width` is the share of the channels of the paper's network
+    that every layer has.
     """
 
     def __init__(
@@ -43,21 +68,26 @@ class ResUNet(nn.Module):
         out_channels: int,
         mean: Sequence[float] = (0.5, 0.5, 0.5),
         std: Sequence[float] = (0.25, 0.25, 0.25),
+        width: float = 1.0,
     ):
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1).float())
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1).float())
         self.encoder = torchvision.models.get_model(model, weights=None)
         self.encoder.fc = nn.Identity()
+        self.width = width
+        if width != 1:
+            _narrowed(self.encoder, width)
+        ups = self.up_channels = up_channels(width)
         c1, c2, c3, c4 = (_out_channels(getattr(self.encoder, f"layer{i}")) for i in (1, 2, 3, 4))
-        self.up4 = UpBlock(c4, c3, UP_CHANNELS[0])
-        self.up3 = UpBlock(UP_CHANNELS[0], c2, UP_CHANNELS[1])
-        self.up2 = UpBlock(UP_CHANNELS[1], c1, UP_CHANNELS[2])
-        self.up1 = UpBlock(UP_CHANNELS[2], 64, UP_CHANNELS[3])
-        self.head = nn.ConvTranspose2d(UP_CHANNELS[3], out_channels, 2, stride=2)
+        self.up4 = UpBlock(c4, c3, ups[0])
+        self.up3 = UpBlock(ups[0], c2, ups[1])
+        self.up2 = UpBlock(ups[1], c1, ups[2])
+        self.up1 = UpBlock(ups[2], self.encoder.conv1.out_channels, ups[3])
+        self.head = nn.ConvTranspose2d(ups[3], out_channels, 2, stride=2)
 
     def forward(self, image: Tensor, dropout: Tensor | None = None) -> Tensor:
-        """`dropout` [B, sum(UP_CHANNELS)] of `draw_dropout` scales the decoder's channels."""
+        """`dropout` [B, sum(up_channels)] of `draw_dropout` scales the decoder's channels."""
         h, w = image.shape[-2:]
         x = (image - self.mean) / self.std
         # The encoder halves five times; sizes in between are padded and cut back (D27).
@@ -70,7 +100,7 @@ class ResUNet(nn.Module):
         x4 = e.layer4(x3)  # H/32
         scales = [None] * 4
         if dropout is not None:
-            scales = dropout.to(x4.dtype)[..., None, None].split(UP_CHANNELS, dim=1)
+            scales = dropout.to(x4.dtype)[..., None, None].split(self.up_channels, dim=1)
         x = x4
         ups = (self.up4, self.up3, self.up2, self.up1)
         for up, skip, scale in zip(ups, (x3, x2, x1, x0), scales, strict=True):
@@ -79,13 +109,18 @@ class ResUNet(nn.Module):
         return self.head(x)[..., :h, :w]
 
 
-def draw_dropout(images: int, rate: float, device: torch.device) -> Tensor:
-    """2-D dropout [images, sum(UP_CHANNELS)] of the decoder: 0 at `rate`, else 1 / (1 - rate).
+def up_channels(width: float) -> tuple[int, ...]:
+    """Channels of the decoder's blocks, coarse to fine, at a width."""
+    return tuple(channels_at(width, c) for c in UP_CHANNELS)
+
+
+def draw_dropout(images: int, rate: float, width: float, device: torch.device) -> Tensor:
+    """2-D dropout [images, sum(up_channels)] of the decoder: 0 at `rate`, else 1 / (1 - rate).
 
     Drawn for a whole batch at once and outside the network, so that it does not matter over how
     many processes the batch is spread.
     """
-    keep = torch.rand(images, sum(UP_CHANNELS), device=device) >= rate
+    keep = torch.rand(images, sum(up_channels(width)), device=device) >= rate
     return keep.float() / (1 - rate)
 
 
@@ -115,6 +150,11 @@ def load_encoder(network: ResUNet, model: str, pretrained: str) -> str:
     """
     if pretrained == "none":
         return "none"
+    if pretrained == "imagenet" and network.width != 1:
+        raise InputError(
+            f"--width {network.width:g}: ImageNet weights are those of width 1; train from scratch "
+            "with --no-pretrained, or give a file with --pretrained FILE"
+        )
     if pretrained == "imagenet":
         weights = torchvision.models.get_model_weights(model).IMAGENET1K_V1
         folder = Path(torch.hub.get_dir()) / "checkpoints"
@@ -147,8 +187,8 @@ def load_encoder(network: ResUNet, model: str, pretrained: str) -> str:
 def save_network(network: ResUNet, model: str, **extra: object) -> dict:
     """What a checkpoint holds to build the network again: see `load_network`."""
     out_channels = network.head.out_channels
-    state = {"model": model, "out_channels": out_channels, "network": network.state_dict()}
-    return {**state, **extra}
+    state = {"model": model, "width": network.width, "out_channels": out_channels}
+    return {**state, "network": network.state_dict(), **extra}
 
 
 def checkpoint_bytes(state: dict) -> memoryview:
@@ -161,7 +201,8 @@ def checkpoint_bytes(state: dict) -> memoryview:
 def network_of(state: dict, path: Path, device: torch.device) -> ResUNet:
     """The network that a checkpoint's state describes, ready for inference; `path` names it."""
     try:
-        network = ResUNet(state["model"], state["out_channels"])
+        # Checkpoints of before there were widths have width 1.
+        network = ResUNet(state["model"], state["out_channels"], width=state.get("width", 1.0))
         network.load_state_dict(state["network"])
     except (KeyError, TypeError, ValueError, RuntimeError):
         raise InputError(f"{path}: not a checkpoint of this project") from None

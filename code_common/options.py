@@ -27,11 +27,15 @@ class InferenceOptions:
     tile: int = 224  # side in pixels of the tiles of inference
     overlap: int = 80  # pixels that neighbouring tiles share
     test_batch_size: int = 8  # tiles per step of inference
+    views: int = 1  # 4 or 8: every tile is seen at four turns, or these and their mirror images,
+    #   and the probabilities are averaged; it takes as many times as long
     shard: str = ""  # I/N: test.py and predict.py do every N-th image from the I-th, 0 to N - 1,
     #   that is not done; the default is all, or what a SLURM job array says
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     gpus: tuple[int, ...] = ()  # numbers of the GPUs to use; several work as one, on one batch
     precision: str = "auto"  # fp32, bf16, or auto: bf16 where the hardware multiplies it
+
+    INFERENCE_CHOICES: ClassVar[dict] = {"precision": ("auto", "fp32", "bf16"), "views": (1, 4, 8)}
 
     def choose_device(self) -> torch.device:
         """The device of this process; InputError where it is absent."""
@@ -54,6 +58,7 @@ class InferenceOptions:
             "tile": self.tile,
             "overlap": self.overlap,
             "batch_size": self.test_batch_size,
+            "views": self.views,
             "precision": choose_precision(self.precision, device),
         }
 
@@ -79,6 +84,8 @@ class CommonOptions(InferenceOptions):
     #   have in common: the scores' intervals are drawn over patients; other names stand alone
     # --- network
     model: str | None = None  # encoder of the ResUNet: resnet18, resnet34, resnet50 or resnet101
+    width: float = 1.0  # share of the channels of the paper's network that every layer has;
+    #   at 0.25 it trains eight times as fast, from random weights only
     pretrained: str | None = None  # encoder's first weights: imagenet, a file, or none
     dropout: float = 0.1  # rate of the 2-D dropout in the decoder, 0..1
     # --- training
@@ -107,7 +114,7 @@ class CommonOptions(InferenceOptions):
     )
     COMMON_CHOICES: ClassVar[dict] = {
         "model": MODELS,
-        "precision": ("auto", "fp32", "bf16"),
+        **InferenceOptions.INFERENCE_CHOICES,
         "cache": ("auto", "memory", "disk"),
         "schedule": ("constant", "cosine"),
     }
@@ -116,6 +123,7 @@ class CommonOptions(InferenceOptions):
         "ratio": (1e-9, 1),
         "repeat": (1, BIG),
         "random_seed": (0, 2**31),
+        "width": (0.1, 4),
         "dropout": (0, 0.99),
         "patch_size": (32, BIG),
         "input_size": (64, BIG),
@@ -172,6 +180,7 @@ class CommonOptions(InferenceOptions):
                 self.compile,
                 self.tensorboard,
                 self.schedule,
+                self.width,
             ),
             **changes,
         )

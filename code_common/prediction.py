@@ -48,7 +48,7 @@ class PredictOptions(InferenceOptions):
             if not getattr(self, name):
                 raise InputError(f"--{name} is missing (--help lists every option)")
         check_bounds(self, {**self.BOUNDS, "overlap": (0, self.tile - 1)})
-        check_choices(self, {"precision": ("auto", "fp32", "bf16"), "tissue": ("auto", "all")})
+        check_choices(self, {**self.INFERENCE_CHOICES, "tissue": ("auto", "all")})
         return self
 
     def slides(self) -> dict[str, Path]:

@@ -25,7 +25,7 @@ def blend_weight(size: int, overlap: int) -> np.ndarray:
 
 def cutting(tiling: dict) -> list[str]:
     """The part of the arguments of `predict_image` that a result depends on."""
-    return [str(tiling[k]) for k in ("tile", "overlap", "precision")]
+    return [str(tiling[k]) for k in ("tile", "overlap", "precision", "views")]
 
 
 # (first row, first column, rows, columns) -> that part of an image, uint8 RGB [rows, columns, 3]
@@ -42,6 +42,7 @@ def predict_rows(
     overlap: int = 80,
     batch_size: int = 8,
     precision: torch.dtype = torch.float32,
+    views: int = 1,
     wanted: Callable[[int, int], bool] | None = None,
     first_row: int = 0,
 ) -> Iterator[tuple[int, np.ndarray]]:
@@ -49,7 +50,8 @@ def predict_rows(
 
     Memory holds a few rows of tiles, whatever the image. The grid of tiles covers the whole image,
     at least one tile large, and the last tile of a row ends at its border, so no tile sees padding.
-    `activation` maps logits to probabilities. Tiles of which `wanted(row, column)` is False are
+    `activation` maps logits to probabilities, which are the mean of those of `views` turned and
+    mirrored copies of each tile. Tiles of which `wanted(row, column)` is False are
     not computed; what no tile covers has probability 0. With `first_row` the rows before it are
     left out, and the others have the same bits as without.
     """
@@ -78,9 +80,14 @@ def predict_rows(
             batch = corners[first : first + batch_size]
             tiles = np.stack([_columns(*strips[r], c, tile) for r, c in batch])
             x = to_network(torch.from_numpy(tiles), device)
-            with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
-                logits = network(x)
-            probs = activation(logits.float()).cpu().numpy()  # [b, C, tile, tile]
+            seen = []
+            for view in range(views):
+                with torch.autocast(
+                    device.type, dtype=precision, enabled=precision != torch.float32
+                ):
+                    logits = network(_turned(x, view))
+                seen.append(_turned_back(activation(logits.float()), view))
+            probs = torch.stack(seen).mean(0).cpu().numpy()  # [b, C, tile, tile]
             total = _extended(total, probs.shape[1], height)
             for (r, c), prob in zip(batch, probs, strict=True):
                 total[:, r - base : r - base + tile, c : c + tile] += prob * weight
@@ -90,6 +97,17 @@ def predict_rows(
         if done > skipped:
             yield base + skipped, total[:, skipped:done] / np.maximum(norm[skipped:done], 1e-12)
         total, norm, base = total[:, done:], norm[done:], after
+
+
+def _turned(x: Tensor, view: int) -> Tensor:
+    """One of the eight views [B, C, T, T] of square tiles: by quarter turns, from 4 on mirrored."""
+    x = torch.rot90(x, view % 4, (2, 3))
+    return x.flip(3) if view >= 4 else x
+
+
+def _turned_back(x: Tensor, view: int) -> Tensor:
+    """What `_turned` was given."""
+    return torch.rot90(x.flip(3) if view >= 4 else x, -(view % 4), (2, 3))
 
 
 def _columns(left: int, strip: np.ndarray, col: int, tile: int) -> np.ndarray:

@@ -47,6 +47,7 @@ class Recipe:
     compile: bool = False  # torch.compile the training step
     tensorboard: bool = False  # write the scalars of log.csv for TensorBoard, too
     schedule: str = "constant"  # of the learning rate: constant, or cosine down to 0
+    width: float = 1.0  # of the network
 
     def rate(self, epoch: int) -> float:
         """Learning rate of an epoch, from 0."""
@@ -120,7 +121,7 @@ def _scalar_writer(folder: Path, start: int) -> Callable[[dict[str, float]], Non
 
 def _fixed(recipe: Recipe) -> dict[str, object]:
     """What must stay as it is for a run to go on; the random numbers follow from the seed."""
-    names = ("model", "batch_size", "lr", "weight_decay", "seed", "val_every", "dropout")
+    names = ("model", "width", "batch_size", "lr", "weight_decay", "seed", "val_every", "dropout")
     fixed = {name: getattr(recipe, name) for name in names}
     # The rate of a cosine depends on the number of epochs; else a training may go on for more.
     length = {"epochs": recipe.epochs} if recipe.schedule != "constant" else {}
@@ -210,7 +211,7 @@ def train_epoch(
         batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
         image = to_network(batch["image"], device)  # [B, 3, H, W]
         watch.lap("data")
-        dropout = draw_dropout(batches.whole(step), recipe.dropout, device)[own]
+        dropout = draw_dropout(batches.whole(step), recipe.dropout, recipe.width, device)[own]
         with torch.autocast(device.type, dtype=recipe.precision, enabled=mixed):
             logits = network(image, dropout)
         loss, values = _global_terms(loss_fn(logits.float(), {**batch, "image": image}))
@@ -332,7 +333,8 @@ def fit(
         row |= {f"val_{k}": v for k, v in scores.items()}
         if distributed.rank() == 0:
             if better:
-                state = save_network(network, recipe.model, epoch=epoch, score=score)
+                state = {"epoch": epoch, "score": score, "scores": scores}
+                state = save_network(network, recipe.model, **state)
                 write_bytes(best, checkpoint_bytes(state))
             header += [k for k in row if k not in header]
             rows = [r + [float("nan")] * (len(header) - len(r)) for r in rows]

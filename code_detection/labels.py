@@ -77,11 +77,13 @@ def weight_map(
     background: np.ndarray,
     inside: np.ndarray,
     peak_weight: float,
+    unknown_weight: float = 0.0,
 ) -> np.ndarray:
-    """Weight [H, W] float32 of each pixel in the loss: `peak_weight`, 1, or 0 where it is unknown.
+    """Weight [H, W] float32 of each pixel in the loss: `peak_weight`, 1, or `unknown_weight`.
 
     known: the disks around points; background: what self-training propagated; inside: pixels of
     the image, not padding (D9). All [H, W] bool.
     """
-    weight = np.where(target > 0, np.float32(peak_weight), (known | background).astype(np.float32))
+    weight = np.where(known | background, np.float32(1), np.float32(unknown_weight))
+    weight[target > 0] = peak_weight
     return weight * inside

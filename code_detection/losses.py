@@ -1,13 +1,22 @@
-"""Loss of stage 1: weighted squared error where something is known (Qu et al. 2020, Eq. 2)."""
+"""Loss of stage 1: weighted error where something is known (Qu et al. 2020, Eq. 2)."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
-def masked_mse(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """sum(w (sigmoid(logits) - target)^2) and |w > 0|, by which it is to be divided (D8).
+def masked_loss(
+    logits: Tensor, target: Tensor, weight: Tensor, kind: str = "mse", unknown_weight: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Weighted sum of the errors, and the number of known pixels to divide it by (D8).
 
-    logits [B, 1, H, W]; target [B, H, W] in 0..1; weight [B, H, W], 0 where unknown.
+    logits [B, 1, H, W]; target [B, H, W] in 0..1; weight [B, H, W], `unknown_weight` where nothing
+    is known. kind: 'mse', (sigmoid(logits) - target)^2, as published; or 'bce', the binary
+    cross-entropy, which has the same optimum, but whose gradient does not vanish where the network
+    is sure and wrong.
     """
-    error = (torch.sigmoid(logits[:, 0]) - target).square()
-    return (weight * error).sum(), (weight > 0).sum()
+    if kind == "mse":
+        error = (torch.sigmoid(logits[:, 0]) - target).square()
+    else:
+        error = F.binary_cross_entropy_with_logits(logits[:, 0], target, reduction="none")
+    return (weight * error).sum(), (weight > unknown_weight).sum()

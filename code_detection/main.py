@@ -66,11 +66,12 @@ def choose_round(options: Options) -> int:
 
 def plan(options: Options, split: dict[str, list[Sample]]) -> dict[str, float]:
     """The steps in order, each with its work in megapixels through the network."""
-    detecting = inference_work(split["train"], options.tile, options.overlap)
+    tiling = options.tile, options.overlap, options.views
+    detecting = inference_work(split["train"], *tiling)
     training = training_work(split["train"], options.patch_size, options.input_size, options.epochs)
     validations = -(-options.epochs // options.val_every)
-    training += validations * inference_work(split["val"], options.tile, options.overlap)
-    testing = inference_work(split["val"] + split["test"], options.tile, options.overlap)
+    training += validations * inference_work(split["val"], *tiling)
+    testing = inference_work(split["val"] + split["test"], *tiling)
     steps = {"prepare": 0.0}
     for r in range(options.rounds + 1):
         steps |= {f"background for round {r}": 0.0} if r else {}

@@ -35,6 +35,9 @@ class Options(CommonOptions):
     r2: float | None = None  # radius in pixels beyond which nothing is known around a point
     sigma: float | None = None  # standard deviation in pixels of the Gaussian
     peak_weight: float = 10.0  # weight of the pixels under a Gaussian; the ring around has 1
+    unknown_weight: float = 0.0  # weight as background of what is neither near a point nor known to
+    #   be background; 0 (as published) leaves it out
+    loss: str = "mse"  # mse (as published), or bce: binary cross-entropy
     # --- self-training with background propagation
     rounds: int | None = None  # rounds after the initial one
     final_round: str = "last"  # the round whose detections stage 2 gets: last (as published), or
@@ -44,6 +47,8 @@ class Options(CommonOptions):
     merged_above: float = 0.7  # probability over which a component larger than max_area does
     # --- detections
     threshold: float = 0.35  # probability over which pixels form a detection
+    auto_threshold: bool = False  # instead, for each checkpoint the threshold of 0.15, 0.2, ... 0.6
+    #   that is best on the validation images
     min_area: int = 12  # smallest component in square pixels
     max_area: int | None = None  # largest component in square pixels; a larger one is split
     val_points: str = "all"  # points of the validation images that choose the best checkpoint:
@@ -63,6 +68,7 @@ class Options(CommonOptions):
         "r2": (1, BIG),
         "sigma": (0.1, BIG),
         "peak_weight": (0, BIG),
+        "unknown_weight": (0, 1),
         "rounds": (0, 20),
         "round": (0, 20),
         "background_below": (0, 1),
@@ -72,6 +78,7 @@ class Options(CommonOptions):
         "max_area": (1, BIG),
     }
     CHOICES: ClassVar[dict] = {
+        "loss": ("mse", "bce"),
         "val_points": ("all", "partial"),
         "final_round": ("last", "best"),
     }

@@ -25,7 +25,7 @@ from code_common.data import (
 from code_common.detections import detect
 from code_common.drawing import BLUE, GREEN, ORANGE, mark
 from code_common.errors import run_script
-from code_common.model import load_network
+from code_common.model import load_network, load_state
 from code_common.shards import Results, choose_shard, do_share, file_key
 from code_common.tiling import cutting, predict_prob
 from code_detection.metrics import DetectionCounts, add, count, match
@@ -36,6 +36,17 @@ from code_detection.prepare_data import all_points
 def best_path(options: Options) -> Path:
     """The checkpoint to use: --model-path, else the best one of the round."""
     return options.model_path or options.save_dir / f"round_{options.round}" / "best.pt"
+
+
+def threshold_of(options: Options) -> float:
+    """The threshold of detections: the options', or with --auto-threshold the checkpoint's own.
+
+    A checkpoint that was chosen without validation images has none, and takes the options'.
+    """
+    if not options.auto_threshold:
+        return options.threshold
+    scores = load_state(best_path(options)).get("scores", {})
+    return scores.get("threshold", options.threshold)
 
 
 def draw(image: np.ndarray, detected: np.ndarray, truth: np.ndarray | None, r1: float):
@@ -58,7 +69,7 @@ def detect_samples(
     """
     device, checkpoint = options.choose_device(), best_path(options)
     network, tiling = load_network(checkpoint, device), options.tiling(device)
-    rule = options.threshold, options.min_area, options.max_area
+    rule = threshold_of(options), options.min_area, options.max_area
     key = fingerprint(file_key(checkpoint), cutting(tiling), rule, options.r1, bool(overlays))
 
     def work(sample: Sample) -> tuple[list[Path], dict]:
@@ -124,7 +135,8 @@ def test(options: Options) -> str:
     done = detect_samples(options, samples, detections, out)
     if distributed.rank() == 0 and not options.model_path:
         # What code_common/bundle.py takes for the run's detector.
-        chosen = {"checkpoint": f"round_{options.round}/best.pt"}
+        checkpoint = f"round_{options.round}/best.pt"
+        chosen = {"checkpoint": checkpoint, "threshold": threshold_of(options)}
         write_json(options.save_dir / "selection.json", chosen)
     if len(done) < len(samples):
         return f"{len(done)} of {len(samples)} images are done; the scores wait for all of them"

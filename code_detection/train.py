@@ -20,9 +20,11 @@ from code_common.tiling import predict_prob
 from code_common.training import fit
 from code_common.transforms import Augmentation, Warp
 from code_detection.labels import extended_gaussian_mask, weight_map
-from code_detection.losses import masked_mse
+from code_detection.losses import masked_loss
 from code_detection.metrics import add, count
 from code_detection.options import Options
+
+THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(3, 13))  # that --auto-threshold tries
 
 
 def background_path(save_dir: Path, round: int, name: str) -> Path:
@@ -51,7 +53,9 @@ def load_training(options: Options, samples: list[Sample]) -> CropDataset:
         target, known = extended_gaussian_mask(moved, shape, options.r1, options.r2, options.sigma)
         background = warp.label(backgrounds[index], 0) > 0
         inside = warp.inside(images[index].shape[:2])
-        weight = weight_map(target, known, background, inside, options.peak_weight)
+        weight = weight_map(
+            target, known, background, inside, options.peak_weight, options.unknown_weight
+        )
         return {"image": warp.image(images[index]), "target": target, "weight": weight}
 
     return CropDataset(
@@ -76,14 +80,21 @@ def make_validate(options: Options, network: ResUNet, tiling: dict):
         return None
     near = options.r2 if options.val_points == "partial" else None
 
-    def validate() -> dict[str, float]:
+    def scores_at(probs: list[np.ndarray], threshold: float) -> dict[str, float]:
         counts = []
-        for image, points in images:
-            prob = predict_prob(network, image, tiling)
-            detected = detect(prob, options.threshold, options.min_area, options.max_area)
+        for prob, (_, points) in zip(probs, images, strict=True):
+            detected = detect(prob, threshold, options.min_area, options.max_area)
             counts.append(count(detected, points, options.r1, near))
-        scores = add(counts).scores()
-        return {"score": scores["f1"], **{k: scores[k] for k in ("precision", "recall", "f1")}}
+        return add(counts).scores()
+
+    def validate() -> dict[str, float]:
+        probs = [predict_prob(network, image, tiling) for image, _ in images]
+        tried = THRESHOLDS if options.auto_threshold else (options.threshold,)
+        found = {threshold: scores_at(probs, threshold) for threshold in tried}
+        threshold = max(found, key=lambda t: found[t]["f1"])
+        best = {k: found[threshold][k] for k in ("precision", "recall", "f1")}
+        chosen = {"threshold": threshold} if options.auto_threshold else {}
+        return {"score": best["f1"], **best, **chosen}
 
     return validate
 
@@ -97,7 +108,7 @@ def train(options: Options, say=print) -> dict:
     device = options.choose_device()
     colours = read_colours(options.save_dir / "colours.json")
     torch.manual_seed(options.seed(1))
-    network = ResUNet(options.model, 1, *colours)
+    network = ResUNet(options.model, 1, *colours, options.width)
     pretrained = load_encoder(network, options.model, options.pretrained)
     samples = load_split(options.data_dir)["train"]
     dataset, names = load_training(options, samples), [s.name for s in samples]
@@ -107,7 +118,8 @@ def train(options: Options, say=print) -> dict:
     folder = options.save_dir / f"round_{options.round}"
 
     def loss(logits: torch.Tensor, batch: dict) -> dict:
-        return {"mse": masked_mse(logits, batch["target"], batch["weight"])}
+        own = batch["target"], batch["weight"], options.loss, options.unknown_weight
+        return {options.loss: masked_loss(logits, *own)}
 
     recipe = options.recipe(device, options.seed(1 + options.round))
     title = f"detection round {options.round}"

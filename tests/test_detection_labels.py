@@ -14,7 +14,7 @@ from code_detection.labels import (
     sample_points,
     weight_map,
 )
-from code_detection.losses import masked_mse
+from code_detection.losses import masked_loss
 from code_detection.self_training import propagate_background
 
 RNG = np.random.default_rng
@@ -110,14 +110,14 @@ def test_the_loss_in_numbers():
     logits = torch.zeros(1, 1, 2, 2)  # 0.5 everywhere
     target = torch.tensor([[[1.0, 0.5], [0.0, 0.0]]])
     weight = torch.tensor([[[10.0, 10.0], [1.0, 0.0]]])
-    total, count = masked_mse(logits, target, weight)
+    total, count = masked_loss(logits, target, weight)
     assert total.item() == pytest.approx(2.5 + 0 + 0.25) and count.item() == 3
 
 
 def test_nothing_known_is_no_nan():
     """D8: a batch without an annotated pixel."""
     logits = torch.randn(2, 1, 4, 4, requires_grad=True)
-    total, count = masked_mse(logits, torch.zeros(2, 4, 4), torch.zeros(2, 4, 4))
+    total, count = masked_loss(logits, torch.zeros(2, 4, 4), torch.zeros(2, 4, 4))
     total.backward()
     assert total.item() == 0 == count.item() and (logits.grad == 0).all()
 

@@ -17,7 +17,7 @@ from code_common.distributed import work_together
 from code_common.model import ResUNet
 from code_common.training import Recipe, fit
 from code_common.transforms import Augmentation
-from code_detection.losses import masked_mse
+from code_detection.losses import masked_loss
 from code_seg.losses import crf_term, label_terms
 
 CPU = torch.device("cpu")
@@ -39,7 +39,7 @@ def main() -> None:
 
     def loss(logits, batch):
         known = (batch["label"] != 2).float()
-        terms = {"mse": masked_mse(logits, batch["target"], known)}
+        terms = {"mse": masked_loss(logits, batch["target"], known)}
         terms |= label_terms(logits, batch["label"], batch["label"], 0.5)
         inside = torch.ones_like(known)
         return terms | crf_term(logits, batch["image"], inside, 0.005, 3.0, 0.1, "torch")
