@@ -106,12 +106,40 @@ def test_weights_of_background_and_padding():
     assert (weight[:12] == 0).all() and weight[12, 10] == 10
 
 
+def test_what_is_unknown_may_weigh_a_little_as_background():
+    target, known = extended_gaussian_mask(np.array([[30, 30]]), (60, 60), 11, 22, 2.75)
+    nothing = np.zeros((60, 60), bool)
+    inside = ~nothing
+    inside[:, :5] = False
+    weight = weight_map(target, known, nothing, inside, 10, 0.1)
+    assert weight[30, 30] == 10 and weight[30, 45] == 1
+    assert weight[59, 59] == np.float32(0.1) and (weight[:, :5] == 0).all()
+
+
 def test_the_loss_in_numbers():
     logits = torch.zeros(1, 1, 2, 2)  # 0.5 everywhere
     target = torch.tensor([[[1.0, 0.5], [0.0, 0.0]]])
     weight = torch.tensor([[[10.0, 10.0], [1.0, 0.0]]])
     total, count = masked_loss(logits, target, weight)
     assert total.item() == pytest.approx(2.5 + 0 + 0.25) and count.item() == 3
+    total, count = masked_loss(logits, target, weight, "bce")
+    assert total.item() == pytest.approx(21 * np.log(2)) and count.item() == 3
+    weight[0, 1, 1] = 0.1  # unknown: it adds to the sum, and not to what the sum is divided by
+    total, count = masked_loss(logits, target, weight, "mse", unknown_weight=0.1)
+    assert total.item() == pytest.approx(2.75 + 0.025) and count.item() == 3
+
+
+@pytest.mark.parametrize("kind", ["mse", "bce"])
+def test_both_losses_are_least_at_the_same_probability(kind):
+    """Of nuclei of which a share is annotated, with the unknown as weak background."""
+    ratio, peak, unknown = 0.1, 10.0, 0.1
+    target, weight = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[peak * ratio, 0.9 * unknown]]])
+    best = peak * ratio / (peak * ratio + 0.9 * unknown)
+    losses = [
+        masked_loss(torch.full((1, 1, 1, 2), np.log(p / (1 - p))), target, weight, kind)[0]
+        for p in (best - 0.02, best, best + 0.02)
+    ]
+    assert min(losses) == losses[1]
 
 
 def test_nothing_known_is_no_nan():

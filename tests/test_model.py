@@ -25,6 +25,25 @@ def test_resunet34_has_the_size_of_the_papers():
     assert 23e6 < count < 25e6
 
 
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_a_narrow_network_has_the_square_of_its_share_of_weights(name, tmp_path):
+    narrow = ResUNet(name, 2, width=0.25).eval()
+    own, full = (sum(p.numel() for p in n.parameters()) for n in (narrow, ResUNet(name, 2)))
+    assert own == pytest.approx(full / 16, rel=0.03)
+    torch.save(save_network(narrow, name), tmp_path / "a.pt")
+    again, image = load_network(tmp_path / "a.pt", torch.device("cpu")), torch.rand(1, 3, 40, 33)
+    assert torch.allclose(again(image), narrow(image), atol=1e-5)
+    with pytest.raises(InputError, match="--width 0.25"):
+        load_encoder(narrow, name, "imagenet")
+
+
+def test_a_checkpoint_without_a_width_has_width_1(tmp_path):
+    state = save_network(ResUNet("resnet18", 1), "resnet18")
+    del state["width"]
+    torch.save(state, tmp_path / "a.pt")
+    assert load_network(tmp_path / "a.pt", torch.device("cpu")).width == 1
+
+
 def test_the_colours_of_the_training_set_travel_with_the_weights(tmp_path):
     """D20: no file beside the checkpoint is needed."""
     network = ResUNet("resnet18", 1, (0.7, 0.5, 0.6), (0.1, 0.2, 0.3)).eval()

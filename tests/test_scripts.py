@@ -331,3 +331,43 @@ def test_run_sh_help_and_errors(tmp_path, dataset):
         done = bash(*place, *wrong)
         assert done.returncode == 2 and "no such option" in done.stderr
         assert not (tmp_path / "out").exists()
+
+
+def test_the_threshold_is_chosen_by_validation_images(tmp_path, dataset, monkeypatch):
+    """--auto-threshold: true nuclei reach 0.4 and everything else 0.28, so 0.3 or 0.35 is best."""
+    from code_common.config import parse
+    from code_detection import train
+    from code_detection.options import Options
+    from code_detection.prepare_data import prepare
+
+    arguments = [str(a) for a in options(tmp_path)[0]]
+    chosen = parse(Options, "", [*arguments, "--auto-threshold"])
+    fixed = parse(Options, "", [*arguments, "--threshold", "0.45"])
+    prepare(chosen)
+    truth = read_instances(dataset / "labels_instance" / "val0_label.tif", (64, 64))
+    prob = np.where(truth > 0, 0.4, 0.0).astype(np.float32)
+    free = np.argwhere((truth == 0)[20:44, 20:44])[0] + 20
+    prob[free[0] : free[0] + 5, free[1] : free[1] + 5] = np.maximum(
+        prob[free[0] : free[0] + 5, free[1] : free[1] + 5], 0.28
+    )
+    monkeypatch.setattr(train, "predict_prob", lambda *_: prob)
+    scores = train.make_validate(chosen, None, {})()
+    assert scores["threshold"] in (0.3, 0.35) and scores["score"] == scores["f1"] == 1
+    scores = train.make_validate(fixed, None, {})()
+    assert "threshold" not in scores and scores["f1"] == 0
+
+
+def test_a_narrow_run_with_views_and_its_own_threshold(tmp_path, dataset):
+    """Everything after training takes width and threshold from what training wrote."""
+    from code_common import bundle
+
+    more = ["--width", "0.25", "--views", "4"]
+    first = options(tmp_path, *more, rounds=0)[0]
+    first += ["--auto-threshold", "--unknown-weight", "0.1", "--loss", "bce"]
+    run_here("code_detection", "main", *first)
+    run_here("code_seg", "main", *options(tmp_path, *more)[1])
+    out = tmp_path / "out" / RUN
+    scores = torch.load(out / "detection/round_0/best.pt", weights_only=True)["scores"]
+    stages = bundle.load(out, torch.device("cpu"))
+    assert stages["detection"].settings["threshold"] == scores["threshold"]
+    assert all(stage.network.width == 0.25 for stage in stages.values())

@@ -51,6 +51,34 @@ def test_batches_change_nothing():
     assert np.abs(one - many).max() < 1e-6
 
 
+class Slope(nn.Module):
+    """A 'network' that knows its left from its right, also after a turn."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernel = nn.Parameter(torch.arange(75.0).view(1, 3, 5, 5).sin() / 30)
+
+    def forward(self, x):
+        padded = nn.functional.pad(x, (2, 2, 2, 2), mode="replicate")
+        return nn.functional.conv2d(padded, self.kernel)
+
+
+@pytest.mark.parametrize("views", [1, 4, 8])
+def test_views_make_the_result_turn_with_the_image(views):
+    image = np.random.default_rng(0).integers(0, 255, (72, 72, 3), np.uint8)
+
+    def seen(image):
+        own = predict_image(Slope(), np.ascontiguousarray(image), lambda y: y,
+                            tile=40, overlap=8, views=views)  # fmt: skip
+        return own[0]
+
+    def same(one, other):
+        return np.abs(one - other).max() < 1e-5
+
+    assert same(seen(np.rot90(image)), np.rot90(seen(image))) == (views > 1)
+    assert same(seen(image[:, ::-1]), seen(image)[:, ::-1]) == (views == 8)
+
+
 @pytest.mark.parametrize("overlap", [0, 8, 20])
 def test_weights_are_positive_and_symmetric(overlap):
     weight = blend_weight(20 + overlap, overlap)
