@@ -24,8 +24,6 @@ from code_common.errors import InputError, run_script
 from code_common.page import Section, Table, to_html, to_markdown
 from code_common.report import SHOWN, Repeat, read_repeat, scores_of, spread
 
-METHODS = ("components", "points")
-
 
 @dataclass(frozen=True)
 class Experiment:
@@ -80,18 +78,22 @@ def find(given: str) -> list[Experiment]:
     return sorted(found, key=lambda e: e.ratio)
 
 
+def methods(experiments: Sequence[Experiment]) -> list[str]:
+    """The instance methods that any of the runs was scored by."""
+    scored = [r.segmentation.get("mean", {}) for e in experiments for r in e.repeats]
+    return list(dict.fromkeys(method for own in scored for method in own))
+
+
 def score_table(experiments: Sequence[Experiment]) -> Table:
     """Mean ± standard deviation over the repeats."""
-    # The pixels are the same by both methods.
-    columns = [("detection", "f1"), (METHODS[0], "pixel_f1")]
-    columns += [(m, s) for m in METHODS for s in SHOWN if s != "pixel_f1"]
+    columns = [("detection", "f1"), *((m, s) for m in methods(experiments) for s in SHOWN)]
     rows = []
     for e in experiments:
         cells = [spread(v) if (v := e.values(*c)) else "" for c in columns]
         minutes = spread([r.seconds() / 60 for r in e.repeats], 1)
         known = [v for r in e.repeats if (v := r.validation()) is not None]
         rows.append([e.label, str(len(e.repeats)), spread(known) if known else "", *cells, minutes])
-    heads = ["detection F1", "pixel F1", *(f"{s}, {m}" for m, s in columns[2:])]
+    heads = ["detection F1", *(f"{s}, {m}" for m, s in columns[1:])]
     return Table(["run", "repeats", "validation AJI", *heads, "minutes"], rows, sortable=True)
 
 
@@ -124,7 +126,7 @@ def plot(experiments: Sequence[Experiment]) -> Chart:
     series = []
     for name, own in groups.items():
         own = sorted(own, key=lambda e: e.ratio)
-        for method in METHODS:
+        for method in methods(experiments):
             values = [(100 * e.ratio, v) for e in own if (v := e.values(method, "aji"))]
             if not values:
                 continue

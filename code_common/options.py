@@ -28,7 +28,8 @@ class InferenceOptions:
     overlap: int = 80  # pixels that neighbouring tiles share
     test_batch_size: int = 8  # tiles per step of inference
     views: int = 1  # 4 or 8: every tile is seen at four turns, or these and their mirror images,
-    #   and the probabilities are averaged; it takes as many times as long
+    #   and the probabilities are averaged; it takes as many times as long. Validations during
+    #   training see one
     shard: str = ""  # I/N: test.py and predict.py do every N-th image from the I-th, 0 to N - 1,
     #   that is not done; the default is all, or what a SLURM job array says
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps

@@ -166,7 +166,7 @@ def training_work(samples: Sequence[Sample], patch: int, crop: int, epochs: int)
     return 3e-6 * epochs * patches * crop**2
 
 
-def inference_work(samples: Sequence[Sample], tile: int, overlap: int, views: int) -> float:
+def inference_work(samples: Sequence[Sample], tile: int, overlap: int, views: int = 1) -> float:
     """Work of inference in megapixels through the network."""
     tiles = sum(len(windows(image_shape(s.image), tile, overlap)) for s in samples)
     return 1e-6 * tiles * tile**2 * views

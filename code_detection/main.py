@@ -70,7 +70,7 @@ def plan(options: Options, split: dict[str, list[Sample]]) -> dict[str, float]:
     detecting = inference_work(split["train"], *tiling)
     training = training_work(split["train"], options.patch_size, options.input_size, options.epochs)
     validations = -(-options.epochs // options.val_every)
-    training += validations * inference_work(split["val"], *tiling)
+    training += validations * inference_work(split["val"], *tiling[:2])
     testing = inference_work(split["val"] + split["test"], *tiling)
     steps = {"prepare": 0.0}
     for r in range(options.rounds + 1):

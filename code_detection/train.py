@@ -112,7 +112,7 @@ def train(options: Options, say=print) -> dict:
     pretrained = load_encoder(network, options.model, options.pretrained)
     samples = load_split(options.data_dir)["train"]
     dataset, names = load_training(options, samples), [s.name for s in samples]
-    validate = make_validate(options, network, options.tiling(device))
+    validate = make_validate(options, network, {**options.tiling(device), "views": 1})
     if validate is None and distributed.rank() == 0:
         say("no points for the validation images: the last epoch is taken as the best")
     folder = options.save_dir / f"round_{options.round}"

@@ -1,21 +1,20 @@
-"""From an image to instance maps by both methods, and the scores that choose a checkpoint."""
+"""From an image to instance maps by each method, and the scores that choose a checkpoint."""
 
 import numpy as np
 
-from code_seg.instances import components, split_by_points
+from code_seg.instances import components, split_by_points, with_points
 from code_seg.labels import IGNORED
 from code_seg.metrics import aji, overlaps
-
-METHODS = ("components", "points")
 
 
 def make_instances(
     prob: np.ndarray, points: np.ndarray | None, min_area: int
 ) -> dict[str, np.ndarray]:
-    """Instance maps [H, W] by method: the paper's components and, given points, these split."""
+    """Instance maps [H, W] by those of METHODS that need no points or, given points, by all."""
     maps = {"components": components(prob, min_area)}
     if points is not None:
         maps["points"] = split_by_points(maps["components"], points, min_area)
+        maps["detected"] = with_points(maps["points"], points)
     return maps
 
 

@@ -1,4 +1,4 @@
-"""From a nuclei mask to an instance map: connected components, or split by the detected points."""
+"""From a nuclei mask to an instance map: connected components, alone or with detected points."""
 
 from collections.abc import Callable, Iterator
 
@@ -10,6 +10,10 @@ from skimage.segmentation import watershed
 from code_common.distance import distance_transform
 from code_common.streaming import Components, component_masks
 from code_seg.morphology import fill_holes, remove_small
+
+# components: the paper's; points: these, split among the detections in them; detected: these of
+# "points" that hold a detection.
+METHODS = ("components", "points", "detected")
 
 
 def components(prob: np.ndarray, min_area: int) -> np.ndarray:
@@ -27,10 +31,12 @@ def instances_in_parts(
     points: np.ndarray | None,
     min_area: int,
     taken: Callable[[int, int], bool],
+    only_detected: bool = False,
 ) -> Iterator[tuple[int, int, np.ndarray]]:
     """The nuclei of a mask of any size: (first row, first column, instance map int32 of a box).
 
-    As `components` and, given points [N, 2], `split_by_points` would give them for the whole mask.
+    As `components` and, given points [N, 2], `split_by_points` would give them for the whole mask,
+    and with `only_detected` as `with_points` then does.
     `taken(row, column)` says whether a nucleus that was given before covers a pixel: so it does
     where a component lies in the hole of another.
     """
@@ -44,8 +50,26 @@ def instances_in_parts(
         instances = fill_holes(own.astype(np.uint8)).astype(np.int32)
         if points is not None:
             start, end = np.searchsorted(points[:, 0], [row, row + len(own)])
-            instances = split_by_points(instances, points[start:end] - (row, col), min_area)
+            own_points = points[start:end] - (row, col)
+            instances = split_by_points(instances, own_points, min_area)
+            if only_detected:
+                instances = with_points(instances, own_points)
         yield row, col, instances
+
+
+def _within(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    return points[((points >= 0) & (points < shape)).all(1)]
+
+
+def with_points(instances: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """The instances [H, W] that hold one of the points [N, 2], with their ids; 0 elsewhere.
+
+    What network and detector find independently of each other is seldom a stain or a fold.
+    """
+    points = _within(points, instances.shape)
+    kept = np.zeros(int(instances.max(initial=0)) + 1, bool)
+    kept[instances[points[:, 0], points[:, 1]]] = True
+    return np.where(kept[instances], instances, 0)
 
 
 def split_by_points(instances: np.ndarray, points: np.ndarray, min_area: int) -> np.ndarray:
@@ -55,8 +79,7 @@ def split_by_points(instances: np.ndarray, points: np.ndarray, min_area: int) ->
     mask count for nothing. The cut is a watershed on the distance to the background, so it runs
     through the necks. A piece under `min_area` square pixels leaves its pixels to its neighbours.
     """
-    h, w = instances.shape
-    points = points[((points >= 0) & (points < (h, w))).all(1)]
+    points = _within(points, instances.shape)
     home = instances[points[:, 0], points[:, 1]]
     several = np.flatnonzero(np.bincount(home[home > 0], minlength=2) > 1)
     out, last = instances.copy(), int(instances.max(initial=0))

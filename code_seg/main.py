@@ -28,13 +28,13 @@ def phases(options: Options) -> dict[str, int]:
 def plan(options: Options, split: dict[str, list[Sample]]) -> dict[str, float]:
     """The steps in order, each with its work in megapixels through the network."""
     tiling = options.tile, options.overlap, options.views
-    validating = inference_work(split["val"], *tiling)
+    validating = inference_work(split["val"], *tiling[:2])
     steps = {"prepare": 0.0}
     for phase, epochs in phases(options).items():
         work = training_work(split["train"], options.patch_size, options.input_size, epochs)
         steps[f"train with {phase}"] = work + -(-epochs // options.val_every) * validating
     testing = 2 * inference_work(split["test"], *tiling)
-    return steps | {"select": validating, "test": testing, "pictures": 0.0}
+    return steps | {"select": validating * options.views, "test": testing, "pictures": 0.0}
 
 
 def main(options: Options) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from code_common.options import BIG, CommonOptions
+from code_seg.instances import METHODS
 
 # What depends on the data set; lengths in pixels. A new data set is one row; 'default' serves the
 # sets without a row (40x, as MO).
@@ -54,8 +55,8 @@ class Options(CommonOptions):
     elastic: float = 15.0  # deviation in pixels of the B-spline control points; 0: no deformation
     # --- instances
     min_area: int = 20  # smallest nucleus in square pixels
-    instances: str = "auto"  # components (the paper's), points (split by the detections), or
-    #   auto: the better one on the validation images
+    instances: str = "auto"  # components (the paper's), points (split by the detections), detected
+    #   (these without those that hold no detection), or auto: the best on the validation images
     # --- test.py on images of your own
     model_path: Path | None = None  # checkpoint; none: the run's selected one
     img_dir: Path | None = None  # folder of images; none: the data set's test images
@@ -83,7 +84,7 @@ class Options(CommonOptions):
     CHOICES: ClassVar[dict] = {
         "cluster_colours": tuple(COLOUR_SCALE),
         "crf_backend": ("lattice", "exact", "torch"),
-        "instances": ("auto", "components", "points"),
+        "instances": ("auto", *METHODS),
     }
 
     def detection_dir(self) -> Path:

@@ -32,7 +32,7 @@ from code_common.pyramid import write_label_map
 from code_common.slides import Strips, reduced
 from code_common.streaming import DiskMap, find_components
 from code_seg.features import nucleus_features
-from code_seg.instances import instances_in_parts
+from code_seg.instances import METHODS, instances_in_parts
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class SegPredictOptions(PredictOptions):
     """Options of code_seg/predict.py."""
 
     coco: bool = False  # write coco.json of all images, too, once they are done
-    instances: str = "auto"  # components, points (split by the run's detections), or auto: what
-    #   the run's validation images chose
+    instances: str = "auto"  # components, points (split by the run's detections), detected (these
+    #   without those that hold none), or auto: what the run's validation images chose
 
     def resolved(self) -> "SegPredictOptions":
         """The options, checked; raises InputError."""
-        check_choices(self, {"instances": ("auto", "components", "points")})
+        check_choices(self, {"instances": ("auto", *METHODS)})
         return super().resolved()
 
 
@@ -61,18 +61,19 @@ def predict(options: SegPredictOptions) -> str:
     if stage is None:
         raise InputError(f"{options.model}: holds no segmentation network")
     method = options.instances if options.instances != "auto" else stage.settings["instances"]
-    if method == "points" and detector is None:
+    by_points = method != "components"
+    if by_points and detector is None:
         raise InputError(
             f"{options.model}: holds no detector to split nuclei with; give the folder above "
             "detection/ and segmentation/, or --instances components"
         )
-    used = [stage, detector] if method == "points" else [stage]
+    used = [stage, detector] if by_points else [stage]
     tiling, out, min_area = options.tiling(device), options.out, stage.settings["min_area"]
 
     def work(name, slide, folder, key):
         wanted = wanted_tiles(slide, options.tissue, options.tile)
         points = None
-        if method == "points":
+        if by_points:
             points, _ = detect_slide(detector, slide, folder, key, tiling, wanted)
         probs = probability_map(stage, slide, folder / "nuclei.u16", key, tiling, wanted)
         labels = folder / "labels.u32"
@@ -81,7 +82,7 @@ def predict(options: SegPredictOptions) -> str:
         mask = over(probs, 0.5)
         parts = instances_in_parts(
             find_components(mask, slide.shape), mask, points, min_area,
-            lambda row, col: bool(labels.read(row, col, 1, 1)[0, 0]),
+            lambda row, col: bool(labels.read(row, col, 1, 1)[0, 0]), method == "detected",
         )  # fmt: skip
         kind = "ome.tif" if slide.large else "tif"
         endings = ("nuclei.csv", "nuclei.geojson", f"instances.{kind}", "overlay.png")

@@ -26,7 +26,8 @@ from code_common.tiling import predict_prob
 from code_common.training import fit
 from code_common.transforms import Augmentation, Warp
 from code_seg.crf_loss import choose_backend
-from code_seg.evaluate import METHODS, label_likelihood, mean_aji
+from code_seg.evaluate import label_likelihood, mean_aji
+from code_seg.instances import METHODS
 from code_seg.labels import IGNORED, from_colours
 from code_seg.losses import crf_term, label_terms
 from code_seg.options import Options
@@ -77,7 +78,7 @@ def load_validation(
 def make_validate(options: Options, network: ResUNet, tiling: dict):
     """A function that scores the network on the validation images (D1), or None without any.
 
-    With masks the score is the mean AJI of the better method, after the same post-processing as
+    With masks the score is the mean AJI of the best method, after the same post-processing as
     in the test (D14); without masks it is the likelihood of the images' own labels.
     """
     samples = load_split(options.data_dir)["val"]
@@ -127,7 +128,7 @@ def train_phase(options: Options, phase: str, say=print) -> dict:
         recipe = options.recipe(device, seed, lr=options.lr / 10, epochs=options.crf_epochs)
     samples = load_split(options.data_dir)["train"]
     dataset, names = load_training(options, samples, seed), [s.name for s in samples]
-    validate = make_validate(options, network, options.tiling(device))
+    validate = make_validate(options, network, {**options.tiling(device), "views": 1})
     if validate is None and distributed.rank() == 0:
         say("no validation images: the last epoch is taken as the best")
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from code_seg.instances import components, split_by_points
+from code_seg.evaluate import make_instances
+from code_seg.instances import METHODS, components, split_by_points, with_points
 
 
 def disks(*centres, radius=9, shape=(60, 80)):
@@ -43,6 +44,16 @@ def test_one_or_no_point_changes_nothing():
     for points in ([], [[20, 20]], [[20, 20], [40, 60]], [[0, 0], [200, 5], [-3, 2]]):
         points = np.array(points, dtype=int).reshape(-1, 2)
         assert np.array_equal(split_by_points(whole, points, 20), whole)
+
+
+def test_what_holds_no_point_is_dropped():
+    prob = disks((20, 20), (40, 60), (20, 60))
+    found = make_instances(prob, np.array([[20, 20], [41, 61], [0, 0], [99, -1]]), 20)
+    assert tuple(found) == METHODS and found["points"].max() == 3
+    kept = found["detected"]
+    assert len(np.unique(kept)) == 3 and kept[20, 60] == 0
+    assert np.array_equal(kept[kept > 0], found["points"][kept > 0])
+    assert with_points(found["points"], np.zeros((0, 2), int)).max() == 0
 
 
 def test_a_piece_that_is_too_small_stays_with_its_neighbour():

@@ -29,7 +29,8 @@ from code_common.slides import find_slides, open_slide, tissue
 from code_common.streaming import DiskMap, find_components
 from code_common.tiling import predict_image, probability
 from code_detection.predict import predict as predict_points
-from code_seg.instances import components, split_by_points
+from code_seg.evaluate import make_instances
+from code_seg.instances import components
 from code_seg.predict import SegPredictOptions, predict
 
 COMPRESSED = {"png": {}, "tif": {"compression": "tiff_lzw"}}
@@ -139,7 +140,7 @@ def as_whole(stages, image, method):
     activation = torch.sigmoid
     found = predict_image(stages["detection"].network, image, activation, **tiling)[0]
     points = code_common.detections.detect(found, 0.5, 5, 400)
-    return split_by_points(whole, points, 10)
+    return make_instances(prob, points, 10)[method]
 
 
 def same_partition(a, b):
@@ -147,7 +148,7 @@ def same_partition(a, b):
     return len(pairs[0]) == len(np.unique(a)) == len(np.unique(b))
 
 
-@pytest.mark.parametrize("method", ["components", "points"])
+@pytest.mark.parametrize("method", ["components", "points", "detected"])
 def test_parts_give_what_the_whole_gives(tmp_path, trained, monkeypatch, method):
     image = touching((300, 410))
     write_png(tmp_path / "tile.png", image)

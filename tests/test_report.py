@@ -54,7 +54,7 @@ def test_everything_is_in_the_report(experiment):
     for title in ("The data set and its points", "Extended Gaussian mask", "Training crops as the",
                   "Self-training, training image train0", "Background propagation",
                   "Labels of training image train0", "Test images: worst, median and best AJI",
-                  "by both methods"):  # fmt: skip
+                  "by each method"):  # fmt: skip
         assert title in html
     assert "CRF starts" in html and "round 1" in html and " ± " in html
     assert "http" not in re.sub(r'xmlns="[^"]*"', "", html)  # offline
@@ -139,7 +139,7 @@ def test_curves_go_on_from_round_to_round_and_mark_the_crf(experiment):
     assert {s.name for s in seg.series} == {"voronoi", "cluster", "crf", "loss"}
     assert seg.rules == [(1.5, "CRF starts")]
     assert {s.name for s in charts["segmentation: validation"].series} == {
-        "aji_components", "aji_points",
+        "aji_components", "aji_points", "aji_detected",
     }  # fmt: skip
 
 
