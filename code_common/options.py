@@ -85,7 +85,7 @@ class CommonOptions(InferenceOptions):
     #   have in common: the scores' intervals are drawn over patients; other names stand alone
     # --- network
     model: str | None = None  # encoder of the ResUNet: resnet18, resnet34, resnet50 or resnet101
-    width: float = 1.0  # share of the channels of the paper's network that every layer has;
+    width: float | None = None  # share of the channels of the paper's network that every layer has;
     #   at 0.25 it trains eight times as fast, from random weights only
     pretrained: str | None = None  # encoder's first weights: imagenet, a file, or none
     dropout: float = 0.1  # rate of the 2-D dropout in the decoder, 0..1

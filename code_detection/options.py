@@ -11,7 +11,8 @@ from code_common.options import BIG, CommonOptions
 # sets without a row (40x, as MO).
 _PAPER = dict(
     rounds=3, epochs=80, batch_size=16, patch_size=250, input_size=224, lr=1e-4,
-    model="resnet34", pretrained="imagenet",
+    model="resnet34", width=1.0, pretrained="imagenet",
+    loss="mse", unknown_weight=0.0, auto_threshold=False,
 )  # fmt: skip
 DATASETS = {
     "default": dict(r1=11, r2=22, sigma=2.75, max_area=200, **_PAPER),
@@ -20,8 +21,9 @@ DATASETS = {
     # The embedded sample: from random weights, in minutes, on a CPU.
     "sample": dict(
         r1=10, r2=20, sigma=2.5, max_area=200,
-        rounds=2, epochs=40, batch_size=4, patch_size=128, input_size=128, lr=5e-4,
-        model="resnet18", pretrained="none",
+        rounds=1, epochs=40, batch_size=4, patch_size=128, input_size=128, lr=2e-3,
+        model="resnet18", width=0.25, pretrained="none",
+        loss="bce", unknown_weight=0.1, auto_threshold=True,
     ),
 }  # fmt: skip
 
@@ -35,9 +37,9 @@ class Options(CommonOptions):
     r2: float | None = None  # radius in pixels beyond which nothing is known around a point
     sigma: float | None = None  # standard deviation in pixels of the Gaussian
     peak_weight: float = 10.0  # weight of the pixels under a Gaussian; the ring around has 1
-    unknown_weight: float = 0.0  # weight as background of what is neither near a point nor known to
-    #   be background; 0 (as published) leaves it out
-    loss: str = "mse"  # mse (as published), or bce: binary cross-entropy
+    unknown_weight: float | None = None  # weight as background of what is neither near a point nor
+    #   known to be background; 0 (as published) leaves it out
+    loss: str | None = None  # mse (as published), or bce: binary cross-entropy
     # --- self-training with background propagation
     rounds: int | None = None  # rounds after the initial one
     final_round: str = "last"  # the round whose detections stage 2 gets: last (as published), or
@@ -47,7 +49,7 @@ class Options(CommonOptions):
     merged_above: float = 0.7  # probability over which a component larger than max_area does
     # --- detections
     threshold: float = 0.35  # probability over which pixels form a detection
-    auto_threshold: bool = False  # instead, for each checkpoint the threshold of 0.15, 0.2, ... 0.6
+    auto_threshold: bool | None = None  # instead, for each checkpoint the threshold of 0.15, 0.2, ... 0.6
     #   that is best on the validation images
     min_area: int = 12  # smallest component in square pixels
     max_area: int | None = None  # largest component in square pixels; a larger one is split

@@ -11,7 +11,7 @@ from code_seg.instances import METHODS
 # sets without a row (40x, as MO).
 _PAPER = dict(
     epochs=100, crf_epochs=20, batch_size=8, patch_size=250, input_size=224, lr=1e-4,
-    model="resnet34", pretrained="imagenet",
+    model="resnet34", width=1.0, pretrained="imagenet",
 )  # fmt: skip
 DATASETS = {
     "default": dict(merge_radius=11, crf_weight=0.005, crf_sigma_rgb=0.1, **_PAPER),
@@ -20,8 +20,8 @@ DATASETS = {
     # The embedded sample: from random weights, in minutes, on a CPU.
     "sample": dict(
         merge_radius=10, crf_weight=0.005, crf_sigma_rgb=0.1,
-        epochs=40, crf_epochs=8, batch_size=4, patch_size=128, input_size=128, lr=5e-4,
-        model="resnet18", pretrained="none",
+        epochs=40, crf_epochs=8, batch_size=4, patch_size=128, input_size=128, lr=2e-3,
+        model="resnet18", width=0.25, pretrained="none",
     ),
 }  # fmt: skip
 
