@@ -49,8 +49,8 @@ class Options(CommonOptions):
     merged_above: float = 0.7  # probability over which a component larger than max_area does
     # --- detections
     threshold: float = 0.35  # probability over which pixels form a detection
-    auto_threshold: bool | None = None  # instead, for each checkpoint the threshold of 0.15, 0.2, ... 0.6
-    #   that is best on the validation images
+    auto_threshold: bool | None = None  # instead, for each checkpoint the best on the validation
+    #   images of the thresholds 0.15, 0.2, ... 0.6
     min_area: int = 12  # smallest component in square pixels
     max_area: int | None = None  # largest component in square pixels; a larger one is split
     val_points: str = "all"  # points of the validation images that choose the best checkpoint:

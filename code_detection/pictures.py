@@ -26,9 +26,12 @@ MOST, THUMBNAIL, SIDE, CROPS = 24, 240, 400, 4
 
 
 def weight_picture(image: np.ndarray, target: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """What the loss sees of an image [H, W, 3]: green peaks, orange background, the rest faded."""
-    picture = tint(image, weight == 0, WHITE, 0.8)
-    picture = tint(picture, (weight > 0) & (target == 0), ORANGE, 0.35)
+    """What the loss sees of an image [H, W, 3]: green peaks, orange background, the rest faded.
+
+    The rest, of which nothing is known, weighs less than 1.
+    """
+    picture = tint(image, (weight < 1) & (target == 0), WHITE, 0.8)
+    picture = tint(picture, (weight >= 1) & (target == 0), ORANGE, 0.35)
     return tint(picture, target > 0, GREEN, 0.6)
 
 
@@ -76,9 +79,11 @@ def target(options: Options, image: np.ndarray, points: np.ndarray) -> Figure:
         Panel("Gaussian target", grey(goal)),
         Panel("what the loss sees", weight_picture(image, goal, weight)),
     ]
+    weighs = f"it weighs {options.unknown_weight:g}, as background"
     caption = (
         f"Green: the peak (weight {options.peak_weight:g}). Orange: background out to r2 = "
-        f"{options.r2:g} px (weight 1). Faded: nothing is known, so it does not count."
+        f"{options.r2:g} px (weight 1). Faded: nothing is known, so "
+        f"{weighs if options.unknown_weight else 'it does not count'}."
     )
     return Figure("target", "Extended Gaussian mask of the partial points", caption, panels)
 

@@ -308,3 +308,10 @@ def test_colours_that_stand_side_by_side_are_told_apart(pair, vision):
 
     first, second = map(seen, pair)
     assert np.linalg.norm(first - second) > 25
+
+
+def test_what_weighs_little_is_drawn_as_unknown():
+    """--unknown-weight: it is no background that a round has found."""
+    image, target = np.full((1, 2, 3), 100, np.uint8), np.zeros((1, 2), np.float32)
+    little, none = (np.array([[1, w]], np.float32) for w in (0.1, 0))
+    assert np.array_equal(*(weight_picture(image, target, w) for w in (little, none)))
