@@ -25,7 +25,7 @@ from code_common.data import (
 from code_common.detections import detect
 from code_common.drawing import BLUE, GREEN, ORANGE, mark
 from code_common.errors import run_script
-from code_common.model import load_network, load_state
+from code_common.model import load_state, network_of
 from code_common.shards import Results, choose_shard, do_share, file_key
 from code_common.tiling import cutting, predict_prob
 from code_detection.metrics import DetectionCounts, add, count, match
@@ -38,15 +38,13 @@ def best_path(options: Options) -> Path:
     return options.model_path or options.save_dir / f"round_{options.round}" / "best.pt"
 
 
-def threshold_of(options: Options) -> float:
-    """The threshold of detections: the options', or with --auto-threshold the checkpoint's own.
+def threshold_of(options: Options, state: dict) -> float:
+    """The threshold of detections: the options', or with --auto-threshold that of a checkpoint.
 
     A checkpoint that was chosen without validation images has none, and takes the options'.
     """
-    if not options.auto_threshold:
-        return options.threshold
-    scores = load_state(best_path(options)).get("scores", {})
-    return scores.get("threshold", options.threshold)
+    own = state.get("scores", {}) if options.auto_threshold else {}
+    return own.get("threshold", options.threshold)
 
 
 def draw(image: np.ndarray, detected: np.ndarray, truth: np.ndarray | None, r1: float):
@@ -68,8 +66,9 @@ def detect_samples(
     left alone. Returns the counts of all that are done, None where no point is known.
     """
     device, checkpoint = options.choose_device(), best_path(options)
-    network, tiling = load_network(checkpoint, device), options.tiling(device)
-    rule = threshold_of(options), options.min_area, options.max_area
+    state, tiling = load_state(checkpoint), options.tiling(device)
+    network = network_of(state, checkpoint, device)
+    rule = threshold_of(options, state), options.min_area, options.max_area
     key = fingerprint(file_key(checkpoint), cutting(tiling), rule, options.r1, bool(overlays))
 
     def work(sample: Sample) -> tuple[list[Path], dict]:
@@ -135,8 +134,8 @@ def test(options: Options) -> str:
     done = detect_samples(options, samples, detections, out)
     if distributed.rank() == 0 and not options.model_path:
         # What code_common/bundle.py takes for the run's detector.
-        checkpoint = f"round_{options.round}/best.pt"
-        chosen = {"checkpoint": checkpoint, "threshold": threshold_of(options)}
+        threshold = threshold_of(options, load_state(best_path(options)))
+        chosen = {"checkpoint": f"round_{options.round}/best.pt", "threshold": threshold}
         write_json(options.save_dir / "selection.json", chosen)
     if len(done) < len(samples):
         return f"{len(done)} of {len(samples)} images are done; the scores wait for all of them"
