@@ -141,6 +141,15 @@ def load_state(path: Path) -> dict:
         ) from None
 
 
+def check_width(width: float, pretrained: str) -> None:
+    """Raise InputError where first weights are wanted that are there for width 1 alone."""
+    if pretrained == "imagenet" and width != 1:
+        raise InputError(
+            f"--width {width:g}: ImageNet weights are those of width 1; train from scratch with "
+            "--no-pretrained, or give a file with --pretrained FILE"
+        )
+
+
 def load_encoder(network: ResUNet, model: str, pretrained: str) -> str:
     """Start the encoder from 'imagenet', 'none', or a file; returns what was really loaded.
 
@@ -150,11 +159,7 @@ def load_encoder(network: ResUNet, model: str, pretrained: str) -> str:
     """
     if pretrained == "none":
         return "none"
-    if pretrained == "imagenet" and network.width != 1:
-        raise InputError(
-            f"--width {network.width:g}: ImageNet weights are those of width 1; train from scratch "
-            "with --no-pretrained, or give a file with --pretrained FILE"
-        )
+    check_width(network.width, pretrained)
     if pretrained == "imagenet":
         weights = torchvision.models.get_model_weights(model).IMAGENET1K_V1
         folder = Path(torch.hub.get_dir()) / "checkpoints"

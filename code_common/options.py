@@ -12,7 +12,7 @@ import torch
 from code_common import distributed
 from code_common.config import check_bounds, check_choices
 from code_common.errors import InputError
-from code_common.model import MODELS
+from code_common.model import MODELS, check_width
 from code_common.training import Recipe, choose_device, choose_precision, choose_workers
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -154,6 +154,7 @@ class CommonOptions(InferenceOptions):
         done = replace(self, **values)
         check_bounds(done, {**self.BOUNDS, "overlap": (0, done.tile - 1)})
         check_choices(done, self.COMMON_CHOICES | self.CHOICES)
+        check_width(done.width, done.pretrained)  # here, too: not after hours of another stage
         try:
             re.compile(done.patient)
         except re.error as error:
