@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from code_common.data import image_shape, read_json, write_bytes
 from code_common.errors import InputError
 from code_common.patches import windows
+from code_common.stain import draw_stain
 from code_common.transforms import Augmentation, Warp
 
 # (index of the image, its warp) -> named arrays of one crop
@@ -20,7 +21,7 @@ MakeCrop = Callable[[int, Warp], dict[str, np.ndarray]]
 
 
 class CropDataset(Dataset):
-    """One augmented crop for each patch of each image."""
+    """One augmented crop for each patch of each image, its stains changed by up to `stain`."""
 
     def __init__(
         self,
@@ -29,12 +30,14 @@ class CropDataset(Dataset):
         augmentation: Augmentation,
         patch: int,
         seed: int,
+        stain: float = 0.0,
     ):
-        self.make_crop, self.augmentation, self.patch, self.seed = (
+        self.make_crop, self.augmentation, self.patch, self.seed, self.stain = (
             make_crop,
             augmentation,
             patch,
             seed,
+            stain,
         )
         self.patches = [(i, w) for i, shape in enumerate(shapes) for w in windows(shape, patch)]
 
@@ -46,6 +49,8 @@ class CropDataset(Dataset):
         image, window = self.patches[index]
         rng = np.random.default_rng((self.seed, epoch, index))
         crop = self.make_crop(image, self.augmentation.draw(rng, window, self.patch))
+        if self.stain:
+            crop["image"] = draw_stain(rng, self.stain).image(crop["image"])
         tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in crop.items()}
         return {**tensors, "image_index": image}
 

@@ -90,6 +90,8 @@ class CommonOptions(InferenceOptions):
     pretrained: str | None = None  # encoder's first weights: imagenet, a file, or none
     dropout: float = 0.1  # rate of the 2-D dropout in the decoder, 0..1
     # --- training
+    stain_augmentation: float = 0.0  # by what share haematoxylin and eosin of each training crop
+    #   are randomly made stronger or weaker, 0..1; 0: not (as published)
     patch_size: int | None = None  # side in pixels of the patches an image is cut into;
     #   one crop of each is seen per epoch
     input_size: int | None = None  # side in pixels of a training crop
@@ -126,6 +128,7 @@ class CommonOptions(InferenceOptions):
         "random_seed": (0, 2**31),
         "width": (0.1, 4),
         "dropout": (0, 0.99),
+        "stain_augmentation": (0, 1),
         "patch_size": (32, BIG),
         "input_size": (64, BIG),
         "batch_size": (1, BIG),

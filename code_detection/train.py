@@ -64,6 +64,7 @@ def load_training(options: Options, samples: list[Sample]) -> CropDataset:
         Augmentation(size=options.input_size),
         options.patch_size,
         options.seed(1 + options.round),
+        options.stain_augmentation,
     )
 
 

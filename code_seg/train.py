@@ -59,7 +59,9 @@ def load_training(options: Options, samples: list[Sample], seed: int) -> CropDat
 
     augmentation = Augmentation(size=options.input_size, elastic=options.elastic)
     shapes = [image.shape[:2] for image in images]
-    return CropDataset(shapes, make_crop, augmentation, options.patch_size, seed)
+    return CropDataset(
+        shapes, make_crop, augmentation, options.patch_size, seed, options.stain_augmentation
+    )
 
 
 def load_validation(

@@ -11,13 +11,14 @@ from code_common.transforms import Augmentation, centre_crop
 IMAGES = [np.random.default_rng(i).integers(0, 255, (70, 90, 3), np.uint8) for i in range(3)]
 
 
-def crops(seed=0, epoch=0, workers=0):
+def crops(seed=0, epoch=0, workers=0, stain=0.0):
     dataset = CropDataset(
         [i.shape[:2] for i in IMAGES],
         lambda index, warp: {"image": warp.image(IMAGES[index])},
         Augmentation(32),
         40,
         seed,
+        stain,
     )
     loader = make_loader(dataset, 4, workers, False)
     loader.batch_sampler.epoch = epoch
@@ -37,6 +38,14 @@ def test_epochs_and_seeds_differ():
     """D16: random numbers of the workers do not repeat each epoch."""
     assert not torch.equal(crops(epoch=0), crops(epoch=1))
     assert not torch.equal(crops(seed=0), crops(seed=1))
+
+
+def test_stains_change_colours_and_not_places():
+    """The same crops: where a plain one is darker, the stained one mostly is."""
+    plain, stained = (crops(stain=s).numpy().astype(float) for s in (0.0, 0.2))
+    assert not np.array_equal(plain, stained)
+    for before, after in zip(plain.mean(-1), stained.mean(-1), strict=True):
+        assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.9
 
 
 def test_colour_statistics_are_those_of_all_pixels():

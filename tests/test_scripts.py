@@ -361,7 +361,7 @@ def test_a_narrow_run_with_views_and_its_own_threshold(tmp_path, dataset):
     """Everything after training takes width and threshold from what training wrote."""
     from code_common import bundle
 
-    more = ["--width", "0.25", "--views", "4"]
+    more = ["--width", "0.25", "--views", "4", "--stain-augmentation", "0.2"]
     first = options(tmp_path, *more, rounds=0)[0]
     first += ["--auto-threshold", "--unknown-weight", "0.1", "--loss", "bce"]
     run_here("code_detection", "main", *first)
