@@ -11,9 +11,10 @@ from code_common.distance import distance_transform
 from code_common.streaming import Components, component_masks
 from code_seg.morphology import fill_holes, remove_small
 
-# components: the paper's; points: these, split among the detections in them; detected: these of
-# "points" that hold a detection.
+# components: the paper's; points: these, split among the detections in them; detected: of "points"
+# those that a detection or their size confirms.
 METHODS = ("components", "points", "detected")
+LARGE = 10  # times the smallest area: as large as a nucleus, where the smallest is a speck
 
 
 def components(prob: np.ndarray, min_area: int) -> np.ndarray:
@@ -36,7 +37,7 @@ def instances_in_parts(
     """The nuclei of a mask of any size: (first row, first column, instance map int32 of a box).
 
     As `components` and, given points [N, 2], `split_by_points` would give them for the whole mask,
-    and with `only_detected` as `with_points` then does.
+    and with `only_detected` as `confirmed` then does.
     `taken(row, column)` says whether a nucleus that was given before covers a pixel: so it does
     where a component lies in the hole of another.
     """
@@ -53,7 +54,7 @@ def instances_in_parts(
             own_points = points[start:end] - (row, col)
             instances = split_by_points(instances, own_points, min_area)
             if only_detected:
-                instances = with_points(instances, own_points)
+                instances = confirmed(instances, own_points, LARGE * min_area)
         yield row, col, instances
 
 
@@ -61,13 +62,14 @@ def _within(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return points[((points >= 0) & (points < shape)).all(1)]
 
 
-def with_points(instances: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """The instances [H, W] that hold one of the points [N, 2], with their ids; 0 elsewhere.
+def confirmed(instances: np.ndarray, points: np.ndarray, large: int) -> np.ndarray:
+    """The instances [H, W] that hold one of the points [N, 2] or cover `large` square pixels.
 
-    What network and detector find independently of each other is seldom a stain or a fold.
+    They keep their ids; elsewhere is 0. What network and detector find independently of each other
+    is seldom a stain or a fold, and what is as large as a nucleus is seldom a speck.
     """
     points = _within(points, instances.shape)
-    kept = np.zeros(int(instances.max(initial=0)) + 1, bool)
+    kept = np.bincount(instances.ravel(), minlength=1) >= large
     kept[instances[points[:, 0], points[:, 1]]] = True
     return np.where(kept[instances], instances, 0)
 

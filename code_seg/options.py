@@ -58,7 +58,8 @@ class Options(CommonOptions):
     # --- instances
     min_area: int = 20  # smallest nucleus in square pixels
     instances: str = "auto"  # components (the paper's), points (split by the detections), detected
-    #   (these without those that hold no detection), or auto: the best on the validation images
+    #   (these without those that hold no detection and are smaller than 10 x min_area), or auto:
+    #   the best on the validation images
     # --- test.py on images of your own
     model_path: Path | None = None  # checkpoint; none: the run's selected one
     img_dir: Path | None = None  # folder of images; none: the data set's test images

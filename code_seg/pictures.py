@@ -120,7 +120,7 @@ def methods(options: Options, sample: Sample) -> Figure:
         panels.append(Panel(f"{name}: {count} in all", draw(image, found, truth)[window]))
     caption = (
         "Colours as above. Nuclei that touch are one component, as in the paper, until points part "
-        "them; what holds no detected point may be none."
+        "them; what is small and holds no detected point may be none."
     )
     return Figure("methods", f"Instances of {sample.name} by each method", caption, panels)
 

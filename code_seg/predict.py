@@ -41,7 +41,7 @@ class SegPredictOptions(PredictOptions):
 
     coco: bool = False  # write coco.json of all images, too, once they are done
     instances: str = "auto"  # components, points (split by the run's detections), detected (these
-    #   without those that hold none), or auto: what the run's validation images chose
+    #   without small ones that hold none), or auto: what the run's validation images chose
 
     def resolved(self) -> "SegPredictOptions":
         """The options, checked; raises InputError."""

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from code_seg.evaluate import make_instances
-from code_seg.instances import METHODS, components, split_by_points, with_points
+from code_seg.instances import METHODS, components, confirmed, split_by_points
 
 
 def disks(*centres, radius=9, shape=(60, 80)):
@@ -46,14 +46,19 @@ def test_one_or_no_point_changes_nothing():
         assert np.array_equal(split_by_points(whole, points, 20), whole)
 
 
-def test_what_holds_no_point_is_dropped():
+def test_small_ones_that_hold_no_point_are_dropped():
     prob = disks((20, 20), (40, 60), (20, 60))
-    found = make_instances(prob, np.array([[20, 20], [41, 61], [0, 0], [99, -1]]), 20)
-    assert tuple(found) == METHODS and found["points"].max() == 3
-    kept = found["detected"]
+    points = np.array([[20, 20], [41, 61], [0, 0], [99, -1]])
+    area = int((prob > 0).sum()) // 3
+    small, large = (make_instances(prob, points, a) for a in (area // 10 + 1, area // 10))
+    assert tuple(small) == METHODS and small["points"].max() == 3
+    kept = small["detected"]
     assert len(np.unique(kept)) == 3 and kept[20, 60] == 0
-    assert np.array_equal(kept[kept > 0], found["points"][kept > 0])
-    assert with_points(found["points"], np.zeros((0, 2), int)).max() == 0
+    assert np.array_equal(kept[kept > 0], small["points"][kept > 0])
+    assert np.array_equal(large["detected"], large["points"])
+    none = np.zeros((0, 2), int)
+    assert confirmed(small["points"], none, area + 1).max() == 0
+    assert np.array_equal(confirmed(small["points"], none, area), small["points"])
 
 
 def test_a_piece_that_is_too_small_stays_with_its_neighbour():
