@@ -90,15 +90,13 @@ def cluster_label(
     clusters: int = 3,
     colour_scale: float = 10.0,
     distance_limit: float = 20.0,
-    shrink: int = 7,
 ) -> np.ndarray:
     """Cluster label [H, W] uint8 of an image [H, W, C] (RGB, say), its points and Voronoi cells.
 
     k-means on (colour / colour_scale, min(distance to a point, distance_limit)). The nuclei are the
-    cluster with most points, cleaned up within each Voronoi cell (`refine_in_cells`, which erodes
-    by `shrink`); the background is, of the others, the one that overlaps least with disks of 5 px
-    around the points (of equals the one least like them in colour), except within 10 px of a
-    point; the rest is ignored.
+    cluster with most points, cleaned up within each Voronoi cell; the background is, of the
+    others, the one that overlaps least with disks of 5 px around the points (of equals the one
+    least like them in colour), except within 10 px of a point; the rest is ignored.
     """
     shape = image.shape[:2]
     if len(points) == 0:
@@ -123,7 +121,7 @@ def cluster_label(
     background = group == np.where(hardly, contrast, -1).argmax()
     background &= ~dilated_points(points, shape, 10)
 
-    mask = refine_in_cells(group == nuclei, cells, shrink=shrink)
+    mask = refine_in_cells(group == nuclei, cells)
     label = np.full(shape, IGNORED, np.uint8)
     label[background] = BACKGROUND
     label[mask] = NUCLEUS

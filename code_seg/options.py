@@ -45,8 +45,6 @@ class Options(CommonOptions):
     colour_scale: float | None = None  # colours (0..255) are divided by it before clustering; none:
     #   10 for rgb (as published), 4 for red
     distance_limit: float = 20.0  # largest distance to a point, in pixels, that clustering sees
-    cluster_shrink: int = 7  # the label's nuclei are dilated by 5 pixels, filled, and eroded by so
-    #   many: 7 (as published), or 6 for larger ones
     # --- loss
     alpha: float = 0.5  # weight of the Voronoi label; the cluster label has 1 - alpha
     crf_epochs: int | None = None  # epochs of fine-tuning with the CRF loss at lr / 10; 0: none
@@ -76,7 +74,6 @@ class Options(CommonOptions):
         "clusters": (2, 10),
         "colour_scale": (1e-3, BIG),
         "distance_limit": (0, BIG),
-        "cluster_shrink": (0, 50),
         "alpha": (0, 1),
         "crf_epochs": (0, BIG),
         "crf_weight": (0, BIG),

@@ -70,7 +70,6 @@ def make_labels(
         options.clusters,
         options.colour_scale or COLOUR_SCALE[seen],
         options.distance_limit,
-        options.cluster_shrink,
     )
     return voronoi_label(points, cells), clusters
 
