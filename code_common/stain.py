@@ -26,7 +26,7 @@ def draw_stain(rng: np.random.Generator, strength: float) -> Stain:
     """A random change of haematoxylin, eosin and the residual (Ruifrok & Johnston 2001).
 
     The density of each is multiplied by 1 - strength to 1 + strength, and up to strength / 4 is
-    added or taken, as Tellez et al. (2018) do.
+    added or taken (after Tellez et al. 2018).
     """
     scale = rng.uniform(1 - strength, 1 + strength, 3)
     shift = rng.uniform(-strength, strength, 3) / 4
