@@ -54,7 +54,7 @@ def instances_in_parts(
             own_points = points[start:end] - (row, col)
             instances = split_by_points(instances, own_points, min_area)
             if only_detected:
-                instances = confirmed(instances, own_points, LARGE * min_area)
+                instances = confirmed(instances, own_points, min_area)
         yield row, col, instances
 
 
@@ -62,14 +62,14 @@ def _within(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return points[((points >= 0) & (points < shape)).all(1)]
 
 
-def confirmed(instances: np.ndarray, points: np.ndarray, large: int) -> np.ndarray:
-    """The instances [H, W] that hold one of the points [N, 2] or cover `large` square pixels.
+def confirmed(instances: np.ndarray, points: np.ndarray, min_area: int) -> np.ndarray:
+    """The instances [H, W] that hold one of the points [N, 2] or are LARGE times `min_area` large.
 
     They keep their ids; elsewhere is 0. What network and detector find independently of each other
     is seldom a stain or a fold, and what is as large as a nucleus is seldom a speck.
     """
     points = _within(points, instances.shape)
-    kept = np.bincount(instances.ravel(), minlength=1) >= large
+    kept = np.bincount(instances.ravel(), minlength=1) >= LARGE * min_area
     kept[instances[points[:, 0], points[:, 1]]] = True
     return np.where(kept[instances], instances, 0)
 

@@ -50,15 +50,16 @@ def test_small_ones_that_hold_no_point_are_dropped():
     prob = disks((20, 20), (40, 60), (20, 60))
     points = np.array([[20, 20], [41, 61], [0, 0], [99, -1]])
     area = int((prob > 0).sum()) // 3
-    small, large = (make_instances(prob, points, a) for a in (area // 10 + 1, area // 10))
+    too_large, just = area // 10 + 1, area // 10
+    small, large = (make_instances(prob, points, a) for a in (too_large, just))
     assert tuple(small) == METHODS and small["points"].max() == 3
     kept = small["detected"]
     assert len(np.unique(kept)) == 3 and kept[20, 60] == 0
     assert np.array_equal(kept[kept > 0], small["points"][kept > 0])
     assert np.array_equal(large["detected"], large["points"])
     none = np.zeros((0, 2), int)
-    assert confirmed(small["points"], none, area + 1).max() == 0
-    assert np.array_equal(confirmed(small["points"], none, area), small["points"])
+    assert confirmed(small["points"], none, too_large).max() == 0
+    assert np.array_equal(confirmed(small["points"], none, just), small["points"])
 
 
 def test_a_piece_that_is_too_small_stays_with_its_neighbour():
