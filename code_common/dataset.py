@@ -2,6 +2,7 @@
 
 import io
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import get_all_start_methods
 from pathlib import Path
@@ -147,6 +148,15 @@ def _quiet_worker(_: int) -> None:
     import cv2
 
     cv2.setNumThreads(0)  # the workers are the parallelism
+    tell = sys.excepthook
+
+    def tell_but_a_lost_reader(kind, error, where) -> None:
+        # A run that is stopped while it takes a batch hangs up on its worker. The run says so
+        # itself; that it no longer listens is not worth a traceback from a thread of the worker.
+        if not issubclass(kind, (ConnectionError, EOFError)):
+            tell(kind, error, where)
+
+    sys.excepthook = tell_but_a_lost_reader
 
 
 def make_loader(

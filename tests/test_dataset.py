@@ -1,5 +1,9 @@
 """Crops depend on seed, epoch and index alone."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +15,7 @@ from code_common.transforms import Augmentation, centre_crop
 IMAGES = [np.random.default_rng(i).integers(0, 255, (70, 90, 3), np.uint8) for i in range(3)]
 
 
-def crops(seed=0, epoch=0, workers=0, stain=0.0):
+def loader(seed=0, workers=0, stain=0.0):
     dataset = CropDataset(
         [i.shape[:2] for i in IMAGES],
         lambda index, warp: {"image": warp.image(IMAGES[index])},
@@ -20,9 +24,13 @@ def crops(seed=0, epoch=0, workers=0, stain=0.0):
         seed,
         stain,
     )
-    loader = make_loader(dataset, 4, workers, False)
-    loader.batch_sampler.epoch = epoch
-    return torch.cat([b["image"] for b in loader])
+    return make_loader(dataset, 4, workers, False)
+
+
+def crops(seed=0, epoch=0, workers=0, stain=0.0):
+    batches = loader(seed, workers, stain)
+    batches.batch_sampler.epoch = epoch
+    return torch.cat([b["image"] for b in batches])
 
 
 def test_every_patch_once_per_epoch():
@@ -32,6 +40,35 @@ def test_every_patch_once_per_epoch():
 @pytest.mark.parametrize("workers", [1, 3])
 def test_the_number_of_workers_changes_nothing(workers):
     assert torch.equal(crops(epoch=2), crops(epoch=2, workers=workers))
+
+
+WORKER = """
+import socket, sys, time
+from multiprocessing import resource_sharer
+from tests.test_dataset import loader
+
+loader(workers=1).worker_init_fn(0)
+address, _ = resource_sharer.DupFd(1)._id  # as a worker hands over a tensor
+for heard in (0, 4, 1000):  # a reader that hangs up at once, amid the greeting, and after it
+    with socket.socket(socket.AF_UNIX) as reader:
+        reader.connect(address)
+        reader.recv(heard)
+    time.sleep(0.2)
+"""
+
+
+def test_a_worker_is_silent_about_a_reader_that_is_gone():
+    """Else a run stopped while it takes a batch ends with the traceback of one of its workers."""
+
+    def run(code):
+        return subprocess.run(
+            [sys.executable, "-c", code], cwd=Path(__file__).parents[1],
+            capture_output=True, text=True,
+        )  # fmt: skip
+
+    done = run(WORKER)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "ValueError" in run(WORKER + "raise ValueError").stderr
 
 
 def test_epochs_and_seeds_differ():
