@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from code_seg.instances import components, confirmed, split_by_points
+from code_seg.convex import convex_instances
+from code_seg.instances import components, split_by_points
 from code_seg.labels import IGNORED
 from code_seg.metrics import aji, overlaps
 
@@ -14,7 +15,7 @@ def make_instances(
     maps = {"components": components(prob, min_area)}
     if points is not None:
         maps["points"] = split_by_points(maps["components"], points, min_area)
-        maps["detected"] = confirmed(maps["points"], points, min_area)
+        maps["convex"] = convex_instances(maps["components"], prob, points, min_area)
     return maps
 
 

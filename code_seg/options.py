@@ -55,8 +55,8 @@ class Options(CommonOptions):
     elastic: float = 15.0  # deviation in pixels of the B-spline control points; 0: no deformation
     # --- instances
     min_area: int = 20  # smallest nucleus in square pixels
-    instances: str = "auto"  # components (the paper's), points (split by the detections), detected
-    #   (these without those that hold no detection and are smaller than 10 x min_area), or auto:
+    instances: str = "auto"  # components (the paper's), points (split by the detections), convex
+    #   (cut where they are not, completed, and those dropped that too little speaks for), or auto:
     #   the best on the validation images
     # --- test.py on images of your own
     model_path: Path | None = None  # checkpoint; none: the run's selected one

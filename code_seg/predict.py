@@ -31,8 +31,9 @@ from code_common.prediction import (
 from code_common.pyramid import write_label_map
 from code_common.slides import Strips, reduced
 from code_common.streaming import DiskMap, find_components
+from code_seg.convex import convex_nuclei, supported_in_parts
 from code_seg.features import nucleus_features
-from code_seg.instances import METHODS, instances_in_parts
+from code_seg.instances import METHODS, PointsByRow, instances_in_parts, split_by_points
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class SegPredictOptions(PredictOptions):
     """Options of code_seg/predict.py."""
 
     coco: bool = False  # write coco.json of all images, too, once they are done
-    instances: str = "auto"  # components, points (split by the run's detections), detected (these
-    #   without small ones that hold none), or auto: what the run's validation images chose
+    instances: str = "auto"  # components, points (split by the run's detections), convex (cut where
+    #   they are not, completed, unlikely ones dropped), or auto: the run's validation images chose
 
     def resolved(self) -> "SegPredictOptions":
         """The options, checked; raises InputError."""
@@ -72,22 +73,31 @@ def predict(options: SegPredictOptions) -> str:
 
     def work(name, slide, folder, key):
         wanted = wanted_tiles(slide, options.tissue, options.tile)
-        points = None
+        points = np.zeros((0, 2), int)
         if by_points:
             points, _ = detect_slide(detector, slide, folder, key, tiling, wanted)
+        at = PointsByRow(points)
         probs = probability_map(stage, slide, folder / "nuclei.u16", key, tiling, wanted)
-        labels = folder / "labels.u32"
-        labels.unlink(missing_ok=True)
-        labels = DiskMap(labels, slide.shape, np.uint32)
-        mask = over(probs, 0.5)
+        labels, candidates = (empty_map(folder / n, slide.shape) for n in ("labels", "candidates"))
+        mask, read = over(probs, 0.5), read_prob(probs)
+
+        def divide(row, col, own):
+            near = at.within(row, col, own.shape)
+            if method == "convex":
+                return convex_nuclei(own, read(row, col, *own.shape), near, min_area)
+            return split_by_points(own.astype(np.int32), near, min_area)
+
+        covered = candidates if method == "convex" else labels
         parts = instances_in_parts(
-            find_components(mask, slide.shape), mask, points, min_area,
-            lambda row, col: bool(labels.read(row, col, 1, 1)[0, 0]), method == "detected",
+            find_components(mask, slide.shape), mask, divide, min_area,
+            lambda row, col: bool(covered.read(row, col, 1, 1)[0, 0]),
         )  # fmt: skip
+        if method == "convex":
+            parts = supported_in_parts(parts, read, at, candidates)
         kind = "ome.tif" if slide.large else "tif"
         endings = ("nuclei.csv", "nuclei.geojson", f"instances.{kind}", "overlay.png")
         files = [out / f"{name}_{ending}" for ending in endings]
-        count = write_nuclei(files[0], files[1], slide, parts, read_prob(probs), labels)
+        count = write_nuclei(files[0], files[1], slide, parts, read, labels)
         write_label_map(files[2], labels, slide.mpp, slide.large)
         picture, small, _ = reduced(slide, labels)
         write_png(files[3], outline(picture, small, YELLOW))
@@ -98,6 +108,12 @@ def predict(options: SegPredictOptions) -> str:
     if options.coco and len(done) == len(paths := options.slides()) and distributed.rank() == 0:
         write_coco(out, {name: (paths[name].name, row) for name, row in done.items()})
     return told
+
+
+def empty_map(path: Path, shape: tuple[int, int]) -> DiskMap:
+    """A map of ids on the disk, whatever an earlier call left there."""
+    path.unlink(missing_ok=True)
+    return DiskMap(path, shape, np.uint32)
 
 
 def write_coco(out: Path, images: dict[str, tuple[str, dict]]) -> None:

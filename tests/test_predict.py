@@ -148,7 +148,7 @@ def same_partition(a, b):
     return len(pairs[0]) == len(np.unique(a)) == len(np.unique(b))
 
 
-@pytest.mark.parametrize("method", ["components", "points", "detected"])
+@pytest.mark.parametrize("method", ["components", "points", "convex"])
 def test_parts_give_what_the_whole_gives(tmp_path, trained, monkeypatch, method):
     image = touching((300, 410))
     write_png(tmp_path / "tile.png", image)

@@ -68,7 +68,7 @@ def test_both_stages_end_to_end(tmp_path, dataset, run_script):
     points = (out / "detection" / "points" / "train0.csv").read_text()
     assert points.startswith("# 2 of 5 points, seed ")
     metrics = read_json(out / "segmentation" / "test" / "metrics.json")
-    assert set(metrics["mean"]) == {"components", "points", "detected"}
+    assert set(metrics["mean"]) == {"components", "points", "convex"}
     assert {"aji", "aji_reference", "aji_plus", "pq", "object_dice", "object_hausdorff"} <= set(
         metrics["mean"]["points"]["all"]
     )
@@ -131,7 +131,7 @@ def test_nothing_is_chosen_on_test_images(tmp_path, dataset):
         weights = torch.load(out / "crf" / "best.pt", weights_only=True)["network"]
         chosen.append((read_json(out / "selection.json"), weights))
     (first, a), (second, b) = chosen
-    assert first == second and set(first["val_aji"]) == {"components", "points", "detected"}
+    assert first == second and set(first["val_aji"]) == {"components", "points", "convex"}
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
