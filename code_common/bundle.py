@@ -55,8 +55,8 @@ def _pack_stage(folder: Path, stage: str) -> dict:
     if metrics.is_file():
         scores = read_json(metrics)
         card["test"] = scores.get("pooled", scores.get("mean"))
-    names = ("model", "width", "out_channels", "network")
-    weights = {k: state[k] for k in names if k in state}  # older checkpoints tell no width
+    names = ("model", "width", "stem_stride", "out_channels", "network")
+    weights = {k: state[k] for k in names if k in state}  # older checkpoints tell less
     return {**weights, "settings": settings, "card": card}
 
 

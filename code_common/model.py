@@ -59,7 +59,8 @@ class ResUNet(nn.Module):
 
     The channel means and deviations of the training images are part of the state, so a
     checkpoint needs no file beside it. `width` is the share of the channels of the paper's network
-    that every layer has.
+    that every layer has. With a `stem_stride` of 1 in place of 2, the features of every layer are
+    twice as fine, as in HoVer-Net (Graham et al. 2019).
     """
 
     def __init__(
@@ -69,31 +70,33 @@ class ResUNet(nn.Module):
         mean: Sequence[float] = (0.5, 0.5, 0.5),
         std: Sequence[float] = (0.25, 0.25, 0.25),
         width: float = 1.0,
+        stem_stride: int = 2,
     ):
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1).float())
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1).float())
         self.encoder = torchvision.models.get_model(model, weights=None)
         self.encoder.fc = nn.Identity()
-        self.width = width
+        self.width, self.stem_stride = width, stem_stride
         if width != 1:
             _narrowed(self.encoder, width)
+        self.encoder.conv1.stride = (stem_stride, stem_stride)
         ups = self.up_channels = up_channels(width)
         c1, c2, c3, c4 = (_out_channels(getattr(self.encoder, f"layer{i}")) for i in (1, 2, 3, 4))
         self.up4 = UpBlock(c4, c3, ups[0])
         self.up3 = UpBlock(ups[0], c2, ups[1])
         self.up2 = UpBlock(ups[1], c1, ups[2])
         self.up1 = UpBlock(ups[2], self.encoder.conv1.out_channels, ups[3])
-        self.head = nn.ConvTranspose2d(ups[3], out_channels, 2, stride=2)
+        self.head = nn.ConvTranspose2d(ups[3], out_channels, stem_stride, stride=stem_stride)
 
     def forward(self, image: Tensor, dropout: Tensor | None = None) -> Tensor:
         """`dropout` [B, sum(up_channels)] of `draw_dropout` scales the decoder's channels."""
         h, w = image.shape[-2:]
         x = (image - self.mean) / self.std
-        # The encoder halves five times; sizes in between are padded and cut back (D27).
+        # The encoder halves up to five times; sizes in between are padded and cut back (D27).
         x = F.pad(x, (0, -w % 32, 0, -h % 32), mode="replicate")
         e = self.encoder
-        x0 = e.relu(e.bn1(e.conv1(x)))  # [B, 64, H/2, W/2]
+        x0 = e.relu(e.bn1(e.conv1(x)))  # [B, 64, H/2, W/2]; all twice as fine at stem_stride 1
         x1 = e.layer1(e.maxpool(x0))  # H/4
         x2 = e.layer2(x1)  # H/8
         x3 = e.layer3(x2)  # H/16
@@ -192,8 +195,8 @@ def load_encoder(network: ResUNet, model: str, pretrained: str) -> str:
 def save_network(network: ResUNet, model: str, **extra: object) -> dict:
     """What a checkpoint holds to build the network again: see `load_network`."""
     out_channels = network.head.out_channels
-    state = {"model": model, "width": network.width, "out_channels": out_channels}
-    return {**state, "network": network.state_dict(), **extra}
+    state = {"model": model, "width": network.width, "stem_stride": network.stem_stride}
+    return {**state, "out_channels": out_channels, "network": network.state_dict(), **extra}
 
 
 def checkpoint_bytes(state: dict) -> memoryview:
@@ -206,8 +209,9 @@ def checkpoint_bytes(state: dict) -> memoryview:
 def network_of(state: dict, path: Path, device: torch.device) -> ResUNet:
     """The network that a checkpoint's state describes, ready for inference; `path` names it."""
     try:
-        # Checkpoints of before there were widths have width 1.
-        network = ResUNet(state["model"], state["out_channels"], width=state.get("width", 1.0))
+        # Older checkpoints tell no width or stride: they are the paper's.
+        shape = {k: state[k] for k in ("width", "stem_stride") if k in state}
+        network = ResUNet(state["model"], state["out_channels"], **shape)
         network.load_state_dict(state["network"])
     except (KeyError, TypeError, ValueError, RuntimeError):
         raise InputError(f"{path}: not a checkpoint of this project") from None

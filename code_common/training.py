@@ -48,6 +48,7 @@ class Recipe:
     tensorboard: bool = False  # write the scalars of log.csv for TensorBoard, too
     schedule: str = "constant"  # of the learning rate: constant, or cosine down to 0
     width: float = 1.0  # of the network
+    stem_stride: int = 2
 
     def rate(self, epoch: int) -> float:
         """Learning rate of an epoch, from 0."""
@@ -121,7 +122,7 @@ def _scalar_writer(folder: Path, start: int) -> Callable[[dict[str, float]], Non
 
 def _fixed(recipe: Recipe) -> dict[str, object]:
     """What must stay as it is for a run to go on; the random numbers follow from the seed."""
-    names = ("model", "width", "batch_size", "lr", "weight_decay", "seed", "val_every", "dropout")
+    names = "model width stem_stride batch_size lr weight_decay seed val_every dropout".split()
     fixed = {name: getattr(recipe, name) for name in names}
     # The rate of a cosine depends on the number of epochs; else a training may go on for more.
     length = {"epochs": recipe.epochs} if recipe.schedule != "constant" else {}

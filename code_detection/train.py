@@ -109,7 +109,7 @@ def train(options: Options, say=print) -> dict:
     device = options.choose_device()
     colours = read_colours(options.save_dir / "colours.json")
     torch.manual_seed(options.seed(1))
-    network = ResUNet(options.model, 1, *colours, options.width)
+    network = ResUNet(options.model, 1, *colours, options.width, options.stem_stride)
     pretrained = load_encoder(network, options.model, options.pretrained)
     samples = load_split(options.data_dir)["train"]
     dataset, names = load_training(options, samples), [s.name for s in samples]

@@ -120,7 +120,7 @@ def train_phase(options: Options, phase: str, say=print) -> dict:
     used: dict[str, str] = {}
     if phase == "labels":
         colours = read_colours(options.save_dir / "colours.json")
-        network = ResUNet(options.model, 2, *colours, options.width)
+        network = ResUNet(options.model, 2, *colours, options.width, options.stem_stride)
         used["pretrained_loaded"] = load_encoder(network, options.model, options.pretrained)
         recipe = options.recipe(device, seed)
     else:

@@ -270,7 +270,7 @@ def check_run(
     size = sum(int(np.prod(image_shape(s.image))) for s in every) * BYTES_PER_PIXEL * repeats
     seconds, done, steps = 0.0, 0, 0
     for options, plan in zip(stages, (plan_detection, plan_seg), strict=True):
-        network = ResUNet(options.model, 2, width=options.width)
+        network = ResUNet(options.model, 2, width=options.width, stem_stride=options.stem_stride)
         speed = seconds_per_megapixel(options, network)
         work = plan(options, split)
         weights = sum(4 * p.numel() for p in network.parameters())

@@ -37,11 +37,26 @@ def test_a_narrow_network_has_the_square_of_its_share_of_weights(name, tmp_path)
         load_encoder(narrow, name, "imagenet")
 
 
-def test_a_checkpoint_without_a_width_has_width_1(tmp_path):
+def test_an_older_checkpoint_has_the_published_width_and_stride(tmp_path):
     state = save_network(ResUNet("resnet18", 1), "resnet18")
-    del state["width"]
+    del state["width"], state["stem_stride"]
     torch.save(state, tmp_path / "a.pt")
-    assert load_network(tmp_path / "a.pt", torch.device("cpu")).width == 1
+    network = load_network(tmp_path / "a.pt", torch.device("cpu"))
+    assert (network.width, network.stem_stride) == (1, 2)
+
+
+def test_a_stem_of_stride_1_is_twice_as_fine(tmp_path):
+    """Its first features are as many as the pixels."""
+    fine = ResUNet("resnet18", 2, width=0.25, stem_stride=1).eval()
+    with torch.inference_mode():
+        assert fine(torch.rand(1, 3, 50, 67)).shape == (1, 2, 50, 67)
+        assert fine.encoder.conv1(torch.rand(1, 3, 64, 64)).shape[-2:] == (64, 64)
+    torch.save(save_network(fine, "resnet18"), tmp_path / "a.pt")
+    again, image = load_network(tmp_path / "a.pt", torch.device("cpu")), torch.rand(1, 3, 40, 33)
+    assert torch.allclose(again(image), fine(image), atol=1e-5)
+    # The encoder has the same weights, so those of a file fit either.
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "w.pth")
+    load_encoder(ResUNet("resnet18", 1, stem_stride=1), "resnet18", str(tmp_path / "w.pth"))
 
 
 def test_the_colours_of_the_training_set_travel_with_the_weights(tmp_path):
