@@ -1,6 +1,7 @@
 """From a nuclei mask to an instance map: connected components, alone or with detected points."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,12 +9,23 @@ from scipy import ndimage
 from skimage.segmentation import watershed
 
 from code_common.distance import distance_transform
+from code_common.errors import InputError
 from code_common.streaming import Components, component_masks
 from code_seg.morphology import fill_holes, remove_small
 
 # components: the paper's; points: these, split among the detections in them; convex: cut where they
 # are not convex, completed, and those dropped that too little speaks for (code_seg/convex.py).
 METHODS = ("components", "points", "convex")
+
+
+def check_method(method: str, path: Path) -> None:
+    """Raise InputError where a run, of another version, chose a method that is not there."""
+    if method not in METHODS:
+        raise InputError(
+            f"{path}: chose instances by {method}, which this version has not; give --instances "
+            + ", ".join(METHODS[:-1])
+            + f" or {METHODS[-1]}"
+        )
 
 
 def components(prob: np.ndarray, min_area: int) -> np.ndarray:

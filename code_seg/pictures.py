@@ -107,7 +107,7 @@ def results(options: Options, ranked: dict[str, tuple[Sample, float]]) -> Figure
 
 
 def methods(options: Options, sample: Sample) -> Figure:
-    """Connected components beside those split, and chosen, by the detected points."""
+    """Connected components beside those split by the detected points, and convex ones."""
     image = read_image(sample.image)
     shape = image.shape[:2]
     prob = read_prob(options.save_dir / "test" / f"{sample.name}_prob.png", shape)
@@ -120,7 +120,7 @@ def methods(options: Options, sample: Sample) -> Figure:
         panels.append(Panel(f"{name}: {count} in all", draw(image, found, truth)[window]))
     caption = (
         "Colours as above. Nuclei that touch are one component, as in the paper, until points part "
-        "them; what is small and holds no detected point may be none."
+        "them; convex ones are cut where they are not, completed, and dropped if little is sure."
     )
     return Figure("methods", f"Instances of {sample.name} by each method", caption, panels)
 

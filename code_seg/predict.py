@@ -33,7 +33,13 @@ from code_common.slides import Strips, reduced
 from code_common.streaming import DiskMap, find_components
 from code_seg.convex import convex_nuclei, supported_in_parts
 from code_seg.features import nucleus_features
-from code_seg.instances import METHODS, PointsByRow, instances_in_parts, split_by_points
+from code_seg.instances import (
+    METHODS,
+    PointsByRow,
+    check_method,
+    instances_in_parts,
+    split_by_points,
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ def predict(options: SegPredictOptions) -> str:
     if stage is None:
         raise InputError(f"{options.model}: holds no segmentation network")
     method = options.instances if options.instances != "auto" else stage.settings["instances"]
+    check_method(method, options.model)
     by_points = method != "components"
     if by_points and detector is None:
         raise InputError(

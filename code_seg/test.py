@@ -33,6 +33,7 @@ from code_common.model import load_network
 from code_common.shards import Results, choose_shard, do_share, file_key
 from code_common.tiling import cutting, predict_prob
 from code_seg.evaluate import make_instances
+from code_seg.instances import check_method
 from code_seg.metrics import score
 from code_seg.options import Options
 from code_seg.prepare_data import detections_path
@@ -130,6 +131,7 @@ def test(options: Options) -> str:
         selection = read_selection(options.save_dir / "selection.json")
     checkpoint = options.model_path or options.save_dir / selection["checkpoint"]
     method = options.instances if options.instances != "auto" else selection["instances"]
+    check_method(method, options.save_dir / "selection.json")
     if options.img_dir:
         labels = [options.label_dir] if options.label_dir else []
         samples, groups = find_samples(options.img_dir, None, *labels), {}

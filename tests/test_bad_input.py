@@ -174,6 +174,8 @@ RUNS = [  # stage, script, more options, name, damage, what the line names
      "selection.json"),
     (S, "test", "", "selection of a ghost", lambda: put(f"{RUN}/{S}/selection.json", {
         "checkpoint": "no/best.pt", "instances": "points"}), "no/best.pt"),
+    (S, "test", "", "selection of another version", lambda: put(f"{RUN}/{S}/selection.json", {
+        "checkpoint": "labels/best.pt", "instances": "detected"}), "selection.json"),
 ]  # fmt: skip
 
 OPTIONS = [

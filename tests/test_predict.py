@@ -204,6 +204,13 @@ def test_points_alone(tmp_path, trained):
     }
 
 
+def test_a_method_of_another_version_is_named(tmp_path, trained):
+    trained["segmentation"].settings["instances"] = "detected"
+    write_png(tmp_path / "tile.png", disks((40, 30), 1, radius=(6, 7))[0])
+    with pytest.raises(InputError, match="detected.*--instances"):
+        predict(options(tmp_path, tmp_path / "tile.png"))
+
+
 def test_an_image_without_nuclei_and_one_smaller_than_a_tile(tmp_path, trained):
     write_png(tmp_path / "in" / "empty.png", np.full((100, 80, 3), PALE, np.uint8))
     write_png(tmp_path / "in" / "small.png", disks((40, 30), 1, radius=(6, 7))[0])
