@@ -38,7 +38,10 @@ def depth_maxima(mask: np.ndarray, neck: float) -> np.ndarray:
     """
     depth = distance_transform(np.pad(mask, 1).astype(np.uint8))
     depth = cv2.GaussianBlur(depth, (0, 0), 1)[1:-1, 1:-1] * mask
-    count, parts = cv2.connectedComponents(h_maxima(depth, neck * depth.max()).astype(np.uint8))
+    highest = (depth == cv2.dilate(depth, np.ones((3, 3), np.uint8))) & mask
+    count, parts = cv2.connectedComponents(highest.astype(np.uint8), connectivity=8)
+    if count > 2:  # else there is one maximum, as in most nuclei, and no need of the slower way
+        count, parts = cv2.connectedComponents(h_maxima(depth, neck * depth.max()).astype(np.uint8))
     return np.array(ndimage.maximum_position(depth, parts, range(1, count)), int).reshape(-1, 2)
 
 
@@ -135,8 +138,10 @@ def convex_instances(
     out, last = np.zeros(components.shape, np.int32), 0
     labels, firsts = np.unique(components, return_index=True)
     boxes = ndimage.find_objects(components)
-    for label in labels[np.argsort(firsts)]:
-        if label > 0 and not out.flat[firsts[labels == label]]:
+    for label, first in sorted(
+        zip(labels.tolist(), firsts.tolist(), strict=True), key=lambda c: c[1]
+    ):
+        if label > 0 and not out.flat[first]:
             box = boxes[label - 1]
             own = components[box] == label
             near = at.within(box[0].start, box[1].start, own.shape)
