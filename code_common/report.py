@@ -125,7 +125,7 @@ def score_section(repeats: Sequence[Repeat]) -> Section:
         text += f" of {first['patients']} patients"
     text += (
         ". Detection is pooled over the images; segmentation is the mean over them, with instances "
-        "by connected components and split by the detected points. "
+        "by connected components, split by the detected points, and as convex nuclei. "
     )
     if len(repeats) > 1:
         text += f"Mean ± standard deviation over {len(repeats)} repeats. "

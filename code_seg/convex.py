@@ -37,7 +37,7 @@ def depth_maxima(mask: np.ndarray, neck: float) -> np.ndarray:
     A neck is less deep than both its sides by the share `neck` of the largest depth.
     """
     depth = distance_transform(np.pad(mask, 1).astype(np.uint8))
-    depth = cv2.GaussianBlur(depth, (0, 0), 1)[1:-1, 1:-1] * mask
+    depth = cv2.GaussianBlur(depth, (0, 0), 1, borderType=cv2.BORDER_CONSTANT)[1:-1, 1:-1] * mask
     highest = (depth == cv2.dilate(depth, np.ones((3, 3), np.uint8))) & mask
     count, parts = cv2.connectedComponents(highest.astype(np.uint8), connectivity=8)
     if count > 2:  # else there is one maximum, as in most nuclei, and no need of the slower way
@@ -51,18 +51,20 @@ def cut_to_convex(mask: np.ndarray, points: np.ndarray, min_area: int) -> np.nda
     It is cut at its necks; where it has none and yet is not convex, between the points [N, 2] in
     it; and each piece again.
     """
-    out, waiting, count = np.zeros(mask.shape, np.int32), [mask], 0
+    out, waiting, count = np.zeros(mask.shape, np.int32), [(0, 0, mask)], 0
     while waiting:
-        own = waiting.pop()
+        row, col, own = waiting.pop()
         convex = own.sum() >= CONVEX * convex_hull(own).sum()
         pieces = cut(own, depth_maxima(own, NECK_OF_CONVEX if convex else NECK), min_area)
         if pieces.max() == 1 and not convex:
-            pieces = cut(own, points[own[points[:, 0], points[:, 1]]], min_area)
+            near = within(points - (row, col), own.shape)
+            pieces = cut(own, near[own[near[:, 0], near[:, 1]]], min_area)
         if pieces.max() == 1:
             count += 1
-            out[own] = count
-        else:
-            waiting += [pieces == k for k in range(int(pieces.max()), 0, -1)]
+            out[row : row + own.shape[0], col : col + own.shape[1]][own] = count
+            continue
+        for k, (rows, cols) in enumerate(ndimage.find_objects(pieces), 1):
+            waiting.append((row + rows.start, col + cols.start, pieces[rows, cols] == k))
     return out
 
 

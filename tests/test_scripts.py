@@ -358,10 +358,11 @@ def test_the_threshold_is_chosen_by_validation_images(tmp_path, dataset, monkeyp
 
 
 def test_a_narrow_run_with_views_and_its_own_threshold(tmp_path, dataset):
-    """Everything after training takes width and threshold from what training wrote."""
+    """Everything after training takes shape and threshold from what training wrote."""
     from code_common import bundle
 
     more = ["--width", "0.25", "--views", "4", "--stain-augmentation", "0.2"]
+    more += ["--stem-stride", "1"]
     first = options(tmp_path, *more, rounds=0)[0]
     first += ["--auto-threshold", "--unknown-weight", "0.1", "--loss", "bce"]
     run_here("code_detection", "main", *first)
@@ -370,4 +371,5 @@ def test_a_narrow_run_with_views_and_its_own_threshold(tmp_path, dataset):
     scores = torch.load(out / "detection/round_0/best.pt", weights_only=True)["scores"]
     stages = bundle.load(out, torch.device("cpu"))
     assert stages["detection"].settings["threshold"] == scores["threshold"]
-    assert all(stage.network.width == 0.25 for stage in stages.values())
+    for network in (stage.network for stage in stages.values()):
+        assert (network.width, network.stem_stride) == (0.25, 1)
