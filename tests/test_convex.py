@@ -1,5 +1,6 @@
 """Convex nuclei: cuts, gaps, and what speaks for them."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from scipy.spatial import ConvexHull
 from skimage.measure import label
 
+from code_common.streaming import DiskMap, find_components
 from code_seg.convex import (
     CONVEX,
     DETECTED,
@@ -14,12 +16,14 @@ from code_seg.convex import (
     Evidence,
     convex_hull,
     convex_instances,
+    convex_nuclei,
     cut_to_convex,
     evidence,
     fill_gaps,
     supported,
+    supported_in_parts,
 )
-from code_seg.instances import components
+from code_seg.instances import PointsByRow, components, instances_in_parts
 
 NONE = np.zeros((0, 2), int)
 
@@ -166,3 +170,36 @@ def test_nuclei_are_connected_and_turn_with_the_image(count, seed):
     )
     back = np.rot90(turned, -1) > 0
     assert (back != (nuclei > 0)).mean() < 0.01  # ties of watershed and fills
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_parts_give_what_the_whole_gives_where_the_network_doubts(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    prob = cv2.GaussianBlur(rng.random((150, 170)).astype(np.float32), (0, 0), 2.5)
+    prob = np.clip(0.4 + 9 * (prob - prob.mean()), 0, 1)
+    points = rng.integers(0, 150, (60, 2))
+    whole = convex_instances(components(prob, 20), prob, points, 20)
+
+    def read(row, col, rows, cols):
+        return prob[row : row + rows, col : col + cols]
+
+    def mask(*part):
+        return read(*part) > 0.5
+
+    def divide(row, col, own):
+        return convex_nuclei(own, read(row, col, *own.shape), at.within(row, col, own.shape), 20)
+
+    at, candidates = PointsByRow(points), DiskMap(tmp_path / "map", prob.shape, np.uint32)
+    found = find_components(mask, prob.shape, block=37)
+    parts = instances_in_parts(
+        found, mask, divide, 20, lambda row, col: bool(candidates.read(row, col, 1, 1)[0, 0])
+    )
+    joined, count = np.zeros(prob.shape, int), 0
+    for row, col, nuclei in supported_in_parts(parts, read, at, candidates):
+        box = joined[row : row + len(nuclei), col : col + nuclei.shape[1]]
+        assert not (box[nuclei > 0] > 0).any()
+        box[nuclei > 0] = nuclei[nuclei > 0] + count
+        count += int(nuclei.max())
+    pairs = np.unique(np.stack([joined.ravel(), whole.ravel()]), axis=1)
+    assert len(pairs[0]) == len(np.unique(joined)) == len(np.unique(whole)) > 20
+    assert (whole[(prob > 0.25) & (prob <= 0.5)] > 0).any()
