@@ -139,7 +139,7 @@ def test_curves_go_on_from_round_to_round_and_mark_the_crf(experiment):
     assert {s.name for s in seg.series} == {"voronoi", "cluster", "crf", "loss"}
     assert seg.rules == [(1.5, "CRF starts")]
     assert {s.name for s in charts["segmentation: validation"].series} == {
-        "aji_components", "aji_points", "aji_detected",
+        "aji_components", "aji_points", "aji_convex",
     }  # fmt: skip
 
 
