@@ -88,7 +88,7 @@ class CommonOptions(InferenceOptions):
     width: float | None = None  # share of the channels of the paper's network that every layer has;
     #   at 0.25 it trains eight times as fast, from random weights only
     stem_stride: int = 2  # stride of the first convolution: 2 (as published), or 1 for features
-    #   twice as fine, which tell small and crowded nuclei apart, in two to four times the time
+    #   twice as fine, at more than twice the work
     pretrained: str | None = None  # encoder's first weights: imagenet, a file, or none
     dropout: float = 0.1  # rate of the 2-D dropout in the decoder, 0..1
     # --- training

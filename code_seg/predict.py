@@ -85,22 +85,23 @@ def predict(options: SegPredictOptions) -> str:
             points, _ = detect_slide(detector, slide, folder, key, tiling, wanted)
         at = PointsByRow(points)
         probs = probability_map(stage, slide, folder / "nuclei.u16", key, tiling, wanted)
-        labels, candidates = (empty_map(folder / n, slide.shape) for n in ("labels", "candidates"))
+        convex = method == "convex"
+        labels = empty_map(folder / "labels.u32", slide.shape)
+        covered = empty_map(folder / "candidates.u32", slide.shape) if convex else labels
         mask, read = over(probs, 0.5), read_prob(probs)
 
         def divide(row, col, own):
             near = at.within(row, col, own.shape)
-            if method == "convex":
+            if convex:
                 return convex_nuclei(own, read(row, col, *own.shape), near, min_area)
             return split_by_points(own.astype(np.int32), near, min_area)
 
-        covered = candidates if method == "convex" else labels
         parts = instances_in_parts(
             find_components(mask, slide.shape), mask, divide, min_area,
             lambda row, col: bool(covered.read(row, col, 1, 1)[0, 0]),
         )  # fmt: skip
-        if method == "convex":
-            parts = supported_in_parts(parts, read, at, candidates)
+        if convex:
+            parts = supported_in_parts(parts, read, at, covered)
         kind = "ome.tif" if slide.large else "tif"
         endings = ("nuclei.csv", "nuclei.geojson", f"instances.{kind}", "overlay.png")
         files = [out / f"{name}_{ending}" for ending in endings]
