@@ -70,7 +70,7 @@ class Options(CommonOptions):
         "r2": (1, BIG),
         "sigma": (0.1, BIG),
         "peak_weight": (0, BIG),
-        "unknown_weight": (0, 0.99),  # less than what is known
+        "unknown_weight": (0, 1),
         "rounds": (0, 20),
         "round": (0, 20),
         "background_below": (0, 1),

@@ -119,7 +119,7 @@ def train(options: Options, say=print) -> dict:
     folder = options.save_dir / f"round_{options.round}"
 
     def loss(logits: torch.Tensor, batch: dict) -> dict:
-        own = batch["target"], batch["weight"], options.loss, options.unknown_weight
+        own = batch["target"], batch["weight"], options.loss
         return {options.loss: masked_loss(logits, *own)}
 
     recipe = options.recipe(device, options.seed(1 + options.round))

@@ -124,9 +124,21 @@ def test_the_loss_in_numbers():
     assert total.item() == pytest.approx(2.5 + 0 + 0.25) and count.item() == 3
     total, count = masked_loss(logits, target, weight, "bce")
     assert total.item() == pytest.approx(21 * np.log(2)) and count.item() == 3
-    weight[0, 1, 1] = 0.1  # unknown: it adds to the sum, and not to what the sum is divided by
-    total, count = masked_loss(logits, target, weight, "mse", unknown_weight=0.1)
-    assert total.item() == pytest.approx(2.75 + 0.025) and count.item() == 3
+    weight[0, 1, 1] = 0.1  # unknown
+    total, count = masked_loss(logits, target, weight)
+    assert total.item() == pytest.approx(2.75 + 0.025) and count.item() == pytest.approx(3.1)
+
+
+@pytest.mark.parametrize("kind", ["mse", "bce"])
+def test_a_batch_without_a_point_pulls_no_harder_than_others(kind):
+    """Its pixels weigh little in the sum and in the number: the mean error is that of a pixel."""
+    logits, target = torch.full((1, 1, 8, 8), 2.0), torch.zeros(1, 8, 8)
+    means = []
+    for unknown in (0.01, 0.1, 1.0):
+        weight = torch.full((1, 8, 8), unknown)
+        total, count = masked_loss(logits, target, weight, kind)
+        means.append((total / count).item())
+    assert means == pytest.approx([means[-1]] * 3)
 
 
 @pytest.mark.parametrize("kind", ["mse", "bce"])
