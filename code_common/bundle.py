@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from code_common.config import fingerprint
 from code_common.data import read_json, write_bytes
 from code_common.errors import InputError, run_script
-from code_common.model import ResUNet, checkpoint_bytes, load_state, network_of
+from code_common.model import checkpoint_bytes, load_state, network_of
 from code_common.tiling import probability
 
 FORMAT = "nuclei from partial points, version 1"
@@ -32,7 +32,7 @@ CARD = ("dataset", "ratio", "repeat", "random_seed", "model", "epochs")
 class Trained:
     """A stage's network, ready for inference, and the settings that it was selected with."""
 
-    network: ResUNet
+    network: nn.Module
     settings: dict
     key: str  # changes with the weights or the settings
 
@@ -55,7 +55,7 @@ def _pack_stage(folder: Path, stage: str) -> dict:
     if metrics.is_file():
         scores = read_json(metrics)
         card["test"] = scores.get("pooled", scores.get("mean"))
-    names = ("model", "width", "stem_stride", "out_channels", "network")
+    names = ("model", "members", "width", "stem_stride", "out_channels", "network")
     weights = {k: state[k] for k in names if k in state}  # older checkpoints tell less
     return {**weights, "settings": settings, "card": card}
 
@@ -95,7 +95,7 @@ def load(path: Path, device: torch.device) -> dict[str, Trained]:
 class _Probability(nn.Module):
     """A network that ends with the probability [B, 1, H, W]; what it gives is what ONNX gives."""
 
-    def __init__(self, network: ResUNet):
+    def __init__(self, network: nn.Module):
         super().__init__()
         self.network = network
 
@@ -103,7 +103,7 @@ class _Probability(nn.Module):
         return probability(self.network(image))
 
 
-def onnx_bytes(network: ResUNet) -> bytes:
+def onnx_bytes(network: nn.Module) -> bytes:
     """A network as ONNX: 'image' float32 [B, 3, H, W], RGB in 0..1, of any B, H and W (from 32 up)
     -> 'probability' [B, 1, H, W]. Raises InputError where the package onnx is absent.
     """

@@ -112,6 +112,22 @@ class ResUNet(nn.Module):
         return self.head(x)[..., :h, :w]
 
 
+class Ensemble(nn.Module):
+    """Logits [B, C, H, W] whose probability is the mean of those of several networks, as in
+    Lakshminarayanan et al. 2017. C of 1 is the logit of a probability, else they are classes'.
+    """
+
+    def __init__(self, networks: Sequence[ResUNet]):
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits = torch.stack([network(image).float() for network in self.networks])
+        if logits.shape[2] > 1:
+            return logits.log_softmax(2).logsumexp(0)
+        return F.logsigmoid(logits).logsumexp(0) - F.logsigmoid(-logits).logsumexp(0)
+
+
 def up_channels(width: float) -> tuple[int, ...]:
     """Channels of the decoder's blocks, coarse to fine, at a width."""
     return tuple(channels_at(width, c) for c in UP_CHANNELS)
@@ -192,11 +208,13 @@ def load_encoder(network: ResUNet, model: str, pretrained: str) -> str:
     return loaded
 
 
-def save_network(network: ResUNet, model: str, **extra: object) -> dict:
+def save_network(network: ResUNet | Ensemble, model: str, **extra: object) -> dict:
     """What a checkpoint holds to build the network again: see `load_network`."""
-    out_channels = network.head.out_channels
-    state = {"model": model, "width": network.width, "stem_stride": network.stem_stride}
-    return {**state, "out_channels": out_channels, "network": network.state_dict(), **extra}
+    networks = network.networks if isinstance(network, Ensemble) else [network]
+    one, state = networks[0], {"model": model, "members": len(networks)}
+    state |= {"width": one.width, "stem_stride": one.stem_stride}
+    state |= {"out_channels": one.head.out_channels, "network": network.state_dict()}
+    return {**state, **extra}
 
 
 def checkpoint_bytes(state: dict) -> memoryview:
@@ -206,18 +224,20 @@ def checkpoint_bytes(state: dict) -> memoryview:
     return buffer.getbuffer()
 
 
-def network_of(state: dict, path: Path, device: torch.device) -> ResUNet:
+def network_of(state: dict, path: Path, device: torch.device) -> ResUNet | Ensemble:
     """The network that a checkpoint's state describes, ready for inference; `path` names it."""
     try:
-        # Older checkpoints tell no width or stride: they are the paper's.
+        # Older checkpoints tell no width or stride: they are the paper's, and one network.
         shape = {k: state[k] for k in ("width", "stem_stride") if k in state}
-        network = ResUNet(state["model"], state["out_channels"], **shape)
+        count = state.get("members", 1)
+        networks = [ResUNet(state["model"], state["out_channels"], **shape) for _ in range(count)]
+        network = networks[0] if count == 1 else Ensemble(networks)
         network.load_state_dict(state["network"])
     except (KeyError, TypeError, ValueError, RuntimeError):
         raise InputError(f"{path}: not a checkpoint of this project") from None
     return network.to(device, memory_format=torch.channels_last).eval()
 
 
-def load_network(path: Path, device: torch.device) -> ResUNet:
+def load_network(path: Path, device: torch.device) -> ResUNet | Ensemble:
     """The network of a checkpoint, ready for inference."""
     return network_of(load_state(path), path, device)

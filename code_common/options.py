@@ -91,6 +91,8 @@ class CommonOptions(InferenceOptions):
     #   twice as fine, at more than twice the work
     pretrained: str | None = None  # encoder's first weights: imagenet, a file, or none
     dropout: float = 0.1  # rate of the 2-D dropout in the decoder, 0..1
+    members: int = 1  # networks that are trained from other first weights on other crops, and whose
+    #   probabilities are averaged; both training and inference take as many times as long
     # --- training
     stain_augmentation: float = 0.0  # by what share haematoxylin and eosin of each training crop
     #   are randomly made stronger or weaker, 0..1; 0: not (as published)
@@ -131,6 +133,7 @@ class CommonOptions(InferenceOptions):
         "width": (0.1, 4),
         "stem_stride": (1, 2),
         "dropout": (0, 0.99),
+        "members": (1, 100),
         "stain_augmentation": (0, 1),
         "patch_size": (32, BIG),
         "input_size": (64, BIG),
@@ -167,9 +170,9 @@ class CommonOptions(InferenceOptions):
             raise InputError(f"--patient {done.patient}: no regular expression ({error})") from None
         return done
 
-    def seed(self, purpose: int) -> int:
-        """A seed of its own for each purpose, repeat and random_seed."""
-        return (self.random_seed * 1000 + self.repeat) * 100 + purpose
+    def seed(self, purpose: int, member: int = 0) -> int:
+        """A seed of its own for each purpose, member of the ensemble, repeat and random_seed."""
+        return ((member * 2**32 + self.random_seed) * 1000 + self.repeat) * 100 + purpose
 
     def recipe(self, device: torch.device, seed: int, **changes: float) -> Recipe:
         """What the training loop needs of the options."""

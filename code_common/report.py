@@ -172,7 +172,9 @@ def run_section(repeats: Sequence[Repeat]) -> Section:
             epochs += f" and {o['crf_epochs']} with the dense CRF loss"
             if first.get("crf_backend_used"):
                 epochs += f" ({first['crf_backend_used']})"
-        rows.append([stage, f"{o['model']}, first weights: {weights}; {epochs}, "
+        members = o.get("members", 1)
+        model = f"{members} networks {o['model']}" if members > 1 else o["model"]
+        rows.append([stage, f"{model}, first weights: {weights}; {epochs}, "
                             f"batches of {o['batch_size']}, lr {o['lr']:g}"])  # fmt: skip
         machine = ", ".join(f"{k} {v}" for k, v in first.get("machine", {}).items())
         rows.append([f"{stage}: code and machine",

@@ -16,7 +16,14 @@ from code_common import distributed
 from code_common.data import read_table, write_bytes, write_table
 from code_common.dataset import CropDataset, make_loader
 from code_common.errors import InputError, reason
-from code_common.model import checkpoint_bytes, draw_dropout, load_state, save_network
+from code_common.model import (
+    Ensemble,
+    checkpoint_bytes,
+    draw_dropout,
+    load_network,
+    load_state,
+    save_network,
+)
 from code_common.tiling import to_network
 
 # (logits, batch) -> named terms, already weighted, each as a sum over what the batch holds and
@@ -263,6 +270,53 @@ def calibrate_norms(
             network(image)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+
+
+def member_folder(folder: Path, member: int, members: int) -> Path:
+    """Where one network of an ensemble is trained, from 0: in `folder` itself if it is alone."""
+    return folder if members == 1 else folder / f"member_{member + 1}"
+
+
+def train_members(
+    folder: Path,
+    title: str,
+    members: int,
+    train_one: Callable[[int, Path, str], dict],
+    validating: Callable[[nn.Module], Validate | None],
+    model: str,
+    device: torch.device,
+    say: Callable[[str], None] = print,
+) -> dict:
+    """Train the networks of an ensemble one after the other, and make one checkpoint of them.
+
+    `train_one` trains the one of a number into a folder, under a title, and returns what it used.
+    The best checkpoints of all become one network in `folder/best.pt`, scored by what `validating`
+    makes for it; `folder/log.csv` is the mean of their logs. Killed, the same call goes on.
+    """
+    if members == 1:
+        return train_one(0, folder, title)
+    folders = [member_folder(folder, k, members) for k in range(members)]
+    for k, own in enumerate(folders):
+        used = train_one(k, own, f"{title}, network {k + 1} of {members}")
+    if distributed.rank() == 0:
+        network = Ensemble([load_network(own / "best.pt", device) for own in folders]).eval()
+        validate = validating(network)
+        scores = validate() if validate else {}
+        state = save_network(network, model, score=scores.get("score", 0.0), scores=scores)
+        write_bytes(folder / "best.pt", checkpoint_bytes(state))
+        logs = [read_table(own / "log.csv") for own in folders]
+        mean = np.mean([np.stack(list(log.values()), 1) for log in logs], axis=0)
+        write_table(folder / "log.csv", list(logs[0]), [[f"{v:.6g}" for v in r] for r in mean])
+        told = "".join(f"  val {k} {v:.3f}" for k, v in scores.items() if k != "score")
+        say(f"{title}, all {members} networks together{told}")
+    distributed.wait_for_all()
+    return used
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a training in `folder` would go on from, once it is done."""
+    for path in (folder / "last.pt", *folder.glob("member_*/last.pt")):
+        path.unlink(missing_ok=True)
 
 
 def fit(

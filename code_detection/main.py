@@ -15,6 +15,7 @@ from code_common.data import Sample, image_shape, load_split, read_points, read_
 from code_common.errors import run_script
 from code_common.model import load_state
 from code_common.steps import Run, files_fingerprint, inference_work, training_work
+from code_common.training import remove_unfinished
 from code_detection.metrics import add
 from code_detection.options import Options
 from code_detection.pictures import pictures
@@ -66,11 +67,12 @@ def choose_round(options: Options) -> int:
 
 def plan(options: Options, split: dict[str, list[Sample]]) -> dict[str, float]:
     """The steps in order, each with its work in megapixels through the network."""
-    tiling = options.tile, options.overlap, options.views
+    tiling = options.tile, options.overlap, options.views * options.members
     detecting = inference_work(split["train"], *tiling)
     training = training_work(split["train"], options.patch_size, options.input_size, options.epochs)
     validations = -(-options.epochs // options.val_every)
     training += validations * inference_work(split["val"], *tiling[:2])
+    training *= options.members
     testing = inference_work(split["val"] + split["test"], *tiling)
     steps = {"prepare": 0.0}
     for r in range(options.rounds + 1):
@@ -97,7 +99,7 @@ def main(options: Options) -> None:
             return "done"
 
         run.step(f"train round {r}", train_round, together=True)
-        (options.save_dir / f"round_{r}" / "last.pt").unlink(missing_ok=True)
+        remove_unfinished(options.save_dir / f"round_{r}")
         shutil.rmtree(options.save_dir / "cache", ignore_errors=True)
         if r < options.rounds:
             out = options.save_dir / f"round_{r}" / "train"

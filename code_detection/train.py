@@ -17,7 +17,7 @@ from code_common.detections import detect
 from code_common.errors import InputError, run_script
 from code_common.model import ResUNet, load_encoder
 from code_common.tiling import predict_prob
-from code_common.training import fit
+from code_common.training import fit, train_members
 from code_common.transforms import Augmentation, Warp
 from code_detection.labels import extended_gaussian_mask, weight_map
 from code_detection.losses import masked_loss
@@ -32,7 +32,7 @@ def background_path(save_dir: Path, round: int, name: str) -> Path:
     return save_dir / f"round_{round}" / "background" / f"{name}.png"
 
 
-def load_training(options: Options, samples: list[Sample]) -> CropDataset:
+def load_training(options: Options, samples: list[Sample], member: int = 0) -> CropDataset:
     """The crops of training images in the round `options.round`."""
     keep = keeper(options.save_dir / "cache", [s.image for s in samples], 4, options.cache)
     images, points, backgrounds = [], [], []
@@ -63,12 +63,12 @@ def load_training(options: Options, samples: list[Sample]) -> CropDataset:
         make_crop,
         Augmentation(size=options.input_size),
         options.patch_size,
-        options.seed(1 + options.round),
+        options.seed(1 + options.round, member),
         options.stain_augmentation,
     )
 
 
-def make_validate(options: Options, network: ResUNet, tiling: dict):
+def make_validate(options: Options, network: torch.nn.Module, tiling: dict):
     """A function that scores the network on the validation images, or None without points."""
     samples = load_split(options.data_dir)["val"]
     paths = [options.save_dir / "val_points" / f"{s.name}.csv" for s in samples]
@@ -100,34 +100,48 @@ def make_validate(options: Options, network: ResUNet, tiling: dict):
     return validate
 
 
-def train(options: Options, say=print) -> dict:
-    """Train the round `options.round`; returns what the encoder started from and the best score.
-
-    Every round starts from the same first weights (Qu et al. 2020). Writes round_N/best.pt and
-    round_N/log.csv.
-    """
+def train_one(options: Options, member: int, folder: Path, title: str, say=print) -> dict:
+    """Train one network of the round; returns what its encoder started from."""
     device = options.choose_device()
     colours = read_colours(options.save_dir / "colours.json")
-    torch.manual_seed(options.seed(1))
+    torch.manual_seed(options.seed(1, member))
     network = ResUNet(options.model, 1, *colours, options.width, options.stem_stride)
     pretrained = load_encoder(network, options.model, options.pretrained)
     samples = load_split(options.data_dir)["train"]
-    dataset, names = load_training(options, samples), [s.name for s in samples]
+    dataset, names = load_training(options, samples, member), [s.name for s in samples]
     validate = make_validate(options, network, {**options.tiling(device), "views": 1})
     if validate is None and distributed.rank() == 0:
         say("no points for the validation images: the last epoch is taken as the best")
-    folder = options.save_dir / f"round_{options.round}"
 
     def loss(logits: torch.Tensor, batch: dict) -> dict:
         own = batch["target"], batch["weight"], options.loss
         return {options.loss: masked_loss(logits, *own)}
 
-    recipe = options.recipe(device, options.seed(1 + options.round))
-    title = f"detection round {options.round}"
+    recipe = options.recipe(device, dataset.seed)
     best = fit(network, dataset, names, loss, validate, recipe, device, folder, title, say)
     if not best.is_file():
         raise InputError(f"{folder}: no epoch gave a score; see {folder / 'log.csv'}")
     return {"pretrained_loaded": pretrained}
+
+
+def train(options: Options, say=print) -> dict:
+    """Train the round `options.round`; returns what the encoders started from.
+
+    Every round starts from the same first weights (Qu et al. 2020). Writes round_N/best.pt and
+    round_N/log.csv.
+    """
+
+    device = options.choose_device()
+    return train_members(
+        options.save_dir / f"round_{options.round}",
+        f"detection round {options.round}",
+        options.members,
+        lambda member, folder, title: train_one(options, member, folder, title, say),
+        lambda network: make_validate(options, network, options.tiling(device)),
+        options.model,
+        device,
+        say,
+    )
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from code_common.config import parse
 from code_common.data import Sample, load_split
 from code_common.errors import run_script
 from code_common.steps import Run, files_fingerprint, inference_work, training_work
+from code_common.training import remove_unfinished
 from code_seg.options import Options
 from code_seg.pictures import pictures
 from code_seg.prepare_data import detections_path, prepare
@@ -27,14 +28,16 @@ def phases(options: Options) -> dict[str, int]:
 
 def plan(options: Options, split: dict[str, list[Sample]]) -> dict[str, float]:
     """The steps in order, each with its work in megapixels through the network."""
-    tiling = options.tile, options.overlap, options.views
+    tiling = options.tile, options.overlap, options.views * options.members
     validating = inference_work(split["val"], *tiling[:2])
     steps = {"prepare": 0.0}
     for phase, epochs in phases(options).items():
         work = training_work(split["train"], options.patch_size, options.input_size, epochs)
-        steps[f"train with {phase}"] = work + -(-epochs // options.val_every) * validating
+        work += -(-epochs // options.val_every) * validating
+        steps[f"train with {phase}"] = work * options.members
+    selecting = inference_work(split["val"], *tiling)
     testing = 2 * inference_work(split["test"], *tiling)
-    return steps | {"select": validating * options.views, "test": testing, "pictures": 0.0}
+    return steps | {"select": selecting, "test": testing, "pictures": 0.0}
 
 
 def main(options: Options) -> None:
@@ -53,7 +56,7 @@ def main(options: Options) -> None:
             return "done"
 
         run.step(f"train with {phase}", train_one, together=True)
-        (options.save_dir / phase / "last.pt").unlink(missing_ok=True)
+        remove_unfinished(options.save_dir / phase)
         shutil.rmtree(options.save_dir / "cache", ignore_errors=True)
     run.step("select", lambda: select(options))
     run.step("test", lambda: test(options), together=True)

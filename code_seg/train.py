@@ -23,7 +23,7 @@ from code_common.dataset import CropDataset, keeper, read_colours
 from code_common.errors import InputError, run_script
 from code_common.model import ResUNet, load_encoder, load_network, load_state
 from code_common.tiling import predict_prob
-from code_common.training import fit
+from code_common.training import fit, member_folder, train_members
 from code_common.transforms import Augmentation, Warp
 from code_seg.crf_loss import choose_backend
 from code_seg.evaluate import label_likelihood, mean_aji
@@ -77,7 +77,7 @@ def load_validation(
     return images, points, truth
 
 
-def make_validate(options: Options, network: ResUNet, tiling: dict):
+def make_validate(options: Options, network: torch.nn.Module, tiling: dict):
     """A function that scores the network on the validation images (D1), or None without any.
 
     With masks the score is the mean AJI of the best method, after the same post-processing as
@@ -109,13 +109,12 @@ def make_validate(options: Options, network: ResUNet, tiling: dict):
     return validate_without_masks
 
 
-def train_phase(options: Options, phase: str, say=print) -> dict:
-    """Train one phase: 'labels' from the first weights, 'crf' from the best of 'labels' at lr / 10.
-
-    Writes PHASE/best.pt and PHASE/log.csv; returns what was really used.
-    """
+def train_one(
+    options: Options, phase: str, member: int, folder: Path, title: str, say=print
+) -> dict:
+    """Train one network in a phase; returns what was really used."""
     device = options.choose_device()
-    seed = options.seed(20 + PHASES.index(phase))
+    seed = options.seed(20 + PHASES.index(phase), member)
     torch.manual_seed(seed)
     used: dict[str, str] = {}
     if phase == "labels":
@@ -124,7 +123,8 @@ def train_phase(options: Options, phase: str, say=print) -> dict:
         used["pretrained_loaded"] = load_encoder(network, options.model, options.pretrained)
         recipe = options.recipe(device, seed)
     else:
-        network = load_network(options.save_dir / "labels" / "best.pt", device)
+        before = member_folder(options.save_dir / "labels", member, options.members)
+        network = load_network(before / "best.pt", device)
         backend = choose_backend(options.crf_backend, device)
         used["crf_backend_used"] = backend
         recipe = options.recipe(device, seed, lr=options.lr / 10, epochs=options.crf_epochs)
@@ -148,12 +148,28 @@ def train_phase(options: Options, phase: str, say=print) -> dict:
             )
         return terms
 
-    title = f"segmentation ({phase})"
-    folder = options.save_dir / phase
     best = fit(network, dataset, names, loss, validate, recipe, device, folder, title, say)
     if not best.is_file():
         raise InputError(f"{folder}: no epoch gave a score; see {folder / 'log.csv'}")
     return used
+
+
+def train_phase(options: Options, phase: str, say=print) -> dict:
+    """Train one phase: 'labels' from the first weights, 'crf' from the best of 'labels' at lr / 10.
+
+    Writes PHASE/best.pt and PHASE/log.csv; returns what was really used.
+    """
+    device = options.choose_device()
+    return train_members(
+        options.save_dir / phase,
+        f"segmentation ({phase})",
+        options.members,
+        lambda member, folder, title: train_one(options, phase, member, folder, title, say),
+        lambda network: make_validate(options, network, options.tiling(device)),
+        options.model,
+        device,
+        say,
+    )
 
 
 def select(options: Options) -> str:

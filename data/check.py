@@ -275,6 +275,8 @@ def check_run(
         work = plan(options, split)
         weights = sum(4 * p.numel() for p in network.parameters())
         trainings = sum("train" in name for name in work)
+        if options.members > 1:  # each is kept beside the checkpoint of all
+            trainings *= 2 * options.members
         size += repeats * (trainings + 3) * weights  # the one in progress has Adam's moments
         for repeat in range(options.repeat, options.repeat + repeats):
             folder = replace(options, save_dir=None, repeat=repeat).resolved().save_dir / ".done"

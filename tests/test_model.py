@@ -8,7 +8,15 @@ import torchvision
 
 from code_common import model
 from code_common.errors import InputError
-from code_common.model import ResUNet, load_encoder, load_network, load_state, save_network
+from code_common.model import (
+    Ensemble,
+    ResUNet,
+    load_encoder,
+    load_network,
+    load_state,
+    save_network,
+)
+from code_common.tiling import probability
 
 
 @pytest.mark.parametrize("name", model.MODELS)
@@ -37,9 +45,47 @@ def test_a_narrow_network_has_the_square_of_its_share_of_weights(name, tmp_path)
         load_encoder(narrow, name, "imagenet")
 
 
+class Says(torch.nn.Module):
+    """A network that always says the same logits, whatever it sees."""
+
+    def __init__(self, *logits: float):
+        super().__init__()
+        self.logits = torch.tensor(logits).view(1, -1, 1, 1)
+
+    def forward(self, image):
+        return self.logits.expand(len(image), -1, *image.shape[2:])
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+def test_an_ensemble_says_the_mean_probability(classes):
+    """0.9 and 0.2 are 0.55; the logits' own mean would say 0.6. Sure networks stay finite."""
+
+    def says(*logits):
+        networks = [Says(*[0.0] * (classes - 1), logit) for logit in logits]
+        return probability(Ensemble(networks)(torch.zeros(2, 3, 4, 5)))
+
+    nine, two = torch.tensor([0.9, 0.2]).logit().tolist()
+    assert says(nine, two).shape == (2, 1, 4, 5)
+    assert torch.allclose(says(nine, two), torch.tensor(0.55))
+    assert torch.allclose(says(nine, nine, two), torch.tensor(2.0 / 3))
+    assert torch.allclose(says(500.0, -500.0), torch.tensor(0.5))
+    assert torch.allclose(says(-500.0, -500.0), torch.tensor(0.0))
+
+
+def test_an_ensemble_is_one_checkpoint(tmp_path):
+    networks = [ResUNet("resnet18", 2, width=0.25).eval() for _ in range(3)]
+    torch.save(save_network(Ensemble(networks), "resnet18"), tmp_path / "a.pt")
+    again, image = load_network(tmp_path / "a.pt", torch.device("cpu")), torch.rand(1, 3, 40, 33)
+    assert len(again.networks) == 3 and not again.training
+    mean = torch.stack([probability(network(image)) for network in networks]).mean(0)
+    assert torch.allclose(probability(again(image)), mean, atol=1e-5)
+    with pytest.raises(InputError, match="do not fit"):  # an encoder is that of one network
+        load_encoder(networks[0], "resnet18", str(tmp_path / "a.pt"))
+
+
 def test_an_older_checkpoint_has_the_published_width_and_stride(tmp_path):
     state = save_network(ResUNet("resnet18", 1), "resnet18")
-    del state["width"], state["stem_stride"]
+    del state["width"], state["stem_stride"], state["members"]
     torch.save(state, tmp_path / "a.pt")
     network = load_network(tmp_path / "a.pt", torch.device("cpu"))
     assert (network.width, network.stem_stride) == (1, 2)

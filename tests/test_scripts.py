@@ -373,3 +373,33 @@ def test_a_narrow_run_with_views_and_its_own_threshold(tmp_path, dataset):
     assert stages["detection"].settings["threshold"] == scores["threshold"]
     for network in (stage.network for stage in stages.values()):
         assert (network.width, network.stem_stride) == (0.25, 1)
+
+
+def test_an_ensemble_from_end_to_end(tmp_path, dataset, run_script):
+    """Both phases of stage 2 train each network from its own; the rest sees one network."""
+    from code_common import bundle
+
+    first, second = options(tmp_path, "--members", "2", "--width", "0.25", rounds=0)
+    run_here("code_detection", "main", *first, "--auto-threshold")
+    run_here("code_seg", "main", *second)
+    out = tmp_path / "out" / RUN
+    for folder in ("detection/round_0", "segmentation/labels", "segmentation/crf"):
+        paths = [out / folder / f"member_{k}" / "best.pt" for k in (1, 2)]
+        one, two = (torch.load(path, weights_only=True)["network"] for path in paths)
+        assert not torch.equal(one["encoder.conv1.weight"], two["encoder.conv1.weight"])
+        both = torch.load(out / folder / "best.pt", weights_only=True)
+        assert both["members"] == 2 and np.isfinite(both["score"])
+        assert len(read_table(out / folder / "log.csv")["epoch"]) == 1
+    assert not list(out.rglob("last.pt"))
+    # Fine-tuning began from the member's own weights: one epoch at lr / 10 changes them little.
+    before, after = (
+        torch.load(out / f"segmentation/{phase}/member_2/best.pt", weights_only=True)["network"]
+        for phase in ("labels", "crf")
+    )
+    moved, apart = ((before["head.weight"] - other["head.weight"]).norm() for other in (after, one))
+    assert 0 < moved < apart / 3
+    stages = bundle.load(out, torch.device("cpu"))
+    assert all(len(stage.network.networks) == 2 for stage in stages.values())
+    place = ["--root-save-dir", tmp_path / "out", "--dataset", "tiny", "--ratio", "0.5"]
+    run_script("code_common/report.py", *place, "--repeats", 1)
+    assert "2 networks resnet18" in (out.parent / "summary.md").read_text()

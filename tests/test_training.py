@@ -17,6 +17,8 @@ from code_common.training import (
     choose_device,
     choose_precision,
     fit,
+    remove_unfinished,
+    train_members,
 )
 from code_common.transforms import Augmentation
 
@@ -30,8 +32,8 @@ def loss_fn(logits, batch):
     return {"mse": (error.sum(), torch.tensor(error.numel())), "zero": (logits.sum() * 0, one)}
 
 
-def train(folder, epochs=4, workers=0, validate=None, loss=loss_fn, **recipe):
-    torch.manual_seed(0)
+def train(folder, epochs=4, workers=0, validate=None, loss=loss_fn, seed=0, **recipe):
+    torch.manual_seed(seed)
     network = ResUNet("resnet18", 1)
 
     def make_crop(index, warp):
@@ -98,6 +100,69 @@ def test_the_rate_is_constant_or_falls_to_0():
 def test_two_runs_are_equal_whatever_the_workers(tmp_path):
     a, b = train(tmp_path / "a", 2), train(tmp_path / "b", 2, workers=2)
     assert same(a.state_dict(), b.state_dict())
+
+
+def train_three(folder, stop_at=None):
+    """An ensemble of three whose validation score is the mean of its head's biases."""
+
+    def train_one(member, own, title):
+        if member == stop_at:
+            raise Killed
+        told.append(title)
+        score = iter([0.1 * (member + 1), 0.4])
+        train(own, 2, validate=lambda: {"score": next(score)}, seed=member)
+        return {"used": member}
+
+    def validating(network):
+        bias = np.mean([one.head.bias.item() for one in network.networks])
+        return lambda: {"score": float(bias), "threshold": 0.3}
+
+    told = []
+    used = train_members(folder, "t", 3, train_one, validating, "resnet18", CPU, told.append)
+    return used, told
+
+
+def test_the_members_of_an_ensemble_become_one_checkpoint(tmp_path):
+    used, told = train_three(tmp_path)
+    assert used == {"used": 2}
+    assert told[:3] == [f"t, network {k} of 3" for k in (1, 2, 3)]
+    assert told[3].startswith("t, all 3 networks together  val threshold 0.300")
+    members = [load_state(tmp_path / f"member_{k}" / "best.pt") for k in (1, 2, 3)]
+    joined = load_state(tmp_path / "best.pt")
+    for k, state in enumerate(members):
+        own = {name: joined["network"][f"networks.{k}.{name}"] for name in state["network"]}
+        assert same(own, state["network"])
+    biases = [state["network"]["head.bias"].item() for state in members]
+    assert len(set(biases)) == 3  # other first weights
+    assert joined["score"] == pytest.approx(np.mean(biases))
+    assert joined["scores"]["threshold"] == 0.3
+    log = read_table(tmp_path / "log.csv")
+    assert log["epoch"].tolist() == [0, 1]
+    assert log["val_score"] == pytest.approx([0.2, 0.4])  # the mean of the members'
+
+
+def test_an_ensemble_that_was_killed_trains_no_member_again(tmp_path):
+    train_three(tmp_path / "whole")
+    with pytest.raises(Killed):
+        train_three(tmp_path / "cut", stop_at=2)
+    assert not (tmp_path / "cut" / "best.pt").exists()
+    before = [(tmp_path / f"cut/member_{k}/best.pt").stat().st_mtime_ns for k in (1, 2)]
+    train_three(tmp_path / "cut")
+    after = [(tmp_path / f"cut/member_{k}/best.pt").stat().st_mtime_ns for k in (1, 2)]
+    assert before == after
+    states = [load_state(tmp_path / n / "best.pt")["network"] for n in ("whole", "cut")]
+    assert same(*states)
+    remove_unfinished(tmp_path / "cut")
+    assert not list((tmp_path / "cut").rglob("last.pt"))
+    assert len(list((tmp_path / "cut").rglob("best.pt"))) == 4
+
+
+def test_a_single_member_is_trained_as_ever(tmp_path):
+    def train_one(member, own, title):
+        assert (member, own, title) == (0, tmp_path, "t")
+        return {"used": "x"}
+
+    assert train_members(tmp_path, "t", 1, train_one, None, "resnet18", CPU) == {"used": "x"}
 
 
 def test_the_best_epoch_is_kept(tmp_path):
