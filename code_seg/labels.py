@@ -9,6 +9,7 @@ from scipy.spatial import cKDTree
 from code_seg.morphology import dilated_points, disk, fill_holes, remove_small
 
 BACKGROUND, NUCLEUS, IGNORED = 0, 1, 2
+MANY = 0.75  # of the points of the cluster with most: as good a claim to be the nuclei
 _COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 0]], np.uint8)  # of the three, on disk
 
 
@@ -94,9 +95,10 @@ def cluster_label(
     """Cluster label [H, W] uint8 of an image [H, W, C] (RGB, say), its points and Voronoi cells.
 
     k-means on (colour / colour_scale, min(distance to a point, distance_limit)). The nuclei are the
-    cluster with most points, cleaned up within each Voronoi cell; the background is, of the
-    others, the one that overlaps least with disks of 5 px around the points (of equals the one
-    least like them in colour), except within 10 px of a point; the rest is ignored.
+    cluster with most points (of those with nearly as many, the one where they are densest),
+    cleaned up within each Voronoi cell; the background is, of the others, the one that overlaps
+    least with disks of 5 px around the points (of equals the one least like them in colour),
+    except within 10 px of a point; the rest is ignored.
     """
     shape = image.shape[:2]
     if len(points) == 0:
@@ -106,9 +108,11 @@ def cluster_label(
     group = cluster(np.hstack([colour, clipped]), clusters, rng).reshape(shape)
 
     votes = np.bincount(group[points[:, 0], points[:, 1]], minlength=clusters)
-    nuclei = int(votes.argmax())
-    near = dilated_points(points, shape, 5)
     sizes = np.maximum(np.bincount(group.ravel(), minlength=clusters), 1)
+    # Where many points lie on pale nuclei, a pale cluster of twice the size may win by one point.
+    many = votes >= MANY * votes.max()
+    nuclei = int(np.where(many, votes / sizes, -1).argmax())
+    near = dilated_points(points, shape, 5)
     overlap = np.bincount(group[near], minlength=clusters) / sizes
     # Of large nuclei the outer part is a cluster of its own, as far from the points as the
     # background is: of clusters that hardly overlap, the one least like the points' colour is it.

@@ -130,6 +130,28 @@ def test_clusters_find_dark_nuclei():
     assert (distance[label == BACKGROUND] > 10).all()
 
 
+def test_a_large_pale_cluster_does_not_win_by_one_point():
+    """Ten points on dark nuclei, eleven on pale ones, as light as the stroma around."""
+    nuclei, image = np.zeros((200, 400), bool), np.full((200, 400, 3), 230, np.uint8)
+    image[:, :200] = 165
+    y, x = np.mgrid[:200, :400]
+    dark = np.array([(r, c) for r in (30, 70, 110, 150, 185) for c in (250, 340)])
+    pale = np.array([(r, c) for r in (20, 55, 90, 125, 160, 190) for c in (60, 140)])[:11]
+    for r, c in dark:
+        nuclei |= (y - r) ** 2 + (x - c) ** 2 <= 100
+    image[nuclei] = 80
+    points = np.concatenate([dark, pale])
+    arguments = image, points, *voronoi_cells(points, nuclei.shape), RNG(0)
+    label = cluster_label(*arguments, colour_scale=3.0)
+    assert nuclei[label == NUCLEUS].all() and (label == NUCLEUS).sum() > 0.5 * nuclei.sum()
+    # Twice as many points on the stroma are another matter: most points decide, as published.
+    more = np.array([(r, c) for r in range(10, 200, 30) for c in (30, 100, 170)])
+    points = np.concatenate([dark, more])
+    arguments = image, points, *voronoi_cells(points, nuclei.shape), RNG(0)
+    label = cluster_label(*arguments, colour_scale=3.0)
+    assert not nuclei[label == NUCLEUS].any()
+
+
 def test_clusters_are_reproducible():
     image, p, nuclei = two_tone()
     image = (
