@@ -169,6 +169,8 @@ def run_section(repeats: Sequence[Repeat]) -> Section:
         if stage == "detection":
             epochs = f"{o['rounds'] + 1} rounds of {epochs}"
         else:
+            if o.get("mask_epochs"):  # older runs have none
+                epochs += f", {o['mask_epochs']} on its own nuclei"
             epochs += f" and {o['crf_epochs']} with the dense CRF loss"
             if first.get("crf_backend_used"):
                 epochs += f" ({first['crf_backend_used']})"
@@ -200,15 +202,18 @@ def curves(folder: Path) -> list[Chart]:
     """Loss and validation scores of both stages by epoch."""
     rounds = sorted(folder.glob("detection/round_*/log.csv"),
                     key=lambda p: int(p.parent.name.split("_")[1]))  # fmt: skip
-    phases = [folder / "segmentation" / p / "log.csv" for p in ("labels", "crf")]
+    begins = {"labels": "", "masks": "own nuclei", "crf": "CRF starts"}
+    begun = [p for p in begins if (folder / "segmentation" / p / "log.csv").is_file()]
+    phases = [folder / "segmentation" / p / "log.csv" for p in begun]
     charts = []
     for stage, paths in (("detection", rounds), ("segmentation", phases)):
         columns, starts = read_logs(paths)
         if not columns:
             continue
         x = [k + 1 for k in range(len(columns["epoch"]))]
-        words = [f"round {k}" for k in range(len(starts))] if stage == "detection" else [
-            "", "CRF starts"]  # fmt: skip
+        words = [f"round {k}" for k in range(len(starts))]
+        if stage == "segmentation":
+            words = [begins[p] for p in begun]
         rules = [(s + 0.5, w) for s, w in zip(starts, words, strict=False) if s]
         terms = [n for n in columns if n not in NOT_A_TERM and not n.startswith("val_")]
         terms = terms if len(terms) > 2 else ["loss"]  # one term is the loss itself
@@ -275,8 +280,8 @@ def area_section(folder: Path) -> Section | None:
 
 def label_section(folder: Path) -> Section | None:
     """How wrong the labels of stage 2 are."""
-    path = folder / "segmentation" / "label_errors.json"
-    if not path.is_file():
+    paths = [folder / "segmentation" / f for f in ("label_errors.json", "mask_label_errors.json")]
+    if not paths[0].is_file():
         return None
     words = {
         "edge_on_nuclei": "Voronoi edges that lie on nuclei",
@@ -286,7 +291,11 @@ def label_section(folder: Path) -> Section | None:
         "nuclei_found": "true nucleus pixels that the cluster label says are",
         "ignored": "pixels without a cluster label",
     }
-    rows = [[words.get(k, k), f"{v:.1%}"] for k, v in read_json(path)["mean_train"].items()]
+    rows = [[words.get(k, k), f"{v:.1%}"] for k, v in read_json(paths[0])["mean_train"].items()]
+    if paths[1].is_file():
+        own = read_json(paths[1])["mean_train"]
+        told = {k: words[k if k in words else "cluster_wrong"] for k in own}
+        rows += [[told[k].replace("cluster", "mask"), f"{v:.1%}"] for k, v in own.items()]
     text = "Against the masks of the training images, which training does not see."
     return Section("Label errors", text, [Table(["share", ""], rows)])
 

@@ -9,6 +9,7 @@ from scipy.spatial import cKDTree
 from code_seg.morphology import dilated_points, disk, fill_holes, remove_small
 
 BACKGROUND, NUCLEUS, IGNORED = 0, 1, 2
+DOUBTFUL = 0.4  # probability under which a network is sure of the background
 MANY = 0.75  # of the points of the cluster with most: as good a claim to be the nuclei
 _COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 0]], np.uint8)  # of the three, on disk
 
@@ -132,6 +133,23 @@ def cluster_label(
     return label
 
 
+def mask_label(nuclei: np.ndarray, prob: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Label [H, W] uint8 of a network's own nuclei [H, W] and probability map [H, W].
+
+    Self-training, filtered by points [N, 2] of nuclei: a nucleus that holds one is nucleus, the
+    others are ignored, and so are pixels of none where the network is in doubt. A line of
+    background divides nuclei that touch.
+    """
+    label = np.full(nuclei.shape, IGNORED, np.uint8)
+    label[(nuclei == 0) & (prob < DOUBTFUL)] = BACKGROUND
+    pointed = np.unique(nuclei[points[:, 0], points[:, 1]])
+    label[np.isin(nuclei, pointed[pointed > 0])] = NUCLEUS
+    none = np.iinfo(np.int32).max
+    lowest = ndimage.minimum_filter(np.where(nuclei > 0, nuclei, none), 3)
+    label[(nuclei > 0) & (lowest < ndimage.maximum_filter(nuclei, 3))] = BACKGROUND
+    return label
+
+
 def refine_in_cells(
     mask: np.ndarray, cells: np.ndarray, grow: int = 5, shrink: int = 7, min_area: int = 30
 ) -> np.ndarray:
@@ -156,24 +174,33 @@ def refine_in_cells(
 def label_errors(voronoi: np.ndarray, clusters: np.ndarray, instances: np.ndarray) -> dict:
     """How wrong the labels are against an instance map [H, W]: shares in 0..1.
 
-    edge_on_nuclei: Voronoi edges that lie on nuclei; nucleus_wrong, background_wrong: labelled
-    pixels of the cluster label that are not so; nuclei_found: nuclei pixels labelled as such;
-    cluster_wrong: wrong among the labelled; ignored: pixels of the cluster label without a label.
+    edge_on_nuclei: Voronoi edges that lie on nuclei; cluster_wrong and the rest: `errors_of` the
+    cluster label.
     """
-    true = instances > 0
+    errors = errors_of(clusters, instances)
+    edges = _share(instances > 0, voronoi == BACKGROUND)
+    return {"edge_on_nuclei": edges, "cluster_wrong": errors.pop("wrong"), **errors}
 
-    def share(part: np.ndarray, of: np.ndarray) -> float:
-        return float((part & of).sum() / max(1, of.sum()))
 
-    nucleus, background = clusters == NUCLEUS, clusters == BACKGROUND
+def errors_of(label: np.ndarray, instances: np.ndarray) -> dict:
+    """How wrong one label is against an instance map [H, W]: shares in 0..1.
+
+    wrong: of the labelled pixels those that are so; nucleus_wrong, background_wrong: pixels
+    labelled thus that are not; nuclei_found: nuclei pixels labelled as such; ignored: pixels
+    without a label.
+    """
+    true, nucleus, background = instances > 0, label == NUCLEUS, label == BACKGROUND
     return {
-        "edge_on_nuclei": share(true, voronoi == BACKGROUND),
-        "cluster_wrong": share(nucleus != true, nucleus | background),
-        "nucleus_wrong": share(~true, nucleus),
-        "background_wrong": share(true, background),
-        "nuclei_found": share(nucleus, true),
-        "ignored": float((clusters == IGNORED).mean()),
+        "wrong": _share(nucleus != true, nucleus | background),
+        "nucleus_wrong": _share(~true, nucleus),
+        "background_wrong": _share(true, background),
+        "nuclei_found": _share(nucleus, true),
+        "ignored": float((label == IGNORED).mean()),
     }
+
+
+def _share(part: np.ndarray, of: np.ndarray) -> float:
+    return float((part & of).sum() / max(1, of.sum()))
 
 
 def to_colours(label: np.ndarray) -> np.ndarray:

@@ -16,14 +16,11 @@ from code_common.training import remove_unfinished
 from code_seg.options import Options
 from code_seg.pictures import pictures
 from code_seg.prepare_data import detections_path, prepare
+from code_seg.self_training import write_mask_labels
 from code_seg.test import test
-from code_seg.train import PHASES, select, train_phase
+from code_seg.train import phases, select, train_phase
 
-
-def phases(options: Options) -> dict[str, int]:
-    """The phases of training that have epochs, and how many."""
-    epochs = dict(zip(PHASES, (options.epochs, options.crf_epochs), strict=True))
-    return {phase: number for phase, number in epochs.items() if number}
+MASK_LABELS = "labels of the masks"
 
 
 def plan(options: Options, split: dict[str, list[Sample]]) -> dict[str, float]:
@@ -32,6 +29,8 @@ def plan(options: Options, split: dict[str, list[Sample]]) -> dict[str, float]:
     validating = inference_work(split["val"], *tiling[:2])
     steps = {"prepare": 0.0}
     for phase, epochs in phases(options).items():
+        if phase == "masks":
+            steps[MASK_LABELS] = inference_work(split["train"] + split["val"], *tiling)
         work = training_work(split["train"], options.patch_size, options.input_size, epochs)
         work += -(-epochs // options.val_every) * validating
         steps[f"train with {phase}"] = work * options.members
@@ -50,6 +49,8 @@ def main(options: Options) -> None:
     run = Run(options.save_dir, options, inputs, plan(options, split))
     run.step("prepare", lambda: prepare(options))
     for phase in phases(options):
+        if phase == "masks":
+            run.step(MASK_LABELS, lambda: write_mask_labels(options))
 
         def train_one(phase: str = phase) -> str:
             run.save(**train_phase(options, phase))

@@ -45,6 +45,11 @@ class Options(CommonOptions):
     colour_scale: float | None = None  # colours (0..255) are divided by it before clustering; none:
     #   10 for rgb (as published), 4 for red
     distance_limit: float = 20.0  # largest distance to a point, in pixels, that clustering sees
+    # --- self-training
+    mask_epochs: int = 0  # epochs of training another network, from the first weights, on the
+    #   nuclei that the first one found in the training images; 0: none
+    mask_points: str = "all"  # which of these nuclei count: all with an annotated point or a
+    #   detection, or only those with an annotated one, where every nucleus is annotated
     # --- loss
     alpha: float = 0.5  # weight of the Voronoi label; the cluster label has 1 - alpha
     crf_epochs: int | None = None  # epochs of fine-tuning with the CRF loss at lr / 10; 0: none
@@ -75,6 +80,7 @@ class Options(CommonOptions):
         "colour_scale": (1e-3, BIG),
         "distance_limit": (0, BIG),
         "alpha": (0, 1),
+        "mask_epochs": (0, BIG),
         "crf_epochs": (0, BIG),
         "crf_weight": (0, BIG),
         "crf_sigma_xy": (0.1, BIG),
@@ -84,6 +90,7 @@ class Options(CommonOptions):
     }
     CHOICES: ClassVar[dict] = {
         "cluster_colours": tuple(COLOUR_SCALE),
+        "mask_points": ("all", "annotated"),
         "crf_backend": ("lattice", "exact", "torch"),
         "instances": ("auto", *METHODS),
     }

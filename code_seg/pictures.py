@@ -56,7 +56,7 @@ def middles(instances: np.ndarray) -> np.ndarray:
 
 
 def labels(options: Options, sample: Sample, window: tuple[slice, slice]) -> Figure:
-    """Points, Voronoi label and cluster label of a training image."""
+    """Points, Voronoi label, cluster label and, if there is one, mask label of a training image."""
     image = read_image(sample.image)
     shape = image.shape[:2]
     points = read_points(options.save_dir / "points" / f"{sample.name}.csv", shape)
@@ -64,6 +64,9 @@ def labels(options: Options, sample: Sample, window: tuple[slice, slice]) -> Fig
     voronoi, clusters = read_labels(options, sample.name)
     shown.append(("Voronoi label", picture(image, voronoi, thin=True)))
     shown.append(("cluster label", picture(image, clusters)))
+    if options.mask_epochs:
+        masks, _ = read_labels(options, sample.name, "masks")
+        shown.append(("label of the first network's nuclei", picture(image, masks)))
     caption = "Orange background, green nuclei; the rest is ignored."
     if sample.instances:
         truth = read_instances(sample.instances, shape)

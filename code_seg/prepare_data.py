@@ -42,17 +42,36 @@ def detections_path(detection_dir: Path, name: str) -> Path:
 
 def points_of(options: Options, sample: Sample, shape: tuple[int, int], part: str) -> np.ndarray:
     """Merged points [N, 2] of an image: annotated ones, where there are any, and detections."""
-    folder = options.detection_dir()
     annotated = np.zeros((0, 2), np.int64)
-    path = folder / "points" / f"{sample.name}.csv"
     if part == "train":
-        if not path.is_file():
-            raise InputError(f"{path}: no such file; run stage 1 first (code_detection/main.py)")
-        annotated = read_points(path, shape)
-    path = detections_path(folder, sample.name)
+        annotated = annotated_points(options, sample.name, shape)
+    detected = _read_of_stage_1(detections_path(options.detection_dir(), sample.name), shape)
+    return merge_points(annotated, detected, options.merge_radius)
+
+
+def annotated_points(options: Options, name: str, shape: tuple[int, int]) -> np.ndarray:
+    """The partial points [N, 2] of a training image, as stage 1 drew them."""
+    return _read_of_stage_1(options.detection_dir() / "points" / f"{name}.csv", shape)
+
+
+def _read_of_stage_1(path: Path, shape: tuple[int, int]) -> np.ndarray:
     if not path.is_file():
         raise InputError(f"{path}: no such file; run stage 1 first (code_detection/main.py)")
-    return merge_points(annotated, read_points(path, shape), options.merge_radius)
+    return read_points(path, shape)
+
+
+def write_errors(path: Path, errors: dict[str, dict]) -> dict[str, float]:
+    """Write the label errors of images with masks and their means over the training images.
+
+    errors: image -> 'set' (train or val) and shares. Returns the means; without a training image
+    there are none, and no file.
+    """
+    train = [e for e in errors.values() if e["set"] == "train"]
+    if not train:
+        return {}
+    means = {k: float(np.mean([e[k] for e in train])) for k in train[0] if k != "set"}
+    write_json(path, {"mean_train": means, "images": errors})
+    return means
 
 
 def make_labels(
@@ -112,10 +131,7 @@ def prepare(options: Options) -> str:
                 total += len(points)
     told = f"{total} points in {len(split['train'])} training images"
     write_json(out / "colours.json", colours.result())
-    train = [e for e in errors.values() if e["set"] == "train"]
-    if train:
-        means = {k: float(np.mean([e[k] for e in train])) for k in train[0] if k != "set"}
-        write_json(out / "label_errors.json", {"mean_train": means, "images": errors})
+    if means := write_errors(out / "label_errors.json", errors):
         told += (
             f"; labels: {means['edge_on_nuclei']:.1%} of edges on nuclei, cluster label "
             f"{means['cluster_wrong']:.1%} wrong, {means['nuclei_found']:.1%} of nuclei found"

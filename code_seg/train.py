@@ -1,4 +1,5 @@
-"""Train the segmentation network on both labels, then fine-tune it with the dense CRF loss."""
+"""Train the segmentation network on both labels, again on its own nuclei if --mask-epochs says so,
+and fine-tune it with the dense CRF loss."""
 
 import sys
 from pathlib import Path
@@ -32,22 +33,37 @@ from code_seg.labels import IGNORED, from_colours
 from code_seg.losses import crf_term, label_terms
 from code_seg.options import Options
 from code_seg.prepare_data import detections_path
+from code_seg.self_training import write_mask_labels
 
-PHASES = ("labels", "crf")
+PHASES = {"labels": 20, "masks": 22, "crf": 21}  # in order; each with its purpose of random numbers
 
 
-def read_labels(options: Options, name: str) -> list[np.ndarray]:
-    """Voronoi label and cluster label [H, W] of a prepared image."""
-    folders = ("labels_voronoi", "labels_cluster")
+def phases(options: Options) -> dict[str, int]:
+    """The phases of training that have epochs, in order, and how many."""
+    epochs = (options.epochs, options.mask_epochs, options.crf_epochs)
+    return {phase: number for phase, number in zip(PHASES, epochs, strict=True) if number}
+
+
+def read_labels(options: Options, name: str, phase: str = "labels") -> list[np.ndarray]:
+    """Voronoi label and cluster label [H, W] of a prepared image; of a phase after the network's
+    own masks these, in place of both.
+    """
+    own = phase != "labels" and options.mask_epochs
+    folders = ["labels_masks"] * 2 if own else ["labels_voronoi", "labels_cluster"]
     return [from_colours(read_image(options.save_dir / f / f"{name}.png")) for f in folders]
 
 
-def load_training(options: Options, samples: list[Sample], seed: int) -> CropDataset:
-    """The crops of training images with their labels."""
+def load_training(
+    options: Options, samples: list[Sample], seed: int, phase: str = "labels"
+) -> CropDataset:
+    """The crops of training images with the labels of a phase."""
     keep = keeper(options.save_dir / "cache", [s.image for s in samples], 5, options.cache)
     images = [keep(f"{s.name}_image", read_image(s.image)) for s in samples]
     labels = [
-        [keep(f"{s.name}_{k}", label) for k, label in enumerate(read_labels(options, s.name))]
+        [
+            keep(f"{s.name}_{phase}_{k}", label)
+            for k, label in enumerate(read_labels(options, s.name, phase))
+        ]
         for s in samples
     ]
 
@@ -77,11 +93,11 @@ def load_validation(
     return images, points, truth
 
 
-def make_validate(options: Options, network: torch.nn.Module, tiling: dict):
+def make_validate(options: Options, network: torch.nn.Module, tiling: dict, phase: str):
     """A function that scores the network on the validation images (D1), or None without any.
 
     With masks the score is the mean AJI of the best method, after the same post-processing as
-    in the test (D14); without masks it is the likelihood of the images' own labels.
+    in the test (D14); without masks it is the likelihood of the images' own labels of the phase.
     """
     samples = load_split(options.data_dir)["val"]
     if not samples:
@@ -98,7 +114,7 @@ def make_validate(options: Options, network: torch.nn.Module, tiling: dict):
 
         return validate
     images = [read_image(s.image) for s in samples]
-    labels = [read_labels(options, s.name) for s in samples]
+    labels = [read_labels(options, s.name, phase) for s in samples]
 
     def validate_without_masks() -> dict[str, float]:
         probs = [predict_prob(network, image, tiling) for image in images]
@@ -114,23 +130,24 @@ def train_one(
 ) -> dict:
     """Train one network in a phase; returns what was really used."""
     device = options.choose_device()
-    seed = options.seed(20 + PHASES.index(phase), member)
+    seed = options.seed(PHASES[phase], member)
     torch.manual_seed(seed)
     used: dict[str, str] = {}
-    if phase == "labels":
+    if phase != "crf":
         colours = read_colours(options.save_dir / "colours.json")
         network = ResUNet(options.model, 2, *colours, options.width, options.stem_stride)
         used["pretrained_loaded"] = load_encoder(network, options.model, options.pretrained)
-        recipe = options.recipe(device, seed)
+        recipe = options.recipe(device, seed, epochs=phases(options)[phase])
     else:
-        before = member_folder(options.save_dir / "labels", member, options.members)
+        before = options.save_dir / ("masks" if options.mask_epochs else "labels")
+        before = member_folder(before, member, options.members)
         network = load_network(before / "best.pt", device)
         backend = choose_backend(options.crf_backend, device)
         used["crf_backend_used"] = backend
         recipe = options.recipe(device, seed, lr=options.lr / 10, epochs=options.crf_epochs)
     samples = load_split(options.data_dir)["train"]
-    dataset, names = load_training(options, samples, seed), [s.name for s in samples]
-    validate = make_validate(options, network, {**options.tiling(device), "views": 1})
+    dataset, names = load_training(options, samples, seed, phase), [s.name for s in samples]
+    validate = make_validate(options, network, {**options.tiling(device), "views": 1}, phase)
     if validate is None and distributed.rank() == 0:
         say("no validation images: the last epoch is taken as the best")
 
@@ -155,7 +172,8 @@ def train_one(
 
 
 def train_phase(options: Options, phase: str, say=print) -> dict:
-    """Train one phase: 'labels' from the first weights, 'crf' from the best of 'labels' at lr / 10.
+    """Train one phase: 'labels' and 'masks' from the first weights, 'crf' from the best of the
+    phase before it at lr / 10.
 
     Writes PHASE/best.pt and PHASE/log.csv; returns what was really used.
     """
@@ -165,7 +183,7 @@ def train_phase(options: Options, phase: str, say=print) -> dict:
         f"segmentation ({phase})",
         options.members,
         lambda member, folder, title: train_one(options, phase, member, folder, title, say),
-        lambda network: make_validate(options, network, options.tiling(device)),
+        lambda network: make_validate(options, network, options.tiling(device), phase),
         options.model,
         device,
         say,
@@ -184,10 +202,13 @@ def select(options: Options) -> str:
         path = options.save_dir / phase / "best.pt"
         if path.is_file():
             scores[phase] = load_state(path)["score"]
-    # Without validation images the fine-tuned network is the method's result.
-    phase = max(scores, key=scores.get) if scored else list(scores)[-1]
+    with_masks = scored and all(s.instances for s in split["val"])
+    # Likelihoods of other labels do not compare; without validation images the network of the last
+    # phase is the method's result.
+    able = [p for p in scores if p != "labels" or with_masks or "masks" not in scores]
+    phase = max(able, key=scores.get) if scored else able[-1]
     method, ajis = options.instances, {}
-    if scored and all(s.instances for s in split["val"]):
+    if with_masks:
         device = options.choose_device()
         network = load_network(options.save_dir / phase / "best.pt", device)
         images, points, truth = load_validation(options, split["val"])
@@ -211,10 +232,14 @@ def select(options: Options) -> str:
 
 
 def train(options: Options, say=print) -> dict:
-    """Both phases and the selection; returns what was really used."""
-    used = train_phase(options, "labels", say)
-    if options.crf_epochs:
-        used |= train_phase(options, "crf", say)
+    """All phases and the selection; returns what was really used."""
+    used = {}
+    for phase in phases(options):
+        if phase == "masks":
+            if distributed.rank() == 0:
+                say(f"labels of the masks: {write_mask_labels(options)}")
+            distributed.wait_for_all()
+        used |= train_phase(options, phase, say)
     if distributed.rank() == 0:
         say(select(options))
     distributed.wait_for_all()

@@ -13,6 +13,7 @@ import torch
 from conftest import TINY, make_dataset, run_here
 
 from code_common.data import read_instances, read_json, read_table, write_json, write_png
+from code_common.model import load_state
 
 PROJECT = Path(__file__).resolve().parents[1]
 STAGES = ("code_detection", "code_seg")
@@ -177,11 +178,48 @@ def test_a_set_of_partial_points_without_masks(tmp_path, run_script):
     detection, seg = options(tmp_path, "--ratio", 1, rounds=0)
     told = run_script("code_detection/main.py", *detection).stdout
     assert "4 of 4 points annotated" in told and "no points for the validation" in told
-    told = run_script("code_seg/main.py", *seg).stdout
+    told = run_script("code_seg/main.py", *seg, "--mask-epochs", 1, "--crf-epochs", 0).stdout
     assert "no masks to score against" in told
     out = tmp_path / "out" / "tiny" / "ratio_1" / "repeat_1" / "segmentation"
-    assert read_json(out / "selection.json")["instances"] == "points"
+    chosen = read_json(out / "selection.json")
+    # The likelihoods of labels that differ do not compare: the last network is the result.
+    assert chosen["instances"] == "points" and chosen["checkpoint"] == "masks/best.pt"
     assert (out / "test" / "test0_instances.tif").is_file()
+
+
+def test_a_second_network_learns_the_nuclei_of_the_first(tmp_path, dataset, run_script):
+    detection, seg = options(tmp_path, rounds=0)
+    seg += ["--mask-epochs", 2]
+    run_script("code_detection/main.py", *detection)
+    told = run_script("code_seg/main.py", *seg).stdout
+    assert [line.split(": ")[0] for line in told.splitlines() if line.startswith("[")] == [
+        "[1/8] prepare", "[2/8] train with labels", "[3/8] labels of the masks",
+        "[4/8] train with masks", "[5/8] train with crf", "[6/8] select", "[7/8] test",
+        "[8/8] pictures",
+    ]  # fmt: skip
+    out = tmp_path / "out" / RUN / "segmentation"
+    networks = [load_state(out / p / "best.pt") for p in ("labels", "masks", "crf")]
+    assert set(read_json(out / "selection.json")["val_score"]) == {"labels", "masks", "crf"}
+    assert len(read_table(out / "masks" / "log.csv")["epoch"]) == 2
+    first = [n["network"]["encoder.conv1.weight"] for n in networks]
+    # The second begins anew, the third goes on from it with a tenth of the steps.
+    assert (first[1] - first[2]).abs().mean() < 0.3 * (first[1] - first[0]).abs().mean()
+    errors = read_json(out / "mask_label_errors.json")
+    assert set(errors["images"]) == {"train0", "train1", "val0"}
+    assert f"{errors['mean_train']['wrong']:.1%} wrong" in told
+
+    # Single scripts end there, too; and it takes the annotated nuclei alone if asked to.
+    alone = ["--save-dir", tmp_path / "single",
+             "--detection-results-dir", tmp_path / "out" / RUN / "detection"]  # fmt: skip
+    for script in ("prepare_data", "train", "test"):
+        run_here("code_seg", script, *seg, *alone)
+    same = "test/metrics.json"
+    assert read_json(out / same) == read_json(tmp_path / "single" / same)
+    run_here("code_seg", "prepare_data", *seg, *alone)
+    run_here("code_seg", "train", *seg, *alone, "--mask-points", "annotated")
+    fewer = read_json(tmp_path / "single" / "mask_label_errors.json")["images"]
+    assert fewer["train0"]["ignored"] >= errors["images"]["train0"]["ignored"]
+    assert fewer["val0"] == errors["images"]["val0"]  # where nothing is annotated
 
 
 @pytest.mark.parametrize("shape", [(40, 30), (33, 150), (129, 70)])
