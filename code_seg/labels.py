@@ -10,6 +10,7 @@ from code_seg.morphology import dilated_points, disk, fill_holes, remove_small
 
 BACKGROUND, NUCLEUS, IGNORED = 0, 1, 2
 DOUBTFUL = 0.4  # probability under which a network is sure of the background
+GAP = 2  # pixels around a nucleus that no other one has in a mask label
 MANY = 0.75  # of the points of the cluster with most: as good a claim to be the nuclei
 _COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 0]], np.uint8)  # of the three, on disk
 
@@ -137,16 +138,16 @@ def mask_label(nuclei: np.ndarray, prob: np.ndarray, points: np.ndarray) -> np.n
     """Label [H, W] uint8 of a network's own nuclei [H, W] and probability map [H, W].
 
     Self-training, filtered by points [N, 2] of nuclei: a nucleus that holds one is nucleus, the
-    others are ignored, and so are pixels of none where the network is in doubt. A line of
-    background divides nuclei that touch.
+    others are ignored, and so are pixels of none where the network is in doubt. What of a nucleus
+    is within GAP pixels of another is background: so the next network learns them apart.
     """
     label = np.full(nuclei.shape, IGNORED, np.uint8)
     label[(nuclei == 0) & (prob < DOUBTFUL)] = BACKGROUND
     pointed = np.unique(nuclei[points[:, 0], points[:, 1]])
     label[np.isin(nuclei, pointed[pointed > 0])] = NUCLEUS
-    none = np.iinfo(np.int32).max
-    lowest = ndimage.minimum_filter(np.where(nuclei > 0, nuclei, none), 3)
-    label[(nuclei > 0) & (lowest < ndimage.maximum_filter(nuclei, 3))] = BACKGROUND
+    none, side = np.iinfo(np.int32).max, 2 * GAP + 1
+    lowest = ndimage.minimum_filter(np.where(nuclei > 0, nuclei, none), side)
+    label[(nuclei > 0) & (lowest < ndimage.maximum_filter(nuclei, side))] = BACKGROUND
     return label
 
 
