@@ -109,6 +109,11 @@ def _silent(*_: object) -> None:
     pass
 
 
+def _told(scores: dict[str, float]) -> str:
+    """Validation scores as a line tells them."""
+    return "".join(f"  val {name} {v:.3f}" for name, v in scores.items() if name != "score")
+
+
 def _scalar_writer(folder: Path, start: int) -> Callable[[dict[str, float]], None]:
     """A function that shows a row of log.csv in TensorBoard; InputError where it is absent."""
     if distributed.rank():
@@ -307,8 +312,7 @@ def train_members(
         logs = [read_table(own / "log.csv") for own in folders]
         mean = np.mean([np.stack(list(log.values()), 1) for log in logs], axis=0)
         write_table(folder / "log.csv", list(logs[0]), [[f"{v:.6g}" for v in r] for r in mean])
-        told = "".join(f"  val {k} {v:.3f}" for k, v in scores.items() if k != "score")
-        say(f"{title}, all {members} networks together{told}")
+        say(f"{title}, all {members} networks together{_told(scores)}")
     distributed.wait_for_all()
     return used
 
@@ -404,8 +408,7 @@ def fit(
         left = elapsed / (epoch + 1 - start) * (recipe.epochs - epoch - 1)
         if scores or final or time.monotonic() - told_at > TELL_EVERY_S:
             told_at = time.monotonic()
-            told = "".join(f"  val {k} {v:.3f}" for k, v in scores.items() if k != "score")
             speed = f"{row['images_per_s']:.1f} crops/s, {left / 60:.1f} min left"
-            say(f"{epoch_title}  loss {row['loss']:.4f}{told}  ({speed})")
+            say(f"{epoch_title}  loss {row['loss']:.4f}{_told(scores)}  ({speed})")
     distributed.wait_for_all()
     return best

@@ -16,7 +16,7 @@ from code_common.training import remove_unfinished
 from code_seg.options import Options
 from code_seg.pictures import pictures
 from code_seg.prepare_data import detections_path, prepare
-from code_seg.self_training import write_mask_labels
+from code_seg.prepare_masks import write_mask_labels
 from code_seg.test import test
 from code_seg.train import phases, select, train_phase
 

@@ -33,7 +33,7 @@ from code_seg.labels import IGNORED, from_colours
 from code_seg.losses import crf_term, label_terms
 from code_seg.options import Options
 from code_seg.prepare_data import detections_path
-from code_seg.self_training import write_mask_labels
+from code_seg.prepare_masks import write_mask_labels
 
 PHASES = {"labels": 20, "masks": 22, "crf": 21}  # in order; each with its purpose of random numbers
 

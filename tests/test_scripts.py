@@ -40,7 +40,7 @@ def digest(folder: Path) -> str:
         *SCRIPTS, "data/make_sample.py", "data/import_labels.py", "data/make_split.py",
         "code_seg/crf_loss/benchmark.py", "code_common/report.py", "code_common/bundle.py",
         "code_common/compare.py", "code_common/sweep.py", "code_seg/oracles.py",
-        "code_detection/pictures.py", "code_seg/pictures.py",
+        "code_detection/pictures.py", "code_seg/pictures.py", "code_seg/prepare_masks.py",
         "code_detection/predict.py", "code_seg/predict.py", "data/check.py",
     ],
 )  # fmt: skip

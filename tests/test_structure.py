@@ -11,7 +11,16 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[1]
 PACKAGES = ("code_common", "code_detection", "code_seg")
 SOURCES = [p for package in PACKAGES for p in sorted((PROJECT / package).rglob("*.py"))]
-SCRIPTS = {"main", "prepare_data", "train", "test", "oracles", "pictures", "prediction"}
+SCRIPTS = {
+    "main",
+    "prepare_data",
+    "prepare_masks",
+    "train",
+    "test",
+    "oracles",
+    "pictures",
+    "prediction",
+}
 
 
 def imported(path: Path) -> set[str]:

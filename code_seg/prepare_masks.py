@@ -1,6 +1,14 @@
-"""Self-training of stage 2: labels from the nuclei that the first network found."""
+"""Prepare self-training (--mask-epochs): labels from the nuclei that the first network found."""
 
+import sys
+from pathlib import Path
+
+if not __package__:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from code_common.config import parse
 from code_common.data import load_split, read_image, read_instances, read_points, write_png
+from code_common.errors import run_script
 from code_common.model import load_network
 from code_common.tiling import predict_prob
 from code_seg.evaluate import make_instances
@@ -38,3 +46,7 @@ def write_mask_labels(options: Options) -> str:
     if not means:
         return f"{len(split['train'])} training images"
     return f"{means['wrong']:.1%} wrong, {means['nuclei_found']:.1%} of nuclei found"
+
+
+if __name__ == "__main__":
+    run_script(lambda: print(write_mask_labels(parse(Options, __doc__))))
