@@ -137,14 +137,15 @@ def cluster_label(
 def mask_label(nuclei: np.ndarray, prob: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Label [H, W] uint8 of a network's own nuclei [H, W] and probability map [H, W].
 
-    Self-training, filtered by points [N, 2] of nuclei: a nucleus that holds one is nucleus, the
-    others are ignored, and so are pixels of none where the network is in doubt. What of a nucleus
+    Self-training, filtered by points [N, 2] of nuclei: what holds one is a nucleus; what holds
+    none, or several and so may be several nuclei, is ignored, and so are pixels of no nucleus
+    where the network is in doubt. What of a nucleus
     is within GAP pixels of another is background: so the next network learns them apart.
     """
     label = np.full(nuclei.shape, IGNORED, np.uint8)
     label[(nuclei == 0) & (prob < DOUBTFUL)] = BACKGROUND
-    pointed = np.unique(nuclei[points[:, 0], points[:, 1]])
-    label[np.isin(nuclei, pointed[pointed > 0])] = NUCLEUS
+    held = np.bincount(nuclei[points[:, 0], points[:, 1]], minlength=nuclei.max(initial=0) + 1)
+    label[(nuclei > 0) & (held == 1)[nuclei]] = NUCLEUS
     none, side = np.iinfo(np.int32).max, 2 * GAP + 1
     lowest = ndimage.minimum_filter(np.where(nuclei > 0, nuclei, none), side)
     label[(nuclei > 0) & (lowest < ndimage.maximum_filter(nuclei, side))] = BACKGROUND

@@ -62,7 +62,7 @@ class Options(CommonOptions):
     min_area: int = 20  # smallest nucleus in square pixels
     instances: str = "auto"  # components (the paper's), points (split by the detections), convex
     #   (cut where they are not, completed, and those dropped that too little speaks for), or auto:
-    #   the best on the validation images
+    #   the best on the validation images, convex where these have no masks
     # --- test.py on images of your own
     model_path: Path | None = None  # checkpoint; none: the run's selected one
     img_dir: Path | None = None  # folder of images; none: the data set's test images

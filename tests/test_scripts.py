@@ -183,7 +183,7 @@ def test_a_set_of_partial_points_without_masks(tmp_path, run_script):
     out = tmp_path / "out" / "tiny" / "ratio_1" / "repeat_1" / "segmentation"
     chosen = read_json(out / "selection.json")
     # The likelihoods of labels that differ do not compare: the last network is the result.
-    assert chosen["instances"] == "points" and chosen["checkpoint"] == "masks/best.pt"
+    assert chosen["instances"] == "convex" and chosen["checkpoint"] == "masks/best.pt"
     assert (out / "test" / "test0_instances.tif").is_file()
 
 

@@ -213,7 +213,7 @@ def test_label_errors_in_numbers():
 
 
 def test_label_of_own_nuclei():
-    """Those with a point count, a gap parts the two that touch, what is in doubt is ignored."""
+    """Those with one point count, a gap parts the two that touch, what is in doubt is ignored."""
     nuclei = np.zeros((12, 20), np.int32)
     nuclei[2:8, 2:6], nuclei[2:8, 6:10], nuclei[2:8, 14:18] = 3, 1, 2
     prob = np.where(nuclei > 0, 0.9, 0.1)
@@ -224,6 +224,8 @@ def test_label_of_own_nuclei():
     assert (label[2:8, 14:18] == IGNORED).all()  # no point says that it is one
     assert (label[10] == IGNORED).all() and (label[11] == BACKGROUND).all()
     assert (label[:2] == BACKGROUND).all()
+    several = mask_label(nuclei, prob, points((4, 3), (6, 3), (4, 8)))  # may be two nuclei
+    assert (several[2:8, 2:4] == IGNORED).all() and (several[2:8, 8:10] == NUCLEUS).all()
     # Ids do not matter, nor do points beside the nuclei; without a point nothing is nucleus.
     other = np.array([0, 7, 5, 2])[nuclei]
     assert np.array_equal(label, mask_label(other, prob, points((4, 4), (4, 8), (0, 0))))
