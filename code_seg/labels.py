@@ -139,8 +139,8 @@ def mask_label(nuclei: np.ndarray, prob: np.ndarray, points: np.ndarray) -> np.n
 
     Self-training, filtered by points [N, 2] of nuclei: what holds one is a nucleus; what holds
     none, or several and so may be several nuclei, is ignored, and so are pixels of no nucleus
-    where the network is in doubt. What of a nucleus
-    is within GAP pixels of another is background: so the next network learns them apart.
+    where the network is in doubt. What of a nucleus is within GAP pixels of another is background,
+    so that the next network learns them apart.
     """
     label = np.full(nuclei.shape, IGNORED, np.uint8)
     label[(nuclei == 0) & (prob < DOUBTFUL)] = BACKGROUND
