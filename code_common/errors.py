@@ -32,7 +32,7 @@ def reason(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-PEER_GRACE_S = 2.0
+PEER_GRACE_S = 10.0  # a busy machine may start one process seconds after another
 
 
 def _terminated(*_: object) -> None:

@@ -168,8 +168,9 @@ def test_nuclei_are_connected_and_turn_with_the_image(count, seed):
     turned = convex_instances(
         np.rot90(whole), np.rot90(prob), np.stack([63 - points[:, 1], points[:, 0]], 1), 20
     )
-    back = np.rot90(turned, -1) > 0
-    assert (back != (nuclei > 0)).mean() < 0.01  # ties of watershed and fills
+    # A tie of the watershed may move a cut, and a piece be too small then: in one component.
+    changed = (np.rot90(turned, -1) > 0) != (nuclei > 0)
+    assert (np.bincount(whole[changed], minlength=1)[1:] > 10).sum() <= 1
 
 
 @pytest.mark.parametrize("seed", range(6))
