@@ -151,26 +151,37 @@ def test_a_crowd_of_small_ones_is_kept_beside_large_ones():
     assert np.array_equal(supported(mixed), ~small)  # among the large ones they are specks
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 12), st.integers(0, 500))
-def test_nuclei_are_connected_and_turn_with_the_image(count, seed):
+def disks(seed, count):
+    """A noisy probability map of seven disks, and `count` points."""
     rng = np.random.default_rng(seed)
     prob = np.full((64, 64), 0.05, np.float32)
     for row, col in rng.integers(8, 56, (7, 2)):
         prob[disk(row, col, int(rng.integers(4, 10)), (64, 64))] = 0.9
     prob += rng.uniform(0, 0.04, prob.shape).astype(np.float32)
-    points = rng.integers(0, 64, (count, 2))
+    return prob, rng.integers(0, 64, (count, 2))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 12), st.integers(0, 500))
+def test_nuclei_are_connected(count, seed):
+    prob, points = disks(seed, count)
     before = prob.copy(), points.copy()
-    whole = components(prob, 20)
-    nuclei = convex_instances(whole, prob, points, 20)
+    nuclei = convex_instances(components(prob, 20), prob, points, 20)
     assert np.array_equal(prob, before[0]) and np.array_equal(points, before[1])
     assert label(nuclei).max() == len(np.unique(nuclei)) - 1  # one component per id
-    turned = convex_instances(
-        np.rot90(whole), np.rot90(prob), np.stack([63 - points[:, 1], points[:, 0]], 1), 20
-    )
-    # A tie of the watershed may move a cut, and a piece be too small then: in one component.
-    changed = (np.rot90(turned, -1) > 0) != (nuclei > 0)
-    assert (np.bincount(whole[changed], minlength=1)[1:] > 10).sum() <= 1
+
+
+def test_nuclei_turn_with_the_image():
+    """But for ties of the watershed, after which a piece may be too small: in one image of ten."""
+    changed = []
+    for seed in range(60):
+        prob, points = disks(seed, seed % 13)
+        nuclei = convex_instances(components(prob, 20), prob, points, 20)
+        other = np.ascontiguousarray(np.rot90(prob))
+        turned = np.stack([63 - points[:, 1], points[:, 0]], 1)
+        back = np.rot90(convex_instances(components(other, 20), other, turned, 20), -1)
+        changed.append(((back > 0) != (nuclei > 0)).mean())
+    assert np.mean(np.array(changed) > 0.01) <= 0.1 and np.median(changed) < 0.001
 
 
 @pytest.mark.parametrize("seed", range(6))
