@@ -211,10 +211,10 @@ def curves(folder: Path) -> list[Chart]:
         if not columns:
             continue
         x = [k + 1 for k in range(len(columns["epoch"]))]
-        words = [f"round {k}" for k in range(len(starts))]
-        if stage == "segmentation":
-            words = [begins[p] for p in begun]
-        rules = [(s + 0.5, w) for s, w in zip(starts, words, strict=False) if s]
+        words = [begins[p] for p in begun]
+        if stage == "detection":
+            words = [f"round {k}" for k in range(len(starts))]
+        rules = [(s + 0.5, w) for s, w in zip(starts, words, strict=True) if s]
         terms = [n for n in columns if n not in NOT_A_TERM and not n.startswith("val_")]
         terms = terms if len(terms) > 2 else ["loss"]  # one term is the loss itself
         series = [Series(n, x, columns[n], marked=False) for n in terms]
@@ -278,24 +278,34 @@ def area_section(folder: Path) -> Section | None:
     )  # fmt: skip
 
 
+def label_words(label: str) -> dict[str, str]:
+    """What the shares in a file of label errors are, for a label of that name."""
+    wrong = f"{label}: wrong among the labelled pixels"
+    return {
+        "edge_on_nuclei": "Voronoi edges that lie on nuclei",
+        "cluster_wrong": wrong,
+        "wrong": wrong,
+        "nucleus_wrong": f"{label}: wrong among the nucleus pixels",
+        "background_wrong": f"{label}: wrong among the background pixels",
+        "nuclei_found": f"true nucleus pixels that the {label} says are",
+        "ignored": f"pixels without a {label}",
+    }
+
+
 def label_section(folder: Path) -> Section | None:
     """How wrong the labels of stage 2 are."""
-    paths = [folder / "segmentation" / f for f in ("label_errors.json", "mask_label_errors.json")]
-    if not paths[0].is_file():
+    rows = []
+    for file, label in (
+        ("label_errors.json", "cluster label"),
+        ("mask_label_errors.json", "mask label"),
+    ):
+        path = folder / "segmentation" / file
+        if path.is_file():
+            words = label_words(label)
+            means = read_json(path)["mean_train"]
+            rows += [[words.get(k, k), f"{v:.1%}"] for k, v in means.items()]
+    if not rows:
         return None
-    words = {
-        "edge_on_nuclei": "Voronoi edges that lie on nuclei",
-        "cluster_wrong": "cluster label: wrong among the labelled pixels",
-        "nucleus_wrong": "cluster label: wrong among the nucleus pixels",
-        "background_wrong": "cluster label: wrong among the background pixels",
-        "nuclei_found": "true nucleus pixels that the cluster label says are",
-        "ignored": "pixels without a cluster label",
-    }
-    rows = [[words.get(k, k), f"{v:.1%}"] for k, v in read_json(paths[0])["mean_train"].items()]
-    if paths[1].is_file():
-        own = read_json(paths[1])["mean_train"]
-        told = {k: words[k if k in words else "cluster_wrong"] for k in own}
-        rows += [[told[k].replace("cluster", "mask"), f"{v:.1%}"] for k, v in own.items()]
     text = "Against the masks of the training images, which training does not see."
     return Section("Label errors", text, [Table(["share", ""], rows)])
 

@@ -60,10 +60,7 @@ def load_training(
     keep = keeper(options.save_dir / "cache", [s.image for s in samples], 5, options.cache)
     images = [keep(f"{s.name}_image", read_image(s.image)) for s in samples]
     labels = [
-        [
-            keep(f"{s.name}_{phase}_{k}", label)
-            for k, label in enumerate(read_labels(options, s.name, phase))
-        ]
+        [keep(f"{s.name}_{k}", lab) for k, lab in enumerate(read_labels(options, s.name, phase))]
         for s in samples
     ]
 

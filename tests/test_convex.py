@@ -171,17 +171,17 @@ def test_nuclei_are_connected(count, seed):
     assert label(nuclei).max() == len(np.unique(nuclei)) - 1  # one component per id
 
 
-def test_nuclei_turn_with_the_image():
-    """But for ties of the watershed, after which a piece may be too small: in one image of ten."""
-    changed = []
-    for seed in range(60):
-        prob, points = disks(seed, seed % 13)
-        nuclei = convex_instances(components(prob, 20), prob, points, 20)
-        other = np.ascontiguousarray(np.rot90(prob))
-        turned = np.stack([63 - points[:, 1], points[:, 0]], 1)
-        back = np.rot90(convex_instances(components(other, 20), other, turned, 20), -1)
-        changed.append(((back > 0) != (nuclei > 0)).mean())
-    assert np.mean(np.array(changed) > 0.01) <= 0.1 and np.median(changed) < 0.001
+@pytest.mark.parametrize("seed", range(60))
+def test_nuclei_turn_with_the_image(seed):
+    """Fixed pictures: in a few of a thousand a tie of the watershed decides about a small piece."""
+    prob, points = disks(seed, seed % 13)
+    whole = components(prob, 20)
+    nuclei = convex_instances(whole, prob, points, 20)
+    turned = convex_instances(
+        np.rot90(whole), np.rot90(prob), np.stack([63 - points[:, 1], points[:, 0]], 1), 20
+    )
+    back = np.rot90(turned, -1) > 0
+    assert (back != (nuclei > 0)).mean() < 0.01
 
 
 @pytest.mark.parametrize("seed", range(6))
