@@ -10,6 +10,7 @@ Without options: the embedded synthetic sample, on any computer, in minutes.
 
   --dataset NAME         data set: a folder under the data root (default: sample)
   --ratio R              share of annotated nuclei, 0..1 (default: 0.10)
+  --profile NAME         paper (default), or narrow: the best without a GPU and ImageNet weights
   --repeats N            number of repeats, each with other points (default: 1)
   --data-root DIR        folder that holds the data sets (default: data)
   --data-dir DIR         the data set's own folder, if not DATA_ROOT/NAME

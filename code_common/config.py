@@ -91,11 +91,14 @@ def make_parser(cls: type, description: str) -> argparse.ArgumentParser:
 
 
 def parse(cls: type, description: str, argv: list[str] | None = None):
-    """Options from the command line; fields left None take the row of the data set.
+    """Options from the command line; what it leaves out takes the profile, then the data set's row.
 
     Raises InputError where a value is out of its bounds (naming field, bound and value).
     """
-    values = vars(make_parser(cls, description).parse_args(argv))
+    parser = make_parser(cls, description)
+    given = parser.parse_args(argv)
+    parser.set_defaults(**getattr(cls, "PROFILES", {}).get(getattr(given, "profile", ""), {}))
+    values = vars(parser.parse_args(argv))
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return cls(**values).resolved()
 

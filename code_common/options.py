@@ -17,6 +17,12 @@ from code_common.training import Recipe, choose_device, choose_precision, choose
 
 PROJECT = Path(__file__).resolve().parents[1]
 BIG = float("inf")
+# What both stages have of the profile 'narrow': the best without a GPU and without ImageNet weights
+# on MO (docs/experiments.md).
+NARROW = dict(
+    model="resnet18", width=0.25, pretrained="none", dropout=0.0,
+    batch_size=8, lr=2e-3, schedule="cosine",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,9 @@ class CommonOptions(InferenceOptions):
     #   1 takes all points there are, so also a set that was only partly annotated
     repeat: int = 1  # number of the repeat; each one draws other points and other weights
     random_seed: int = 1  # everything random follows from it and the repeat
+    profile: str = "paper"  # where the other defaults come from: paper (the data set's row), or
+    #   narrow: a network of a quarter of the width, other losses, and a second network on the first
+    #   one's nuclei; the best measured without a GPU and ImageNet weights (docs/experiments.md)
     # --- output
     root_save_dir: Path = PROJECT / "experiments"  # folder of all experiments
     save_dir: Path | None = None  # this run's own folder, if not
@@ -114,10 +123,11 @@ class CommonOptions(InferenceOptions):
     SHORTHANDS: ClassVar[dict] = {"--no-pretrained": ("pretrained", "none")}
     STAGE: ClassVar[str] = ""
     DATASETS: ClassVar[dict[str, dict]] = {}
+    PROFILES: ClassVar[dict[str, dict]] = {"paper": {}}
     # Options that leave the result as it is, so that a run may go on with others.
     NOT_IN_RESULT: ClassVar[frozenset] = frozenset(
         "data_root data_dir root_save_dir save_dir restart workers device gpus precision "
-        "test_batch_size shard cache compile tensorboard patient".split()
+        "test_batch_size shard cache compile tensorboard patient profile".split()
     )
     COMMON_CHOICES: ClassVar[dict] = {
         "model": MODELS,
@@ -162,7 +172,8 @@ class CommonOptions(InferenceOptions):
         values["save_dir"] = self.save_dir or self.root_save_dir / self.dataset / run
         done = replace(self, **values)
         check_bounds(done, {**self.BOUNDS, "overlap": (0, done.tile - 1)})
-        check_choices(done, self.COMMON_CHOICES | self.CHOICES)
+        profiles = {"profile": tuple(self.PROFILES)}
+        check_choices(done, profiles | self.COMMON_CHOICES | self.CHOICES)
         check_width(done.width, done.pretrained)  # here, too: not after hours of another stage
         try:
             re.compile(done.patient)

@@ -30,7 +30,7 @@ from code_common.data import read_json
 from code_common.errors import InputError, run_script
 
 PROJECT = Path(__file__).resolve().parents[1]
-PAPER = {"seg": "--instances components --crf-backend lattice"}
+PAPER = {"both": "--profile paper", "seg": "--instances components --crf-backend lattice"}
 STAGES = {"detection": "code_detection/main.py", "seg": "code_seg/main.py"}
 
 

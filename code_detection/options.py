@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from code_common.options import BIG, CommonOptions
+from code_common.options import BIG, NARROW, CommonOptions
 
 # What depends on the data set; lengths in pixels, areas in square pixels. A new data set is one
 # row: r1 is the radius of a nucleus of mean area, r2 = 2 r1, sigma = r1 / 4. 'default' serves the
@@ -26,6 +26,11 @@ DATASETS = {
         loss="bce", unknown_weight=0.1, auto_threshold=True,
     ),
 }  # fmt: skip
+PROFILES = {
+    "paper": {},
+    "narrow": NARROW
+    | dict(rounds=0, epochs=80, loss="bce", unknown_weight=0.1, auto_threshold=True),
+}
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ class Options(CommonOptions):
 
     STAGE: ClassVar[str] = "detection"
     DATASETS: ClassVar[dict] = DATASETS
+    PROFILES: ClassVar[dict] = PROFILES
     NOT_IN_RESULT: ClassVar[frozenset] = CommonOptions.NOT_IN_RESULT | {
         "round", "model_path", "img_dir", "label_dir",
     }  # fmt: skip

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from code_common.options import BIG, CommonOptions
+from code_common.options import BIG, NARROW, CommonOptions
 from code_seg.instances import METHODS
 
 # What depends on the data set; lengths in pixels. A new data set is one row; 'default' serves the
@@ -24,7 +24,14 @@ DATASETS = {
         model="resnet18", width=0.25, pretrained="none",
     ),
 }  # fmt: skip
-
+PROFILES = {
+    "paper": {},
+    "narrow": NARROW
+    | dict(
+        epochs=60, mask_epochs=60, crf_epochs=0, cluster_colours="red", stain_augmentation=0.4,
+        views=8,
+    ),
+}  # fmt: skip
 
 COLOUR_SCALE = {"rgb": 10.0, "red": 4.0}
 
@@ -71,6 +78,7 @@ class Options(CommonOptions):
 
     STAGE: ClassVar[str] = "segmentation"
     DATASETS: ClassVar[dict] = DATASETS
+    PROFILES: ClassVar[dict] = PROFILES
     NOT_IN_RESULT: ClassVar[frozenset] = CommonOptions.NOT_IN_RESULT | {
         "detection_results_dir", "model_path", "img_dir", "label_dir", "points_dir",
     }  # fmt: skip

@@ -70,15 +70,19 @@ def shown(value: object) -> str:
 
 
 def option_table(names: Sequence[str], options: type[InferenceOptions]) -> list[str]:
-    """Rows of some options: flag, default (of MO and of the sample where they differ), meaning."""
+    """Rows of some options: flag, default, meaning.
+
+    The default is that of MO; those of the sample and of the profile 'narrow' where they differ.
+    """
     comments, defaults = field_comments(options), {f.name: f.default for f in fields(options)}
     lines = ["| option | default | |", "|---|---|---|"]
     for name in names:
-        default = shown(defaults[name])
-        sets = getattr(options, "DATASETS", {"MO": {}})
-        if name in sets["MO"]:
-            values = [shown(sets[s][name]) for s in ("MO", "sample")]
-            default = values[0] if values[0] == values[1] else f"{values[0]}; sample: {values[1]}"
+        sets = getattr(options, "DATASETS", {"MO": {}, "sample": {}})
+        default = usual = shown(sets["MO"].get(name, defaults[name]))
+        narrow = getattr(options, "PROFILES", {"narrow": {}})["narrow"]
+        for called, row in (("sample", sets["sample"]), ("narrow", narrow)):
+            if name in row and shown(row[name]) != usual:
+                default += f"; {called}: {shown(row[name])}"
         if "experiments" in default or default.endswith("/data`"):
             default = f"`{Path(default.strip('`')).name}`"
         flag = "--" + name.replace("_", "-")
@@ -94,11 +98,12 @@ def make_options() -> str:
         "",
         "Made by `docs/make.py` from the comments in `options.py`, which are also the text of "
         "`--help`.",
-        "Defaults are those of MO and of a set without a row in `DATASETS`. `run.sh` gives options "
-        "to both",
-        "stages; what stands behind `--detection` or `--seg` goes to that stage alone. "
-        "`--no-pretrained` is",
-        "short for `--pretrained none`.",
+        "Defaults are those of MO and of a set without a row in `DATASETS`; where they differ also "
+        "those of",
+        "the sample and of `--profile narrow`. `run.sh` gives options to both stages; what stands "
+        "behind",
+        "`--detection` or `--seg` goes to that stage alone. `--no-pretrained` is short for "
+        "`--pretrained none`.",
         "",
         "## Of both stages",
         "",

@@ -30,6 +30,39 @@ def test_none_takes_the_row_of_the_data_set_and_a_flag_wins(options):
     assert unknown.batch_size == parse(options, "x", ["--dataset", "MO"]).batch_size
 
 
+@BOTH
+def test_a_profile_is_over_the_row_and_a_flag_over_both(options):
+    for dataset in ("MO", "sample", "mine"):
+        row, narrow = (
+            parse(options, "x", ["--dataset", dataset, *more])
+            for more in ([], ["--profile", "narrow"])
+        )
+        changed = options.PROFILES["narrow"]
+        for field in dataclasses.fields(options):
+            value = changed.get(field.name, getattr(row, field.name))
+            if field.name != "profile":
+                assert getattr(narrow, field.name) == value, (dataset, field.name)
+    flags = ["--epochs", "3", "--pretrained", "imagenet", "--width", "1", "--dropout", "0.2"]
+    for order in (["--profile", "narrow", *flags], [*flags, "--profile", "narrow"]):
+        mixed = parse(options, "x", ["--dataset", "MO", *order])
+        assert (mixed.epochs, mixed.pretrained, mixed.width, mixed.dropout) == (
+            3,
+            "imagenet",
+            1,
+            0.2,
+        )
+        assert mixed.schedule == "cosine"
+
+
+@BOTH
+def test_a_profile_changes_nothing_that_its_flags_would_not(options):
+    """A run begun with the flags goes on with the profile, and the other way round."""
+    assert "profile" in options.NOT_IN_RESULT
+    assert set(options.PROFILES["narrow"]).isdisjoint(options.NOT_IN_RESULT)
+    with pytest.raises(InputError, match="--profile must be one of paper, narrow, not wide"):
+        parse(options, "x", ["--profile", "wide"])
+
+
 def test_the_published_constants():
     mo, lc = (parse(Detection, "x", ["--dataset", d]) for d in ("MO", "LC"))
     assert (mo.r1, mo.r2, mo.sigma, mo.max_area) == (11, 22, 2.75, 200)
