@@ -27,7 +27,6 @@ DATASETS = {
     ),
 }  # fmt: skip
 PROFILES = {
-    "paper": {},
     "narrow": NARROW
     | dict(rounds=0, epochs=80, loss="bce", unknown_weight=0.1, auto_threshold=True),
 }
@@ -67,7 +66,7 @@ class Options(CommonOptions):
 
     STAGE: ClassVar[str] = "detection"
     DATASETS: ClassVar[dict] = DATASETS
-    PROFILES: ClassVar[dict] = PROFILES
+    PROFILES: ClassVar[dict] = CommonOptions.PROFILES | PROFILES
     NOT_IN_RESULT: ClassVar[frozenset] = CommonOptions.NOT_IN_RESULT | {
         "round", "model_path", "img_dir", "label_dir",
     }  # fmt: skip

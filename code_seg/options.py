@@ -25,7 +25,6 @@ DATASETS = {
     ),
 }  # fmt: skip
 PROFILES = {
-    "paper": {},
     "narrow": NARROW
     | dict(
         epochs=60, mask_epochs=60, crf_epochs=0, cluster_colours="red", stain_augmentation=0.4,
@@ -78,7 +77,7 @@ class Options(CommonOptions):
 
     STAGE: ClassVar[str] = "segmentation"
     DATASETS: ClassVar[dict] = DATASETS
-    PROFILES: ClassVar[dict] = PROFILES
+    PROFILES: ClassVar[dict] = CommonOptions.PROFILES | PROFILES
     NOT_IN_RESULT: ClassVar[frozenset] = CommonOptions.NOT_IN_RESULT | {
         "detection_results_dir", "model_path", "img_dir", "label_dir", "points_dir",
     }  # fmt: skip

@@ -45,12 +45,8 @@ def test_a_profile_is_over_the_row_and_a_flag_over_both(options):
     flags = ["--epochs", "3", "--pretrained", "imagenet", "--width", "1", "--dropout", "0.2"]
     for order in (["--profile", "narrow", *flags], [*flags, "--profile", "narrow"]):
         mixed = parse(options, "x", ["--dataset", "MO", *order])
-        assert (mixed.epochs, mixed.pretrained, mixed.width, mixed.dropout) == (
-            3,
-            "imagenet",
-            1,
-            0.2,
-        )
+        own = mixed.epochs, mixed.pretrained, mixed.width, mixed.dropout
+        assert own == (3, "imagenet", 1, 0.2)
         assert mixed.schedule == "cosine"
 
 
