@@ -23,7 +23,11 @@ from code_common.tiling import probability
 FORMAT = "nuclei from partial points, version 1"
 STAGES = ("detection", "segmentation")
 # The options of each stage that its results depend on.
-SETTINGS = {"detection": ("r1", "threshold", "min_area", "max_area"), "segmentation": ("min_area",)}
+SETTINGS = {
+    "detection": ("r1", "threshold", "min_area", "max_area"),
+    "segmentation": ("min_area", "magnify_to"),
+}
+LATER = {"magnify_to": 0.0}  # what runs have that began before there was the option
 CHOSEN = ("threshold", "instances")  # those that a run may have chosen by its validation images
 CARD = ("dataset", "ratio", "repeat", "random_seed", "model", "epochs")
 
@@ -42,7 +46,7 @@ def _pack_stage(folder: Path, stage: str) -> dict:
     selection = read_json(folder / "selection.json")
     try:
         checkpoint = folder / selection["checkpoint"]
-        settings = {k: saved["options"][k] for k in SETTINGS[stage]}
+        settings = {k: (LATER | saved["options"])[k] for k in SETTINGS[stage]}
         card = {k: saved["options"][k] for k in CARD}
     except (KeyError, TypeError):
         raise InputError(

@@ -14,6 +14,7 @@ from code_common.config import check_bounds, check_choices, fingerprint
 from code_common.data import read_json, write_json, write_table
 from code_common.detections import detect_in_parts
 from code_common.errors import InputError
+from code_common.magnification import enlarged_slide, reduced_rows
 from code_common.options import BIG, InferenceOptions
 from code_common.shards import Results, choose_shard, do_share
 from code_common.slides import Slide, find_slides, open_slide, padded, tissue, tissue_tiles
@@ -79,10 +80,12 @@ def probability_map(
     key: str,
     tiling: dict,
     wanted: Callable[[int, int], bool] | None,
+    factor: float = 1.0,
 ) -> DiskMap:
     """The probability map of a slide, uint16 with MAX for 1, in the file `path`.
 
-    What an earlier call with the same `key` left there is gone on from.
+    The network sees the slide magnified by `factor`. What an earlier call with the same `key` left
+    there is gone on from.
     """
     progress, first_row = path.with_suffix(".json"), 0
     if progress.is_file() and path.is_file() and (done := read_json(progress))["key"] == key:
@@ -90,11 +93,13 @@ def probability_map(
     else:
         path.unlink(missing_ok=True)
     disk = DiskMap(path, slide.shape, np.uint16)
-    read, shape = padded(slide, tiling["tile"])
+    read, shape = padded(enlarged_slide(slide, factor), tiling["tile"])
+    seen = wanted and (lambda row, col: wanted(int(row / factor), int(col / factor)))
     parts = predict_rows(
-        stage.network, read, shape, probability, wanted=wanted, first_row=first_row, **tiling
-    )
-    for row, prob in parts:
+        stage.network, read, shape, probability,
+        wanted=seen, first_row=round(first_row * factor), **tiling,
+    )  # fmt: skip
+    for row, prob in reduced_rows(parts, slide.shape, factor):
         part = prob[0, : slide.shape[0] - row, : slide.shape[1]]
         disk.write(row, 0, np.rint(part * MAX).astype(np.uint16))
         write_json(progress, {"key": key, "rows": row + prob.shape[1]})

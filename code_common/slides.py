@@ -17,7 +17,7 @@ from skimage.filters import threshold_otsu
 from code_common.data import IMAGE_SUFFIXES, image_shape, read_image
 from code_common.errors import InputError, reason
 from code_common.streaming import DiskMap
-from code_common.tiling import Read, at_least
+from code_common.tiling import Read, at_least, reader
 
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".scn", ".mrxs", ".vms", ".vmu", ".bif", ".svslide")
 READERS = ("tiffslide", "openslide")
@@ -101,7 +101,7 @@ def open_slide(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
         scale = mpp / file_mpp
         size = [max(1, round(n / scale)) for n in image.shape[:2]]
         image = cv2.resize(image, size[::-1], interpolation=_resampling(scale))
-    return Slide(image.shape[:2], _reader(image), mpp or file_mpp, scale, None)
+    return Slide(image.shape[:2], reader(image), mpp or file_mpp, scale, None)
 
 
 def tissue(thumbnail: np.ndarray) -> np.ndarray:
@@ -125,19 +125,12 @@ def _resampling(scale: float) -> int:
     return cv2.INTER_AREA if scale > 1 else cv2.INTER_LINEAR
 
 
-def _reader(image: np.ndarray) -> Read:
-    def read(row: int, col: int, rows: int, cols: int) -> np.ndarray:
-        return np.ascontiguousarray(image[row : row + rows, col : col + cols])
-
-    return read
-
-
 def padded(slide: Slide, least: int) -> tuple[Read, tuple[int, int]]:
     """The slide's reader and shape, mirrored where a side is shorter than `least`."""
     if min(slide.shape) >= least:
         return slide.read, slide.shape
     image = at_least(slide.read(0, 0, *slide.shape), least)
-    return _reader(image), image.shape[:2]
+    return reader(image), image.shape[:2]
 
 
 def _open_large(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:

@@ -32,6 +32,15 @@ def cutting(tiling: dict) -> list[str]:
 Read = Callable[[int, int, int, int], np.ndarray]
 
 
+def reader(image: np.ndarray) -> Read:
+    """Reads parts of an image that is in memory."""
+
+    def read(row: int, col: int, rows: int, cols: int) -> np.ndarray:
+        return np.ascontiguousarray(image[row : row + rows, col : col + cols])
+
+    return read
+
+
 @torch.inference_mode()
 def predict_rows(
     network: nn.Module,
@@ -137,11 +146,7 @@ def predict_image(
     """
     h, w = image.shape[:2]
     image = at_least(image, tile)
-
-    def read(row: int, col: int, rows: int, cols: int) -> np.ndarray:
-        return image[row : row + rows, col : col + cols]
-
-    parts = predict_rows(network, read, image.shape[:2], activation, tile, **tiling)
+    parts = predict_rows(network, reader(image), image.shape[:2], activation, tile, **tiling)
     return np.concatenate([prob for _, prob in parts], axis=1)[:, :h, :w]
 
 

@@ -28,7 +28,7 @@ PROFILES = {
     "narrow": NARROW
     | dict(
         epochs=60, mask_epochs=60, crf_epochs=0, cluster_colours="red", stain_augmentation=0.4,
-        views=8,
+        magnify_to=13.5, views=8,
     ),
 }  # fmt: skip
 
@@ -56,6 +56,9 @@ class Options(CommonOptions):
     #   nuclei that the first one found in the training images; 0: none
     mask_points: str = "all"  # which of these nuclei count: all with an annotated point or a
     #   detection, or only those with an annotated one, where every nucleus is annotated
+    magnify_to: float = 0.0  # median radius in pixels of nuclei; images of smaller ones are seen
+    #   magnified up to that, at most twofold, by the network of --mask-epochs in its training and
+    #   by any in the test; 0: none (as published)
     # --- loss
     alpha: float = 0.5  # weight of the Voronoi label; the cluster label has 1 - alpha
     crf_epochs: int | None = None  # epochs of fine-tuning with the CRF loss at lr / 10; 0: none
@@ -83,6 +86,7 @@ class Options(CommonOptions):
     }  # fmt: skip
     BOUNDS: ClassVar[dict] = CommonOptions.BOUNDS | {
         "merge_radius": (0, BIG),
+        "magnify_to": (0, 100),
         "clusters": (2, 10),
         "colour_scale": (1e-3, BIG),
         "distance_limit": (0, BIG),

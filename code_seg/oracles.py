@@ -21,8 +21,7 @@ from code_common.data import load_split, read_image, read_instances, read_points
 from code_common.distance import distance_transform
 from code_common.errors import InputError, run_script
 from code_common.model import load_network
-from code_common.tiling import predict_prob
-from code_seg.evaluate import make_instances
+from code_seg.evaluate import make_instances, predict_nuclei
 from code_seg.labels import NUCLEUS, label_errors, voronoi_cells
 from code_seg.metrics import score
 from code_seg.options import Options
@@ -97,8 +96,9 @@ def oracles(options: OracleOptions) -> str:
         for name, own in points.items():
             voronoi, clusters[name] = make_labels(options, image, own, index)
             labels.setdefault(name, []).append(label_errors(voronoi, clusters[name], truth))
-        prob = predict_prob(network, image, options.tiling(device))
         found = points["detected points"]
+        tiling = options.tiling(device)
+        prob = predict_nuclei(network, image, found, tiling, options.magnify_to)
         maps = combinations(prob, found, truth, clusters, options.min_area)
         for name, own in maps.items():
             scores.setdefault(name, []).append(score(truth, own))

@@ -27,6 +27,7 @@ from code_common.data import (
 )
 from code_common.drawing import BLUE, CYAN, ORANGE, YELLOW, mark, outline
 from code_common.errors import run_script
+from code_common.magnification import reduced_label
 from code_seg.evaluate import make_instances
 from code_seg.metrics import overlaps, unmatched
 from code_seg.options import Options
@@ -66,6 +67,7 @@ def labels(options: Options, sample: Sample, window: tuple[slice, slice]) -> Fig
     shown.append(("cluster label", picture(image, clusters)))
     if options.mask_epochs:
         masks, _ = read_labels(options, sample.name, "masks")
+        masks = reduced_label(masks, image)
         shown.append(("label of the first network's nuclei", picture(image, masks)))
     caption = "Orange background, green nuclei; the rest is ignored."
     if sample.instances:

@@ -32,6 +32,7 @@ from code_common.pyramid import write_label_map
 from code_common.slides import Strips, reduced
 from code_common.streaming import DiskMap, find_components
 from code_seg.convex import convex_nuclei, supported_in_parts
+from code_seg.evaluate import choose_magnification
 from code_seg.features import nucleus_features
 from code_seg.instances import (
     METHODS,
@@ -75,16 +76,22 @@ def predict(options: SegPredictOptions) -> str:
             f"{options.model}: holds no detector to split nuclei with; give the folder above "
             "detection/ and segmentation/, or --instances components"
         )
-    used = [stage, detector] if by_points else [stage]
     tiling, out, min_area = options.tiling(device), options.out, stage.settings["min_area"]
+    radius = stage.settings.get("magnify_to", 0.0)  # older files have none
+    # Points also tell how large the nuclei are, where that matters.
+    detecting = by_points or bool(radius and detector)
+    used = [stage, detector] if detecting else [stage]
 
     def work(name, slide, folder, key):
         wanted = wanted_tiles(slide, options.tissue, options.tile)
-        points = np.zeros((0, 2), int)
-        if by_points:
+        points = None
+        if detecting:
             points, _ = detect_slide(detector, slide, folder, key, tiling, wanted)
-        at = PointsByRow(points)
-        probs = probability_map(stage, slide, folder / "nuclei.u16", key, tiling, wanted)
+        at = PointsByRow(points if by_points else np.zeros((0, 2), int))
+        factor = choose_magnification(
+            stage.network, slide.read, slide.shape, points, tiling, radius
+        )
+        probs = probability_map(stage, slide, folder / "nuclei.u16", key, tiling, wanted, factor)
         convex = method == "convex"
         labels = empty_map(folder / "labels.u32", slide.shape)
         covered = empty_map(folder / "candidates.u32", slide.shape) if convex else labels

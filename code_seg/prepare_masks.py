@@ -9,9 +9,10 @@ if not __package__:
 from code_common.config import parse
 from code_common.data import load_split, read_image, read_instances, read_points, write_png
 from code_common.errors import run_script
+from code_common.magnification import enlarged, enlarged_map, enlarged_points
 from code_common.model import load_network
-from code_common.tiling import predict_prob
-from code_seg.evaluate import make_instances
+from code_common.tiling import predict_prob, reader
+from code_seg.evaluate import choose_magnification, make_instances
 from code_seg.labels import errors_of, mask_label, to_colours
 from code_seg.options import Options
 from code_seg.prepare_data import annotated_points, picture, write_errors
@@ -24,28 +25,34 @@ def write_mask_labels(options: Options) -> str:
     they are where there are masks to tell.
     """
     split, out, device = load_split(options.data_dir), options.save_dir, options.choose_device()
-    network = load_network(out / "labels" / "best.pt", device)
+    network, tiling = load_network(out / "labels" / "best.pt", device), options.tiling(device)
+    magnified = 0
     errors: dict[str, dict] = {}
     for part in ("train", "val"):
         for sample in split[part]:
             image = read_image(sample.image)
             shape = image.shape[:2]
+            points = read_points(out / "points" / f"{sample.name}.csv", shape)
+            factor = choose_magnification(
+                network, reader(image), shape, points, tiling, options.magnify_to
+            )
+            magnified += factor > 1
             if part == "train" and options.mask_points == "annotated":
                 points = annotated_points(options, sample.name, shape)
-            else:
-                points = read_points(out / "points" / f"{sample.name}.csv", shape)
-            prob = predict_prob(network, image, options.tiling(device))
+            image, points = enlarged(image, factor), enlarged_points(points, factor)
+            prob = predict_prob(network, image, tiling)
             nuclei = make_instances(prob, points, options.min_area)["convex"]
             label = mask_label(nuclei, prob, points)
             write_png(out / "labels_masks" / f"{sample.name}.png", to_colours(label))
             write_png(out / "pictures/labels_masks" / f"{sample.name}.png", picture(image, label))
             if sample.instances:
-                truth = read_instances(sample.instances, shape)
+                truth = enlarged_map(read_instances(sample.instances, shape), factor)
                 errors[sample.name] = {"set": part, **errors_of(label, truth)}
     means = write_errors(out / "mask_label_errors.json", errors)
-    if not means:
-        return f"{len(split['train'])} training images"
-    return f"{means['wrong']:.1%} wrong, {means['nuclei_found']:.1%} of nuclei found"
+    told = f"{len(split['train'])} training images"
+    if means:
+        told = f"{means['wrong']:.1%} wrong, {means['nuclei_found']:.1%} of nuclei found"
+    return told + (f"; {magnified} images of small nuclei are magnified" if magnified else "")
 
 
 if __name__ == "__main__":

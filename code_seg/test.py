@@ -31,8 +31,8 @@ from code_common.errors import InputError, run_script
 from code_common.geojson import nuclei_geojson
 from code_common.model import load_network
 from code_common.shards import Results, choose_shard, do_share, file_key
-from code_common.tiling import cutting, predict_prob
-from code_seg.evaluate import make_instances
+from code_common.tiling import cutting
+from code_seg.evaluate import make_instances, predict_nuclei
 from code_seg.instances import check_method
 from code_seg.metrics import score
 from code_seg.options import Options
@@ -53,14 +53,15 @@ def segment_samples(
     """
     device = options.choose_device()
     network, tiling = load_network(checkpoint, device), options.tiling(device)
-    key = fingerprint(file_key(checkpoint), cutting(tiling), method, options.min_area)
+    rule = method, options.min_area, options.magnify_to
+    key = fingerprint(file_key(checkpoint), cutting(tiling), rule)
 
     def work(sample: Sample) -> tuple[list[Path], dict]:
         image = read_image(sample.image)
         shape = image.shape[:2]
         path = points_of(sample)
         points = read_points(path, shape) if path and path.is_file() else None
-        prob = predict_prob(network, image, tiling)
+        prob = predict_nuclei(network, image, points, tiling, options.magnify_to)
         maps = make_instances(prob, points, options.min_area)
         chosen = maps.get(method, maps["components"])
         truth = read_instances(sample.instances, shape) if sample.instances else None

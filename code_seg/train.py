@@ -22,12 +22,13 @@ from code_common.data import (
 )
 from code_common.dataset import CropDataset, keeper, read_colours
 from code_common.errors import InputError, run_script
+from code_common.magnification import enlarged, factor_of
 from code_common.model import ResUNet, load_encoder, load_network, load_state
 from code_common.tiling import predict_prob
 from code_common.training import fit, member_folder, train_members
 from code_common.transforms import Augmentation, Warp
 from code_seg.crf_loss import choose_backend
-from code_seg.evaluate import label_likelihood, mean_aji
+from code_seg.evaluate import label_likelihood, mean_aji, predict_enlarged, predict_nuclei
 from code_seg.instances import METHODS
 from code_seg.labels import IGNORED, from_colours
 from code_seg.losses import crf_term, label_terms
@@ -53,16 +54,22 @@ def read_labels(options: Options, name: str, phase: str = "labels") -> list[np.n
     return [from_colours(read_image(options.save_dir / f / f"{name}.png")) for f in folders]
 
 
+def as_label(image: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """The image [H, W, 3], magnified as its label was when it was prepared."""
+    return enlarged(image, factor_of(label, image))
+
+
 def load_training(
     options: Options, samples: list[Sample], seed: int, phase: str = "labels"
 ) -> CropDataset:
     """The crops of training images with the labels of a phase."""
     keep = keeper(options.save_dir / "cache", [s.image for s in samples], 5, options.cache)
-    images = [keep(f"{s.name}_image", read_image(s.image)) for s in samples]
-    labels = [
-        [keep(f"{s.name}_{k}", lab) for k, lab in enumerate(read_labels(options, s.name, phase))]
-        for s in samples
-    ]
+    images, labels = [], []
+    for sample in samples:
+        own = read_labels(options, sample.name, phase)
+        image = as_label(read_image(sample.image), own[0])
+        images.append(keep(f"{sample.name}_image", image))
+        labels.append([keep(f"{sample.name}_{k}", label) for k, label in enumerate(own)])
 
     def make_crop(index: int, warp: Warp) -> dict[str, np.ndarray]:
         voronoi, clusters = (warp.label(label, IGNORED) for label in labels[index])
@@ -101,17 +108,20 @@ def make_validate(options: Options, network: torch.nn.Module, tiling: dict, phas
         return None
     if all(s.instances for s in samples):
         images, points, truth = load_validation(options, samples)
+        labels = [read_labels(options, s.name, phase)[0] for s in samples]
+        factors = [factor_of(own, image) for own, image in zip(labels, images, strict=True)]
 
         def validate() -> dict[str, float]:
-            probs = [predict_prob(network, image, tiling) for image in images]
+            pairs = zip(images, factors, strict=True)
+            probs = [predict_enlarged(network, image, tiling, factor) for image, factor in pairs]
             scores = mean_aji(probs, points, truth, options.min_area)
             wanted = METHODS if options.instances == "auto" else (options.instances,)
             best = max(scores[m] for m in wanted)
             return {"score": best, **{f"aji_{m}": v for m, v in scores.items()}}
 
         return validate
-    images = [read_image(s.image) for s in samples]
     labels = [read_labels(options, s.name, phase) for s in samples]
+    images = [as_label(read_image(s.image), own[0]) for s, own in zip(samples, labels, strict=True)]
 
     def validate_without_masks() -> dict[str, float]:
         probs = [predict_prob(network, image, tiling) for image in images]
@@ -209,7 +219,11 @@ def select(options: Options) -> str:
         device = options.choose_device()
         network = load_network(options.save_dir / phase / "best.pt", device)
         images, points, truth = load_validation(options, split["val"])
-        probs = [predict_prob(network, image, options.tiling(device)) for image in images]
+        tiling, radius = options.tiling(device), options.magnify_to
+        probs = [
+            predict_nuclei(network, image, own, tiling, radius)
+            for image, own in zip(images, points, strict=True)
+        ]
         ajis = mean_aji(probs, points, truth, options.min_area)
         if method == "auto":
             method = max(ajis, key=ajis.get)

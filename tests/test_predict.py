@@ -29,8 +29,7 @@ from code_common.slides import find_slides, open_slide, tissue
 from code_common.streaming import DiskMap, find_components
 from code_common.tiling import predict_image, probability
 from code_detection.predict import predict as predict_points
-from code_seg.evaluate import make_instances
-from code_seg.instances import components
+from code_seg.evaluate import make_instances, predict_nuclei
 from code_seg.predict import SegPredictOptions, predict
 
 COMPRESSED = {"png": {}, "tif": {"compression": "tiff_lzw"}}
@@ -133,13 +132,12 @@ def touching(shape, seed=1):
 def as_whole(stages, image, method):
     """The instance map of the whole image in memory."""
     tiling = {"tile": 64, "overlap": 24}
-    prob = predict_image(stages["segmentation"].network, image, probability, **tiling)[0]
-    whole = components(prob, 10)
-    if method == "components":
-        return whole
     activation = torch.sigmoid
     found = predict_image(stages["detection"].network, image, activation, **tiling)[0]
     points = code_common.detections.detect(found, 0.5, 5, 400)
+    stage = stages["segmentation"]
+    radius = stage.settings.get("magnify_to", 0)
+    prob = predict_nuclei(stage.network, image, points, tiling, radius)
     return make_instances(prob, points, 10)[method]
 
 
@@ -148,9 +146,12 @@ def same_partition(a, b):
     return len(pairs[0]) == len(np.unique(a)) == len(np.unique(b))
 
 
+@pytest.mark.parametrize("radius", [0, 13, 16])
 @pytest.mark.parametrize("method", ["components", "points", "convex"])
-def test_parts_give_what_the_whole_gives(tmp_path, trained, monkeypatch, method):
-    image = touching((300, 410))
+def test_parts_give_what_the_whole_gives(tmp_path, trained, monkeypatch, method, radius):
+    """Also where the image is seen magnified, which depends on the size of its nuclei."""
+    image = touching((301, 410))
+    trained["segmentation"].settings["magnify_to"] = radius
     write_png(tmp_path / "tile.png", image)
     whole, maps = as_whole(trained, image, method), []
     for k, (block, tile) in enumerate([(2048, 64), (64, 64), (37, 96), (200, 160)]):
@@ -166,8 +167,10 @@ def test_parts_give_what_the_whole_gives(tmp_path, trained, monkeypatch, method)
     assert maps[0].max() > 40
 
 
-def test_a_killed_prediction_goes_on_where_it_stopped(tmp_path, trained, monkeypatch):
+@pytest.mark.parametrize("radius", [0, 13])
+def test_a_killed_prediction_goes_on_where_it_stopped(tmp_path, trained, monkeypatch, radius):
     image = touching((700, 200))
+    trained["segmentation"].settings["magnify_to"] = radius
     write_png(tmp_path / "tile.png", image)
     given = {"test_batch_size": 1}  # one row of tiles at a time
     predict(options(tmp_path, tmp_path / "tile.png", out=tmp_path / "whole", **given))
