@@ -10,7 +10,7 @@ from code_seg.instances import components, split_by_points
 from code_seg.labels import IGNORED
 from code_seg.metrics import aji, overlaps
 
-WINDOW, WINDOWS = 448, 9  # side and number of the parts that tell how large a large image's nuclei
+WINDOW, WINDOWS = 448, 9  # side in pixels and number of the parts of a large image looked at
 SPECK = 20  # square pixels under which a component says nothing of nuclei
 
 

@@ -219,7 +219,7 @@ def test_a_network_learns_small_nuclei_as_large_as_others(tmp_path, monkeypatch)
             areas += ndimage.sum_labels(found > 0, found, whole).tolist()
         # Most, for some are cut by the image's border.
         assert 10 < np.sqrt(np.quantile(areas, 0.75) / np.pi) < 15, sample.name
-    assert len(train.load_training(options, samples["train"][:1], 1)) == 9  # of the first network:
-    # patches of 64 px of the image as it is
+    # The first network sees patches of 64 px of the image as it is.
+    assert len(train.load_training(options, samples["train"][:1], 1)) == 9
     scores = train.make_validate(options, Dark(), options.tiling(torch.device("cpu")), "masks")()
     assert scores["score"] > 0.9
