@@ -27,7 +27,8 @@ SETTINGS = {
     "detection": ("r1", "threshold", "min_area", "max_area"),
     "segmentation": ("min_area", "magnify_to"),
 }
-LATER = {"magnify_to": 0.0}  # what runs have that began before there was the option
+# What runs and files have that are older than the option.
+LATER = {"detection": {}, "segmentation": {"magnify_to": 0.0}}
 CHOSEN = ("threshold", "instances")  # those that a run may have chosen by its validation images
 CARD = ("dataset", "ratio", "repeat", "random_seed", "model", "epochs")
 
@@ -46,7 +47,7 @@ def _pack_stage(folder: Path, stage: str) -> dict:
     selection = read_json(folder / "selection.json")
     try:
         checkpoint = folder / selection["checkpoint"]
-        settings = {k: (LATER | saved["options"])[k] for k in SETTINGS[stage]}
+        settings = {k: (LATER[stage] | saved["options"])[k] for k in SETTINGS[stage]}
         card = {k: saved["options"][k] for k in CARD}
     except (KeyError, TypeError):
         raise InputError(
@@ -92,7 +93,8 @@ def load(path: Path, device: torch.device) -> dict[str, Trained]:
         own = state[stage]
         weights = {k: v.sum(dtype=torch.float64).item() for k, v in own["network"].items()}
         key = fingerprint(weights, own["settings"])
-        stages[stage] = Trained(network_of(own, path, device), own["settings"], key)
+        settings = LATER[stage] | own["settings"]
+        stages[stage] = Trained(network_of(own, path, device), settings, key)
     return stages
 
 

@@ -76,8 +76,8 @@ def predict(options: SegPredictOptions) -> str:
             f"{options.model}: holds no detector to split nuclei with; give the folder above "
             "detection/ and segmentation/, or --instances components"
         )
-    tiling, out, min_area = options.tiling(device), options.out, stage.settings["min_area"]
-    radius = stage.settings.get("magnify_to", 0.0)  # older files have none
+    tiling, out = options.tiling(device), options.out
+    min_area, radius = stage.settings["min_area"], stage.settings["magnify_to"]
     # Points also tell how large the nuclei are, where that matters.
     detecting = by_points or bool(radius and detector)
     used = [stage, detector] if detecting else [stage]

@@ -55,9 +55,10 @@ class Darkness(torch.nn.Module):
 def trained(monkeypatch):
     """Makes the scripts take `Darkness` for the networks of any run."""
     found = {"r1": 6, "threshold": 0.5, "min_area": 5, "max_area": 400}
+    by = {"min_area": 10, "instances": "points", "magnify_to": 0.0}
     stages = {
         "detection": Trained(Darkness(1), found, "d"),
-        "segmentation": Trained(Darkness(2), {"min_area": 10, "instances": "points"}, "s"),
+        "segmentation": Trained(Darkness(2), by, "s"),
     }
     for script in ("code_seg.predict", "code_detection.predict"):
         monkeypatch.setattr(f"{script}.load", lambda path, device: dict(stages))
@@ -136,7 +137,7 @@ def as_whole(stages, image, method):
     found = predict_image(stages["detection"].network, image, activation, **tiling)[0]
     points = code_common.detections.detect(found, 0.5, 5, 400)
     stage = stages["segmentation"]
-    radius = stage.settings.get("magnify_to", 0)
+    radius = stage.settings["magnify_to"]
     prob = predict_nuclei(stage.network, image, points, tiling, radius)
     return make_instances(prob, points, 10)[method]
 
@@ -344,6 +345,7 @@ def test_tissue_and_glass():
 
 
 def save_bundle(path):
+    """One file of untrained networks; it is older than the option magnify_to."""
     torch.manual_seed(0)
     settings = {
         "detection": {"r1": 6, "threshold": 0.5, "min_area": 5, "max_area": 400},
@@ -413,6 +415,7 @@ def test_an_exported_run_is_one_file_with_its_card(tmp_path, run_script):
     assert "detection model: resnet18" in told and "MB" in told
     one, two = (bundle.load(tmp_path / n, torch.device("cpu")) for n in ("model.pt", "copy.pt"))
     assert one["detection"].key == two["detection"].key != one["segmentation"].key
+    assert one["segmentation"].settings["magnify_to"] == 0  # as if it had been exported today
 
 
 def test_onnx_gives_what_torch_gives(tmp_path, run_script):
