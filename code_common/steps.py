@@ -15,6 +15,7 @@ from code_common.config import as_json, fingerprint
 from code_common.data import Sample, image_shape, read_json, write_json
 from code_common.errors import InputError
 from code_common.machine import describe
+from code_common.old_runs import options_today
 from code_common.patches import windows
 
 try:
@@ -76,9 +77,11 @@ def _lock(folder: Path) -> IO:
 class Run:
     """A run folder whose steps happen once for the same options and inputs.
 
-    Raises InputError where the folder holds a run with other options: nothing is overwritten
-    that was not asked for. `options.restart` clears the folder first. `plan` names the steps in
-    order, each with its work (0 for those without a network), from which the time left is told.
+    Raises InputError where the folder holds a run with other options or inputs: nothing is
+    overwritten that was not asked for. So a step that was done is done, whatever options this
+    version has that the one before had not (see old_runs.py). `options.restart` clears the folder
+    first. `plan` names the steps in order, each with its work (0 for those without a network), from
+    which the time left is told.
     """
 
     def __init__(self, folder: Path, options: object, inputs: str, plan: dict[str, float]):
@@ -86,7 +89,6 @@ class Run:
         self.seconds, self.work = 0.0, 0.0  # what this process has done, for the time left
         self.options, self.path = options, folder / "options.json"
         settings = {k: v for k, v in as_json(options).items() if k not in options.NOT_IN_RESULT}
-        self.key = fingerprint(settings, inputs)
         self.extra = {
             "inputs": inputs,
             "commit": _commit(),
@@ -106,10 +108,16 @@ class Run:
             shutil.rmtree(folder)
             self.lock = _lock(folder)
         # A run of which no step was ever finished, for wrong input, say, holds nothing to lose.
-        if path.is_file() and any((folder / ".done").glob("*.json")):
+        if any((folder / ".done").glob("*.json")):
+            if not path.is_file():
+                raise InputError(
+                    f"{folder}: holds finished steps, but no {path.name} that says of what; give "
+                    "another --save-dir, or remove this one"
+                )
             before = read_json(path)
+            saved = options_today(before["options"], path)
             for name, value in settings.items():
-                old = before["options"].get(name, value)
+                old = saved.get(name, value)
                 if old != value:
                     flag = "--" + name.replace("_", "-")
                     raise InputError(
@@ -141,8 +149,8 @@ class Run:
         names = list(self.plan)
         number = f"[{names.index(name) + 1}/{len(names)}]"
         marker, first = self.folder / ".done" / f"{name}.json", distributed.rank() == 0
-        done = distributed.from_first(read_json(marker) if first and marker.is_file() else {})
-        if done.get("key") == self.key:
+        done = distributed.from_first(read_json(marker) if first and marker.is_file() else None)
+        if done:
             if first:
                 print(f"{number} {name}: done earlier ({_minutes(done['seconds'])}), skipped")
             return
@@ -152,7 +160,7 @@ class Run:
         if not first:
             return
         seconds = time.monotonic() - began
-        write_json(marker, {"key": self.key, "seconds": round(seconds, 2)})
+        write_json(marker, {"seconds": round(seconds, 2)})
         self.seconds, self.work = self.seconds + seconds, self.work + self.plan[name]
         left = sum(self.plan[n] for n in names[names.index(name) + 1 :])
         known = left and self.work  # nothing is known before the network has run
