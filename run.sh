@@ -58,7 +58,7 @@ if [[ ! "$REPEATS" =~ ^[1-9][0-9]*$ ]]; then
   exit 2
 fi
 
-source "$HERE/code_common/setup.sh"
+source "$HERE/tools/setup.sh"
 setup_environment "$HERE/requirements.txt"
 
 if [[ "$DATASET" == sample && ! -e "$DATA_ROOT/sample/train_val_test.json" ]]; then
@@ -80,5 +80,5 @@ for ((repeat = 1; repeat <= REPEATS; repeat++)); do
   echo "== $DATASET, ratio $RATIO, repeat $repeat of $REPEATS: segmentation"
   "$PYTHON" "$HERE/code_seg/main.py" "${COMMON[@]}" --repeat "$repeat" ${SEG[@]+"${SEG[@]}"}
 done
-"$PYTHON" "$HERE/code_common/report.py" --root-save-dir "$ROOT_SAVE_DIR" --dataset "$DATASET" \
+"$PYTHON" "$HERE/tools/report.py" --root-save-dir "$ROOT_SAVE_DIR" --dataset "$DATASET" \
   --ratio "$RATIO" --repeats "$REPEATS" --seconds $((SECONDS - BEGAN))

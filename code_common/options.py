@@ -9,11 +9,13 @@ from typing import ClassVar
 
 import torch
 
-from code_common import distributed
 from code_common.config import check_bounds, check_choices
 from code_common.errors import InputError
-from code_common.model import MODELS, check_width
-from code_common.training import Recipe, choose_device, choose_precision, choose_workers
+from code_common.learning import distributed
+from code_common.learning.checkpoints import check_width
+from code_common.learning.hardware import choose_device, choose_precision, choose_workers
+from code_common.learning.network import MODELS
+from code_common.learning.training import Recipe
 
 PROJECT = Path(__file__).resolve().parents[1]
 BIG = float("inf")

@@ -10,13 +10,15 @@ from typing import IO
 
 import torch
 
-from code_common import distributed
 from code_common.config import as_json, fingerprint
-from code_common.data import Sample, image_shape, read_json, write_json
 from code_common.errors import InputError
-from code_common.machine import describe
-from code_common.old_runs import options_today
-from code_common.patches import windows
+from code_common.files.data_set import Sample
+from code_common.files.old_runs import options_today
+from code_common.files.reading import image_shape, read_json
+from code_common.files.writing import write_json
+from code_common.learning import distributed
+from code_common.learning.hardware import describe
+from code_common.learning.patches import windows
 
 try:
     import fcntl

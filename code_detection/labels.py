@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from code_common.distance import distance_transform
+from code_common.arrays import distance_transform
 
 # The Gaussian counts as a peak down to this value: 2.45 sigma, 6.7 px at sigma 2.75. The paper
 # draws it to r1; its published numbers come from this cut.

@@ -11,11 +11,13 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from code_common.config import parse
-from code_common.data import Sample, image_shape, load_split, read_points, read_prob, write_png
 from code_common.errors import run_script
-from code_common.model import load_state
+from code_common.files.data_set import Sample, load_split
+from code_common.files.reading import image_shape, read_points, read_prob
+from code_common.files.writing import write_png
+from code_common.learning.checkpoints import load_state
+from code_common.learning.training import remove_unfinished
 from code_common.steps import Run, files_fingerprint, inference_work, training_work
-from code_common.training import remove_unfinished
 from code_detection.metrics import add
 from code_detection.options import Options
 from code_detection.pictures import pictures

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial import cKDTree
 
-from code_common.assignment import assign
+from code_common.arrays import assign
 
 
 class DetectionCounts(NamedTuple):

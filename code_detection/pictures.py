@@ -10,11 +10,12 @@ import numpy as np
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from code_common.album import Figure, Panel, middle, shrink, write_album
 from code_common.config import parse
-from code_common.data import Sample, load_split, read_image, read_label, read_points, read_prob
-from code_common.drawing import BLUE, GREEN, ORANGE, WHITE, mark, tint
 from code_common.errors import run_script
+from code_common.files.data_set import Sample, load_split
+from code_common.files.reading import read_image, read_label, read_points, read_prob
+from code_common.reporting.album import Figure, Panel, middle, shrink, write_album
+from code_common.reporting.drawing import BLUE, GREEN, ORANGE, WHITE, mark, tint
 from code_detection.labels import extended_gaussian_mask, weight_map
 from code_detection.metrics import count
 from code_detection.options import Options

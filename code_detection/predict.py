@@ -6,19 +6,14 @@ from pathlib import Path
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from code_common.bundle import load
 from code_common.config import parse
-from code_common.data import whole_file, write_png, write_table
-from code_common.drawing import GREEN, mark
 from code_common.errors import InputError, run_script
-from code_common.geojson import Features, point_feature
-from code_common.prediction import (
-    PredictOptions,
-    detect_slide,
-    predict_all,
-    wanted_tiles,
-)
-from code_common.slides import reduced
+from code_common.files.geojson import Features, point_feature
+from code_common.files.writing import whole_file, write_png, write_table
+from code_common.inference.prediction import PredictOptions, detect_slide, predict_all, wanted_tiles
+from code_common.inference.slides import reduced
+from code_common.inference.trained_run import load
+from code_common.reporting.drawing import GREEN, mark
 
 
 def predict(options: PredictOptions) -> str:

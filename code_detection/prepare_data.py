@@ -9,17 +9,11 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from code_common.config import parse
-from code_common.data import (
-    Sample,
-    load_split,
-    read_image,
-    read_instances,
-    read_label,
-    write_json,
-    write_points,
-)
-from code_common.dataset import ColourStatistics
 from code_common.errors import InputError, run_script
+from code_common.files.data_set import Sample, load_split
+from code_common.files.reading import read_image, read_instances, read_label
+from code_common.files.writing import write_json, write_points
+from code_common.learning.colours import ColourStatistics
 from code_detection.labels import points_from_instances, points_from_map, sample_points
 from code_detection.options import Options
 

@@ -8,26 +8,18 @@ import numpy as np
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from code_common import distributed
-from code_common.bootstrap import intervals, patients
 from code_common.config import fingerprint, parse
-from code_common.data import (
-    Sample,
-    find_samples,
-    load_split,
-    read_image,
-    test_groups,
-    write_json,
-    write_png,
-    write_prob,
-    write_table,
-)
-from code_common.detections import detect
-from code_common.drawing import BLUE, GREEN, ORANGE, mark
 from code_common.errors import run_script
-from code_common.model import load_state, network_of
-from code_common.shards import Results, choose_shard, do_share, file_key
-from code_common.tiling import cutting, predict_prob
+from code_common.files.data_set import Sample, find_samples, load_split, test_groups
+from code_common.files.reading import read_image
+from code_common.files.writing import write_json, write_png, write_prob, write_table
+from code_common.inference.detections import detect
+from code_common.inference.shards import Results, choose_shard, do_share, file_key
+from code_common.inference.tiling import cutting, predict_prob
+from code_common.learning import distributed
+from code_common.learning.checkpoints import load_state, network_of
+from code_common.reporting.bootstrap import intervals, patients
+from code_common.reporting.drawing import BLUE, GREEN, ORANGE, mark
 from code_detection.metrics import DetectionCounts, add, count, match
 from code_detection.options import Options
 from code_detection.prepare_data import all_points
@@ -133,7 +125,7 @@ def test(options: Options) -> str:
         detections, out = options.save_dir / "detections", options.save_dir / "test"
     done = detect_samples(options, samples, detections, out)
     if distributed.rank() == 0 and not options.model_path:
-        # What code_common/bundle.py takes for the run's detector.
+        # What tools/export_model.py takes for the run's detector.
         threshold = threshold_of(options, load_state(best_path(options)))
         chosen = {"checkpoint": f"round_{options.round}/best.pt", "threshold": threshold}
         write_json(options.save_dir / "selection.json", chosen)

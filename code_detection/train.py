@@ -9,16 +9,20 @@ import torch
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from code_common import distributed
 from code_common.config import parse
-from code_common.data import Sample, load_split, read_image, read_label, read_points
-from code_common.dataset import CropDataset, keeper, read_colours
-from code_common.detections import detect
 from code_common.errors import InputError, run_script
-from code_common.model import ResUNet, load_encoder
-from code_common.tiling import predict_prob
-from code_common.training import fit, train_members
-from code_common.transforms import Augmentation, Warp
+from code_common.files.data_set import Sample, load_split
+from code_common.files.reading import read_image, read_label, read_points
+from code_common.inference.detections import detect
+from code_common.inference.tiling import predict_prob
+from code_common.learning import distributed
+from code_common.learning.checkpoints import load_encoder
+from code_common.learning.colours import read_colours
+from code_common.learning.crops import CropDataset
+from code_common.learning.image_cache import keeper
+from code_common.learning.network import ResUNet
+from code_common.learning.training import fit, train_members
+from code_common.learning.transforms import Augmentation, Warp
 from code_detection.labels import extended_gaussian_mask, weight_map
 from code_detection.losses import masked_loss
 from code_detection.metrics import add, count

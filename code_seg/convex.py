@@ -10,8 +10,8 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from skimage.morphology import h_maxima
 
-from code_common.distance import distance_transform
-from code_common.streaming import DiskMap
+from code_common.arrays import distance_transform
+from code_common.inference.streaming import DiskMap
 from code_seg.instances import PointsByRow, cut, within
 from code_seg.morphology import fill_holes
 

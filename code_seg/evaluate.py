@@ -3,8 +3,8 @@
 import numpy as np
 from torch import nn
 
-from code_common.magnification import enlarged, magnification, reduced_map
-from code_common.tiling import Read, predict_prob, reader
+from code_common.inference.magnification import enlarged, magnification, reduced_map
+from code_common.inference.tiling import Read, predict_prob, reader
 from code_seg.convex import convex_instances
 from code_seg.instances import components, split_by_points
 from code_seg.labels import IGNORED

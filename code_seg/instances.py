@@ -8,9 +8,9 @@ import numpy as np
 from scipy import ndimage
 from skimage.segmentation import watershed
 
-from code_common.distance import distance_transform
+from code_common.arrays import distance_transform
 from code_common.errors import InputError
-from code_common.streaming import Components, component_masks
+from code_common.inference.streaming import Components, component_masks
 from code_seg.morphology import fill_holes, remove_small
 
 # components: the paper's; points: these, split among the detections in them; convex: cut where they

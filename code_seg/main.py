@@ -9,10 +9,10 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from code_common.config import parse
-from code_common.data import Sample, load_split
 from code_common.errors import run_script
+from code_common.files.data_set import Sample, load_split
+from code_common.learning.training import remove_unfinished
 from code_common.steps import Run, files_fingerprint, inference_work, training_work
-from code_common.training import remove_unfinished
 from code_seg.options import Options
 from code_seg.pictures import pictures
 from code_seg.prepare_data import detections_path, prepare

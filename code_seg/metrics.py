@@ -10,8 +10,7 @@ import numpy as np
 from scipy import ndimage
 from skimage.measure import label as connected_parts
 
-from code_common.assignment import assign
-from code_common.distance import distance_transform
+from code_common.arrays import assign, distance_transform
 
 
 class Overlaps(NamedTuple):

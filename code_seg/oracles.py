@@ -15,12 +15,14 @@ from scipy import ndimage
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from code_common.bootstrap import mean_of
+from code_common.arrays import distance_transform
 from code_common.config import check_choices, parse
-from code_common.data import load_split, read_image, read_instances, read_points, write_json
-from code_common.distance import distance_transform
 from code_common.errors import InputError, run_script
-from code_common.model import load_network
+from code_common.files.data_set import load_split
+from code_common.files.reading import read_image, read_instances, read_points
+from code_common.files.writing import write_json
+from code_common.learning.checkpoints import load_network
+from code_common.reporting.bootstrap import mean_of
 from code_seg.evaluate import make_instances, predict_nuclei
 from code_seg.labels import NUCLEUS, label_errors, voronoi_cells
 from code_seg.metrics import score

@@ -11,23 +11,22 @@ from scipy import ndimage
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from code_common.album import Figure, Panel, middle, write_album
 from code_common.config import parse
-from code_common.data import (
-    Sample,
+from code_common.errors import run_script
+from code_common.files.data_set import Sample, load_split
+from code_common.files.reading import (
     image_shape,
-    load_split,
     read_image,
     read_instances,
     read_json,
     read_label,
     read_points,
     read_prob,
-    write_json,
 )
-from code_common.drawing import BLUE, CYAN, ORANGE, YELLOW, mark, outline
-from code_common.errors import run_script
-from code_common.magnification import reduced_label
+from code_common.files.writing import write_json
+from code_common.inference.magnification import reduced_label
+from code_common.reporting.album import Figure, Panel, middle, write_album
+from code_common.reporting.drawing import BLUE, CYAN, ORANGE, YELLOW, mark, outline
 from code_seg.evaluate import make_instances
 from code_seg.metrics import overlaps, unmatched
 from code_seg.options import Options

@@ -12,14 +12,13 @@ import numpy as np
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from code_common import distributed
-from code_common.bundle import load
 from code_common.config import check_choices, parse
-from code_common.data import read_json, whole_file, write_png
-from code_common.drawing import YELLOW, outline
 from code_common.errors import InputError, run_script
-from code_common.geojson import Features, nucleus_feature
-from code_common.prediction import (
+from code_common.files.geojson import Features, nucleus_feature
+from code_common.files.reading import read_json
+from code_common.files.writing import whole_file, write_png
+from code_common.inference.ome_tiff import write_label_map
+from code_common.inference.prediction import (
     PredictOptions,
     detect_slide,
     over,
@@ -28,9 +27,11 @@ from code_common.prediction import (
     read_prob,
     wanted_tiles,
 )
-from code_common.pyramid import write_label_map
-from code_common.slides import Strips, reduced
-from code_common.streaming import DiskMap, find_components
+from code_common.inference.slides import Strips, reduced
+from code_common.inference.streaming import DiskMap, find_components
+from code_common.inference.trained_run import load
+from code_common.learning import distributed
+from code_common.reporting.drawing import YELLOW, outline
 from code_seg.convex import convex_nuclei, supported_in_parts
 from code_seg.evaluate import choose_magnification
 from code_seg.features import nucleus_features

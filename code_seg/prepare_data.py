@@ -9,19 +9,12 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from code_common.config import parse
-from code_common.data import (
-    Sample,
-    load_split,
-    read_image,
-    read_instances,
-    read_points,
-    write_json,
-    write_png,
-    write_points,
-)
-from code_common.dataset import ColourStatistics
-from code_common.drawing import BLUE, GREEN, ORANGE, mark, tint
 from code_common.errors import InputError, run_script
+from code_common.files.data_set import Sample, load_split
+from code_common.files.reading import read_image, read_instances, read_points
+from code_common.files.writing import write_json, write_png, write_points
+from code_common.learning.colours import ColourStatistics
+from code_common.reporting.drawing import BLUE, GREEN, ORANGE, mark, tint
 from code_seg.labels import (
     BACKGROUND,
     NUCLEUS,

@@ -7,11 +7,13 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from code_common.config import parse
-from code_common.data import load_split, read_image, read_instances, read_points, write_png
 from code_common.errors import run_script
-from code_common.magnification import enlarged, enlarged_map, enlarged_points
-from code_common.model import load_network
-from code_common.tiling import predict_prob, reader
+from code_common.files.data_set import load_split
+from code_common.files.reading import read_image, read_instances, read_points
+from code_common.files.writing import write_png
+from code_common.inference.magnification import enlarged, enlarged_map, enlarged_points
+from code_common.inference.tiling import predict_prob, reader
+from code_common.learning.checkpoints import load_network
 from code_seg.evaluate import choose_magnification, make_instances
 from code_seg.labels import errors_of, mask_label, to_colours
 from code_seg.options import Options

@@ -8,30 +8,24 @@ import numpy as np
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from code_common import distributed
-from code_common.bootstrap import intervals, mean_of, patients
 from code_common.config import fingerprint, parse
-from code_common.data import (
-    Sample,
-    find_samples,
-    load_split,
-    read_image,
-    read_instances,
-    read_json,
-    read_points,
-    test_groups,
+from code_common.errors import InputError, run_script
+from code_common.files.data_set import Sample, find_samples, load_split, test_groups
+from code_common.files.geojson import nuclei_geojson
+from code_common.files.reading import read_image, read_instances, read_json, read_points
+from code_common.files.writing import (
     write_instances,
     write_json,
     write_png,
     write_prob,
     write_table,
 )
-from code_common.drawing import CYAN, YELLOW, outline
-from code_common.errors import InputError, run_script
-from code_common.geojson import nuclei_geojson
-from code_common.model import load_network
-from code_common.shards import Results, choose_shard, do_share, file_key
-from code_common.tiling import cutting
+from code_common.inference.shards import Results, choose_shard, do_share, file_key
+from code_common.inference.tiling import cutting
+from code_common.learning import distributed
+from code_common.learning.checkpoints import load_network
+from code_common.reporting.bootstrap import intervals, mean_of, patients
+from code_common.reporting.drawing import CYAN, YELLOW, outline
 from code_seg.evaluate import make_instances, predict_nuclei
 from code_seg.instances import check_method
 from code_seg.metrics import score

@@ -10,23 +10,21 @@ import torch
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from code_common import distributed
 from code_common.config import parse
-from code_common.data import (
-    Sample,
-    load_split,
-    read_image,
-    read_instances,
-    read_points,
-    write_json,
-)
-from code_common.dataset import CropDataset, keeper, read_colours
 from code_common.errors import InputError, run_script
-from code_common.magnification import enlarged, factor_of
-from code_common.model import ResUNet, load_encoder, load_network, load_state
-from code_common.tiling import predict_prob
-from code_common.training import fit, member_folder, train_members
-from code_common.transforms import Augmentation, Warp
+from code_common.files.data_set import Sample, load_split
+from code_common.files.reading import read_image, read_instances, read_points
+from code_common.files.writing import write_json
+from code_common.inference.magnification import enlarged, factor_of
+from code_common.inference.tiling import predict_prob
+from code_common.learning import distributed
+from code_common.learning.checkpoints import load_encoder, load_network, load_state
+from code_common.learning.colours import read_colours
+from code_common.learning.crops import CropDataset
+from code_common.learning.image_cache import keeper
+from code_common.learning.network import ResUNet
+from code_common.learning.training import fit, member_folder, train_members
+from code_common.learning.transforms import Augmentation, Warp
 from code_seg.crf_loss import choose_backend
 from code_seg.evaluate import label_likelihood, mean_aji, predict_enlarged, predict_nuclei
 from code_seg.instances import METHODS

@@ -29,22 +29,13 @@ from scipy import ndimage
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from code_common.config import fingerprint, parse
-from code_common.data import (
-    Sample,
-    find_samples,
-    image_shape,
-    is_image,
-    load_split,
-    read_image,
-    read_instances,
-    read_label,
-    read_split,
-    write_bytes,
-)
 from code_common.errors import InputError, run_script
-from code_common.model import ResUNet
+from code_common.files.data_set import Sample, find_samples, is_image, load_split, read_split
+from code_common.files.reading import image_shape, read_image, read_instances, read_label
+from code_common.files.writing import write_bytes
+from code_common.learning.hardware import choose_precision
+from code_common.learning.network import ResUNet
 from code_common.options import CommonOptions
-from code_common.training import choose_precision
 from code_detection.labels import points_from_instances, points_from_map
 from code_detection.main import plan as plan_detection
 from code_detection.options import Options as DetectionOptions

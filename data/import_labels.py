@@ -18,9 +18,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from code_common.data import Sample, find_samples, image_shape, write_instances, write_png
 from code_common.errors import InputError, run_script
-from code_common.formats import (
+from code_common.files.data_set import Sample, find_samples
+from code_common.files.reading import image_shape
+from code_common.files.writing import write_instances, write_png
+from data.annotation_formats import (
     ARRAYS,
     READERS,
     Annotations,

@@ -15,8 +15,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from code_common.data import write_instances, write_json, write_png
 from code_common.errors import InputError, run_script
+from code_common.files.writing import write_instances, write_json, write_png
 
 # Optical density per unit of stain in R, G, B (Ruifrok & Johnston 2001).
 HEMATOXYLIN = np.array([0.65, 0.70, 0.29])

@@ -17,9 +17,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from code_common.bootstrap import patient_of
-from code_common.data import find_samples, write_json
 from code_common.errors import InputError, run_script
+from code_common.files.data_set import find_samples
+from code_common.files.writing import write_json
+from code_common.reporting.bootstrap import patient_of
 
 PARTS = ("train", "val", "test")
 

@@ -15,11 +15,11 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from code_common.album import Panel, read_album, strip
 from code_common.config import field_comments
-from code_common.data import write_bytes
 from code_common.errors import InputError, run_script
+from code_common.files.writing import write_bytes
 from code_common.options import CommonOptions, InferenceOptions
+from code_common.reporting.album import Panel, read_album, strip
 from code_detection.options import Options as DetectionOptions
 from code_seg.options import Options as SegOptions
 from code_seg.predict import SegPredictOptions

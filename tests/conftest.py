@@ -17,7 +17,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
 from code_common.config import parse  # noqa: E402
-from code_common.data import write_instances, write_json, write_png  # noqa: E402
+from code_common.files.writing import write_instances, write_json, write_png  # noqa: E402
 
 
 @pytest.fixture(params=["cpu", "cuda"])

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
-import code_common.training
+import code_common.learning.training
 import code_detection.main
 import code_detection.options
 import code_seg.main
@@ -53,7 +53,7 @@ def main() -> None:
     seed, kills, *rest = sys.argv[1:]
     border = rest.index("--")
     arguments = [rest[:border], rest[border + 1 :]]
-    code_common.training.SAVE_EVERY_S = -1.0  # a checkpoint after every epoch
+    code_common.learning.training.SAVE_EVERY_S = -1.0  # a checkpoint after every epoch
     rng = random.Random(int(seed))
     done = 0
     while True:

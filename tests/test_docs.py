@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from conftest import TINY, make_dataset
 
-from code_common.data import read_image, read_json, write_json, write_points
+from code_common.files.reading import read_image, read_json
+from code_common.files.writing import write_json, write_points
 
 PROJECT = Path(__file__).resolve().parents[1]
 PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", PROJECT / "data" / "README.md",
@@ -25,11 +26,11 @@ ELSEWHERE = {
     "torchrun --nproc_per_node 4": (
         "test_distributed.py::test_a_stage_on_two_processes_and_one_after_it"
     ),
-    "pip install ./code_seg/crf_loss": "builds what code_common/setup.sh builds",
+    "pip install ./code_seg/crf_loss": "builds what tools/setup.sh builds",
     "pip install tiffslide imagecodecs": "tests/requirements.txt installs tiffslide",
     "pip install openslide-python openslide-bin": "a second reader, not needed by the tests",
-    "python setup.py build_ext --inplace": "what code_common/setup.sh does",
-    "python code_seg/crf_loss/benchmark.py": "times MO, which is no part of the project",
+    "python setup.py build_ext --inplace": "what tools/setup.sh does",
+    "python tests/benchmarks/crf_loss.py": "times MO, which is no part of the project",
     "bash run.sh": "the sample takes minutes; conftest.py runs a smaller one",
 }
 SMALL = [a for a in TINY if a not in ("--dataset", "tiny", "--ratio", "0.5")]
@@ -55,6 +56,12 @@ def commands(page: Path) -> list[str]:
 EVERY = {page: commands(page) for page in PAGES}
 
 
+def file_of_test(name: str) -> Path:
+    """The file of tests of that name, in whichever room."""
+    (found,) = (PROJECT / "tests").rglob(name)
+    return found
+
+
 def elsewhere(command: str) -> str | None:
     """Why a command is not run here: the longest beginning that ELSEWHERE knows."""
     if command == "bash run.sh":
@@ -70,7 +77,7 @@ def test_commands_that_run_elsewhere_do():
         assert any(command.startswith(start) for command in every), start
         if "::" in why:
             file, name = why.split("::")
-            assert f"def {name}(" in (PROJECT / "tests" / file).read_text()
+            assert f"def {name}(" in file_of_test(file).read_text()
 
 
 def link_tree(source: Path, target: Path) -> None:
@@ -144,7 +151,7 @@ def adapted(command: str, home: Path) -> list[str]:
         return words + QUICK
     if script == "code_seg/test.py":
         return words + WHERE + SMALL
-    if script == "code_common/sweep.py":
+    if script == "tools/sweep.py":
         return [*words, "--minutes", "0"]  # test_sweep.py runs one
     if script == "code_seg/oracles.py":
         return words + WHERE + SMALL
@@ -225,10 +232,10 @@ def test_every_defect_has_a_row_and_a_test():
                       (PROJECT / "docs/differences.md").read_text(), re.M)  # fmt: skip
     assert [row[0] for row in rows] == [f"D{k}" for k in range(1, 35)]
     for _, file, name in rows:
-        assert f"def {name}(" in (PROJECT / "tests" / file).read_text(), name
+        assert f"def {name}(" in file_of_test(file).read_text(), name
     for file, name in re.findall(r"`(test_\w+\.py)::(\w+)`",
                                  (PROJECT / "docs/differences.md").read_text()):  # fmt: skip
-        assert f"def {name}(" in (PROJECT / "tests" / file).read_text(), name
+        assert f"def {name}(" in file_of_test(file).read_text(), name
 
 
 def test_the_list_of_options_is_that_of_the_program():
@@ -261,7 +268,8 @@ def test_links_and_pictures_are_there():
 def test_pages_name_files_and_options_that_exist():
     """`code_seg/labels.py` and `--ratio` in backticks or in a command."""
     known = set(re.findall(r"`(--[\w-]+)`", (PROJECT / "docs/options.md").read_text()))
-    scripts = [p for f in ("code_common", "code_detection", "code_seg", "data", "docs")
+    scripts = [p for f in ("code_common", "code_detection", "code_seg", "data", "docs", "tools",
+                               "tests/benchmarks")
                for p in (PROJECT / f).rglob("*.py")]  # fmt: skip
     source = "".join(p.read_text() for p in scripts) + (PROJECT / "run.sh").read_text()
     known |= set(re.findall(r"(?<![\w-])(--[a-z][\w-]+)", source))

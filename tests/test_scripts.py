@@ -12,8 +12,9 @@ import pytest
 import torch
 from conftest import TINY, make_dataset, run_here
 
-from code_common.data import read_instances, read_json, read_table, write_json, write_png
-from code_common.model import load_state
+from code_common.files.reading import read_instances, read_json, read_table
+from code_common.files.writing import write_json, write_png
+from code_common.learning.checkpoints import load_state
 
 PROJECT = Path(__file__).resolve().parents[1]
 STAGES = ("code_detection", "code_seg")
@@ -38,8 +39,8 @@ def digest(folder: Path) -> str:
     "script",
     [
         *SCRIPTS, "data/make_sample.py", "data/import_labels.py", "data/make_split.py",
-        "code_seg/crf_loss/benchmark.py", "code_common/report.py", "code_common/bundle.py",
-        "code_common/compare.py", "code_common/sweep.py", "code_seg/oracles.py",
+        "tests/benchmarks/crf_loss.py", "tools/report.py", "tools/export_model.py",
+        "tools/compare.py", "tools/sweep.py", "code_seg/oracles.py",
         "code_detection/pictures.py", "code_seg/pictures.py", "code_seg/prepare_masks.py",
         "code_detection/predict.py", "code_seg/predict.py", "data/check.py",
     ],
@@ -398,7 +399,7 @@ def test_the_threshold_is_chosen_by_validation_images(tmp_path, dataset, monkeyp
 
 def test_a_narrow_run_with_views_and_its_own_threshold(tmp_path, dataset):
     """Everything after training takes shape and threshold from what training wrote."""
-    from code_common import bundle
+    from code_common.inference import trained_run as bundle
 
     more = ["--width", "0.25", "--views", "4", "--stain-augmentation", "0.2"]
     more += ["--stem-stride", "1"]
@@ -416,7 +417,7 @@ def test_a_narrow_run_with_views_and_its_own_threshold(tmp_path, dataset):
 
 def test_an_ensemble_from_end_to_end(tmp_path, dataset, run_script):
     """Both phases of stage 2 train each network from its own; the rest sees one network."""
-    from code_common import bundle
+    from code_common.inference import trained_run as bundle
 
     first, second = options(tmp_path, "--members", "2", "--width", "0.25", rounds=0)
     run_here("code_detection", "main", *first, "--auto-threshold")
@@ -440,5 +441,5 @@ def test_an_ensemble_from_end_to_end(tmp_path, dataset, run_script):
     stages = bundle.load(out, torch.device("cpu"))
     assert all(len(stage.network.networks) == 2 for stage in stages.values())
     place = ["--root-save-dir", tmp_path / "out", "--dataset", "tiny", "--ratio", "0.5"]
-    run_script("code_common/report.py", *place, "--repeats", 1)
+    run_script("tools/report.py", *place, "--repeats", 1)
     assert "2 networks resnet18" in (out.parent / "summary.md").read_text()

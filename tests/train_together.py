@@ -12,11 +12,11 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
-from code_common.dataset import CropDataset
-from code_common.distributed import work_together
-from code_common.model import ResUNet
-from code_common.training import Recipe, fit
-from code_common.transforms import Augmentation
+from code_common.learning.crops import CropDataset
+from code_common.learning.distributed import work_together
+from code_common.learning.network import ResUNet
+from code_common.learning.training import Recipe, fit
+from code_common.learning.transforms import Augmentation
 from code_detection.losses import masked_loss
 from code_seg.losses import crf_term, label_terms
 

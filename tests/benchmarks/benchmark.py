@@ -18,21 +18,15 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[k]) for k in (1, 2)]
 
 from twins import slow_aji, slow_dice, slow_hausdorff, slow_known, slow_refine, slow_voronoi
 
-from code_common.data import (
-    load_split,
-    read_image,
-    read_instances,
-    write_json,
-    write_png,
-    write_points,
-)
 from code_common.errors import InputError, run_script
-from code_common.model import ResUNet
-from code_common.tiling import predict_image
+from code_common.files.data_set import load_split
+from code_common.files.reading import read_image, read_instances
+from code_common.files.writing import write_json, write_png, write_points
+from code_common.inference.tiling import predict_image
+from code_common.learning.network import ResUNet
 from code_detection.labels import distance_to, points_from_instances
 from code_detection.options import Options as DetectionOptions
 from code_detection.train import load_training as load_detection
-from code_seg.crf_loss.benchmark import median_seconds as seconds
 from code_seg.instances import components
 from code_seg.labels import (
     cluster,
@@ -45,6 +39,7 @@ from code_seg.labels import (
 from code_seg.metrics import aji, object_dice, object_hausdorff, overlaps, score
 from code_seg.options import Options as SegOptions
 from code_seg.train import load_training as load_seg
+from tests.benchmarks.crf_loss import median_seconds as seconds
 
 MO = Path(__file__).resolve().parents[3] / "shared" / "data" / "MO"
 

@@ -1,0 +1,83 @@
+"""Writing files whole or not at all."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+from PIL import Image
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file that appears whole or not at all: temporary name in the same folder, fsync, rename."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(path)
+        raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    with whole_file(path) as file:
+        file.write(data)
+
+
+def write_json(path: Path, value: object, indent: int | None = 1) -> None:
+    """Write JSON, readable (or with indent None small) and strict (no NaN)."""
+    write_bytes(path, (json.dumps(value, indent=indent, allow_nan=False) + "\n").encode())
+
+
+def write_png(path: Path, array: np.ndarray) -> None:
+    """Write [H, W] uint8 or uint16, or [H, W, 3] uint8 RGB."""
+    ok, data = cv2.imencode(".png", array[..., ::-1] if array.ndim == 3 else array)
+    assert ok, f"cannot encode {array.dtype} {array.shape} as PNG"
+    write_bytes(path, data.tobytes())
+
+
+def write_prob(path: Path, prob: np.ndarray) -> None:
+    """Write a probability map [H, W] in 0..1 as a 16-bit PNG: 65535 is 1."""
+    write_png(path, np.rint(prob * 65535).astype(np.uint16))
+
+
+def write_instances(path: Path, instances: np.ndarray) -> None:
+    """Write an instance map [H, W] as a deflated TIFF: uint16, or int32 where ids need it."""
+    small = instances.max(initial=0) <= np.iinfo(np.uint16).max
+    buffer = io.BytesIO()
+    image = Image.fromarray(instances.astype(np.uint16 if small else np.int32))
+    image.save(buffer, format="TIFF", compression="tiff_adobe_deflate")
+    write_bytes(path, buffer.getvalue())
+
+
+def write_table(
+    path: Path, columns: Sequence[str], rows: Iterable[Sequence], note: str = ""
+) -> None:
+    """Write a CSV table with one header line, and a '# note' line above it where one is given."""
+    text = io.StringIO()
+    if note:
+        text.write(f"# {note}\n")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_bytes(path, text.getvalue().encode())
+
+
+def write_points(path: Path, points: np.ndarray, note: str = "") -> None:
+    """Write points [N, 2] as a CSV table row,col in pixels."""
+    write_table(path, ("row", "col"), points.tolist(), note)

@@ -1,0 +1,1 @@
+"""Networks, crops and the training loop."""

@@ -1,0 +1,80 @@
+"""The hardware of a run: which device, precision and workers to take, and what it is."""
+
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from code_common.errors import InputError, reason
+from code_common.learning import distributed
+
+
+def describe(device: torch.device) -> dict[str, str | int]:
+    """Processor, cores that this process may use, memory, GPU and versions."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    machine = {
+        "system": platform.platform(terse=True),
+        "processor": _processor(),
+        "cores": cores or 1,
+        "threads": torch.get_num_threads(),
+    }
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        machine["memory"] = f"{memory / 2**30:.0f} GiB"
+    if device.type == "cuda":
+        machine["gpu"] = torch.cuda.get_device_name(device)
+    machine["device"] = str(device)
+    machine["python"], machine["torch"] = platform.python_version(), torch.__version__
+    return machine
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    if path.exists():
+        for line in path.read_text(errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def choose_device(name: str, gpu: int | None = None) -> torch.device:
+    """'auto' takes CUDA, then Apple's MPS, then the CPU; InputError where the choice is absent.
+
+    `gpu` picks one of the CUDA devices that CUDA_VISIBLE_DEVICES leaves visible.
+    """
+    if gpu is None and distributed.local_rank() is not None and torch.cuda.is_available():
+        gpu = distributed.local_rank()  # one GPU for each process of this machine
+    if gpu is not None and name in ("auto", "cuda"):
+        name = f"cuda:{gpu}"
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cpu" and torch.backends.mps.is_available():
+            name = "mps"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {name}: {reason(error)}") from None
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """'auto' takes bfloat16 where the hardware multiplies it (CUDA >= Ampere, AVX512-BF16, AMX)."""
+    if name != "auto":
+        return torch.float32 if name == "fp32" else torch.bfloat16
+    if device.type == "cuda":
+        fast = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        cpuinfo = Path("/proc/cpuinfo")
+        flags = cpuinfo.read_text() if device.type == "cpu" and cpuinfo.exists() else ""
+        fast = "avx512_bf16" in flags or "amx_bf16" in flags
+    return torch.bfloat16 if fast else torch.float32
+
+
+def choose_workers(workers: int, device: torch.device) -> int:
+    """Processes that make crops; -1 chooses: none on a CPU, where the network is the bottleneck."""
+    if workers >= 0:
+        return workers
+    return min(8, torch.get_num_threads()) if device.type == "cuda" else 0

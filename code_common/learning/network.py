@@ -1,0 +1,148 @@
+"""ResUNet: a U-Net decoder on a torchvision ResNet encoder (Qu et al. 2020, Fig. 3)."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+MODELS = ("resnet18", "resnet34", "resnet50", "resnet101")
+UP_CHANNELS = (256, 128, 64, 64)  # of the decoder's blocks, coarse to fine, at width 1
+
+
+def channels_at(width: float, channels: int) -> int:
+    """Channels of a layer at a width: a multiple of eight, which hardware multiplies best."""
+    return max(8, 8 * round(channels * width / 8))
+
+
+def _narrowed(encoder: nn.Module, width: float) -> nn.Module:
+    """The encoder with all its layers at another width, with random first weights."""
+    for parent in list(encoder.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, nn.Conv2d):
+                colours = layer.in_channels == 3
+                before = 3 if colours else channels_at(width, layer.in_channels)
+                after = channels_at(width, layer.out_channels)
+                other = nn.Conv2d(
+                    before, after, layer.kernel_size, layer.stride, layer.padding, bias=False
+                )
+                # As torchvision does it.
+                nn.init.kaiming_normal_(other.weight, mode="fan_out", nonlinearity="relu")
+                setattr(parent, name, other)
+            elif isinstance(layer, nn.BatchNorm2d):
+                setattr(parent, name, nn.BatchNorm2d(channels_at(width, layer.num_features)))
+    return encoder
+
+
+class UpBlock(nn.Module):
+    """Double the resolution, join the encoder's features, then conv -> ReLU -> BN."""
+
+    def __init__(self, channels: int, skip: int, out: int):
+        super().__init__()
+        self.up = nn.ConvTranspose2d(channels, out, 2, stride=2)
+        self.conv = nn.Conv2d(out + skip, out, 3, padding=1)
+        self.norm = nn.BatchNorm2d(out)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        x = torch.cat([self.up(x), skip], dim=1)
+        return self.norm(F.relu(self.conv(x)))
+
+
+class ResUNet(nn.Module):
+    """Logits [B, out_channels, H, W] of RGB images [B, 3, H, W] in 0..1, of any H and W.
+
+    The channel means and deviations of the training images are part of the state, so a
+    checkpoint needs no file beside it. `width` is the share of the channels of the paper's network
+    that every layer has. With a `stem_stride` of 1 in place of 2, the features of every layer are
+    twice as fine, as in HoVer-Net (Graham et al. 2019).
+    """
+
+    def __init__(
+        self,
+        model: str,
+        out_channels: int,
+        mean: Sequence[float] = (0.5, 0.5, 0.5),
+        std: Sequence[float] = (0.25, 0.25, 0.25),
+        width: float = 1.0,
+        stem_stride: int = 2,
+    ):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1).float())
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1).float())
+        self.encoder = torchvision.models.get_model(model, weights=None)
+        self.encoder.fc = nn.Identity()
+        self.width, self.stem_stride = width, stem_stride
+        if width != 1:
+            _narrowed(self.encoder, width)
+        self.encoder.conv1.stride = (stem_stride, stem_stride)
+        ups = self.up_channels = up_channels(width)
+        c1, c2, c3, c4 = (_out_channels(getattr(self.encoder, f"layer{i}")) for i in (1, 2, 3, 4))
+        self.up4 = UpBlock(c4, c3, ups[0])
+        self.up3 = UpBlock(ups[0], c2, ups[1])
+        self.up2 = UpBlock(ups[1], c1, ups[2])
+        self.up1 = UpBlock(ups[2], self.encoder.conv1.out_channels, ups[3])
+        self.head = nn.ConvTranspose2d(ups[3], out_channels, stem_stride, stride=stem_stride)
+
+    def forward(self, image: Tensor, dropout: Tensor | None = None) -> Tensor:
+        """`dropout` [B, sum(up_channels)] of `draw_dropout` scales the decoder's channels."""
+        h, w = image.shape[-2:]
+        x = (image - self.mean) / self.std
+        # The encoder halves up to five times; sizes in between are padded and cut back (D27).
+        x = F.pad(x, (0, -w % 32, 0, -h % 32), mode="replicate")
+        e = self.encoder
+        x0 = e.relu(e.bn1(e.conv1(x)))  # [B, 64, H/2, W/2]; all twice as fine at stem_stride 1
+        x1 = e.layer1(e.maxpool(x0))  # H/4
+        x2 = e.layer2(x1)  # H/8
+        x3 = e.layer3(x2)  # H/16
+        x4 = e.layer4(x3)  # H/32
+        scales = [None] * 4
+        if dropout is not None:
+            scales = dropout.to(x4.dtype)[..., None, None].split(self.up_channels, dim=1)
+        x = x4
+        ups = (self.up4, self.up3, self.up2, self.up1)
+        for up, skip, scale in zip(ups, (x3, x2, x1, x0), scales, strict=True):
+            x = up(x, skip)
+            x = x if scale is None else x * scale
+        return self.head(x)[..., :h, :w]
+
+
+class Ensemble(nn.Module):
+    """Logits [B, C, H, W] whose probability is the mean of those of several networks, as in
+    Lakshminarayanan et al. 2017. C of 1 is the logit of a probability, else they are classes'.
+    """
+
+    def __init__(self, networks: Sequence[ResUNet]):
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits = torch.stack([network(image).float() for network in self.networks])
+        if logits.shape[2] > 1:
+            return logits.log_softmax(2).logsumexp(0)
+        return F.logsigmoid(logits).logsumexp(0) - F.logsigmoid(-logits).logsumexp(0)
+
+
+def up_channels(width: float) -> tuple[int, ...]:
+    """Channels of the decoder's blocks, coarse to fine, at a width."""
+    return tuple(channels_at(width, c) for c in UP_CHANNELS)
+
+
+def draw_dropout(images: int, rate: float, width: float, device: torch.device) -> Tensor:
+    """2-D dropout [images, sum(up_channels)] of the decoder: 0 at `rate`, else 1 / (1 - rate).
+
+    Drawn for a whole batch at once and outside the network, so that it does not matter over how
+    many processes the batch is spread.
+    """
+    keep = torch.rand(images, sum(up_channels(width)), device=device) >= rate
+    return keep.float() / (1 - rate)
+
+
+def _out_channels(layer: nn.Sequential) -> int:
+    block = layer[-1]
+    return (block.conv3 if hasattr(block, "conv3") else block.conv2).out_channels
+
+
+def to_network(images: Tensor, device: torch.device) -> Tensor:
+    """uint8 [B, H, W, 3] -> float [B, 3, H, W] in 0..1 on the device, channels last in memory."""
+    return images.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)

@@ -1,0 +1,1 @@
+"""Data sets: commands that make, import, split and check them."""

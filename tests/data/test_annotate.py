@@ -1,0 +1,169 @@
+"""The annotation page in a real browser, with real clicks; its files are read by the importers."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import PROJECT
+
+from code_common.files.writing import write_json, write_png, write_points, write_table
+from data.annotation_formats import read_geojson, read_point_table
+
+PAGE = (PROJECT / "data" / "annotate.html").as_uri()
+
+
+@pytest.fixture
+def page(browser, tmp_path):
+    context = browser.new_context(viewport={"width": 1000, "height": 700}, accept_downloads=True)
+    context.set_offline(True)
+    page = context.new_page()
+    problems = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+    page.goto(PAGE)
+    for name in ("a", "b"):
+        write_png(tmp_path / f"{name}.png", np.full((200, 300, 3), 230, np.uint8))
+    yield page
+    assert not problems
+    context.close()
+
+
+def open_files(page, *paths):
+    page.set_input_files("#open", list(map(str, paths)))
+    page.wait_for_selector("#csv:not([disabled])")
+
+
+def where(page, x, y):
+    """Where a point of the image is on the page."""
+    return page.evaluate(
+        "([x, y]) => { const b = canvas.getBoundingClientRect();"
+        " return [b.left + view.x + x * view.zoom, b.top + view.y + y * view.zoom]; }",
+        [x, y],
+    )
+
+
+def click(page, x, y, **options):
+    page.mouse.click(*where(page, x, y), **options)
+
+
+def drag(page, start, end):
+    page.mouse.move(*where(page, *start))
+    goal = where(page, *end)
+    page.mouse.down()
+    page.mouse.move(*goal, steps=5)
+    page.mouse.up()
+
+
+def saved(page, kind, folder):
+    with page.expect_download() as waiting:
+        page.click(f"#{kind}")
+    path = folder / "saved" / waiting.value.suggested_filename
+    waiting.value.save_as(path)
+    return path
+
+
+def status(page):
+    return page.text_content("#status")
+
+
+def test_click_drag_remove_and_undo(page, tmp_path):
+    open_files(page, tmp_path / "a.png")
+    for x, y in ((50, 60), (200, 100), (250, 150)):
+        click(page, x, y)
+    assert status(page) == "3 points, not saved"
+    drag(page, (200, 100), (120, 40))
+    click(page, 250, 150, button="right")
+    assert status(page).startswith("2 points")
+    page.keyboard.press("Control+z")
+    assert status(page).startswith("3 points")
+    page.keyboard.press("Control+Shift+z")
+    path = saved(page, "csv", tmp_path)
+    assert path.name == "a.csv" and status(page) == "2 points"
+    rows, cols = np.loadtxt(path, delimiter=",", skiprows=1).T
+    assert np.abs(cols + 0.5 - [50, 120]).max() < 0.6 and np.abs(rows + 0.5 - [60, 40]).max() < 0.6
+
+
+def test_both_files_are_read_by_the_importers_alike(page, tmp_path):
+    open_files(page, tmp_path / "a.png")
+    places = np.array([(50.3, 60.8), (299, 1), (7, 199)])
+    for x, y in places.tolist():
+        click(page, x, y)
+    table = read_point_table(saved(page, "csv", tmp_path)).points
+    geojson = saved(page, "geojson", tmp_path)
+    content = json.loads(geojson.read_text())
+    assert content["features"][0]["geometry"]["type"] == "MultiPoint"
+    points = read_geojson(geojson).points
+    for found in (np.array(table), np.array(points)):
+        assert np.abs(found - places).max() < 0.6
+
+
+def test_detections_are_loaded_and_corrected(page, tmp_path):
+    points = np.array([[20, 30], [100, 200], [150, 90]])
+    write_points(tmp_path / "b_points.csv", points)
+    open_files(page, tmp_path / "a.png", tmp_path / "b.png", tmp_path / "b_points.csv")
+    page.select_option("#images", label="b")
+    assert status(page).startswith("3 points")
+    click(page, 200.5, 100.5, button="right")
+    click(page, 10, 10)
+    rows = np.loadtxt(saved(page, "csv", tmp_path), delimiter=",", skiprows=1)
+    assert rows[:2].tolist() == [[20, 30], [150, 90]] and np.abs(rows[2] - 9.5).max() < 0.6
+
+
+def test_corrected_detections_become_training_points(page, tmp_path, run_script):
+    """The way round: detections of a run -> corrected -> imported -> seen by the next training."""
+    for name in ("a", "b"):
+        write_png(
+            tmp_path / "set" / "images" / f"{name}.png", np.full((200, 300, 3), 230, np.uint8)
+        )
+    write_json(tmp_path / "set" / "train_val_test.json", {"train": ["a.png", "b.png"]})
+    detected = [(20, 30, "0.9"), (100, 200, "0.8"), (199, 299, "0.6")]
+    write_table(tmp_path / "a_points.csv", ("row", "col", "prob"), detected)
+    write_table(tmp_path / "b_points.csv", ("row", "col", "prob"), detected[:1])
+    open_files(page, *(tmp_path / n for n in ("a.png", "b.png", "a_points.csv", "b_points.csv")))
+    click(page, 60, 60)
+    click(page, 200.5, 100.5, button="right")
+    saved(page, "csv", tmp_path)
+    page.keyboard.press("PageDown")
+    click(page, 299.9, 0.1)
+    saved(page, "geojson", tmp_path)
+    place = ["--data-dir", tmp_path / "set"]
+    run_script("data/import_labels.py", "points", *place, "--source", tmp_path / "saved")
+    told = run_script("code_detection/prepare_data.py", *place, "--dataset", "own", "--ratio", "1",
+                      "--root-save-dir", tmp_path / "out").stdout  # fmt: skip
+    assert "5 of 5 points annotated in 2 training images" in told
+    points = np.loadtxt(next(tmp_path.rglob("points/b.csv")), delimiter=",", skiprows=2)
+    assert {tuple(p) for p in points.tolist()} == {(20, 30), (0, 299)}
+
+
+def test_zoom_and_pan_leave_the_points_where_they_are(page, tmp_path):
+    open_files(page, tmp_path / "a.png")
+    click(page, 100, 100)
+    page.mouse.move(*where(page, 100, 100))
+    page.mouse.wheel(0, -600)
+    before = page.evaluate("[view.x, view.y, view.zoom]")
+    assert before[2] > 5
+    drag(page, (90, 90), (95, 92))
+    assert page.evaluate("[view.x, view.y]") != before[:2]
+    click(page, 108, 104)
+    points = np.array(read_point_table(saved(page, "csv", tmp_path)).points)
+    assert np.abs(points - [(100, 100), (108, 104)]).max() < 0.6
+
+
+def test_nothing_is_lost_when_the_page_is_closed(page, tmp_path):
+    open_files(page, tmp_path / "a.png")
+    click(page, 100, 100)
+    page.reload()
+    open_files(page, tmp_path / "a.png")
+    assert status(page) == "1 points, not saved"
+
+
+def test_what_cannot_be_opened_is_told(page, tmp_path):
+    (tmp_path / "c.png").write_text("no image")
+    (tmp_path / "a.csv").write_text("u,v\n1,2\n")
+    (tmp_path / "z.csv").write_text("x,y\n1,2\n")
+    (tmp_path / "a.geojson").write_text("{")
+    open_files(page, *(tmp_path / n for n in ("a.png", "c.png", "a.csv", "z.csv", "a.geojson")))
+    told = status(page)
+    for text in ("c.png: no image", "a.csv: expected the columns", "z.csv: open its image",
+                 "a.geojson: "):  # fmt: skip
+        assert text in told

@@ -1,0 +1,93 @@
+"""One drawn map, applied alike to images, labels and points."""
+
+import numpy as np
+import pytest
+
+from code_common.learning.transforms import Augmentation, Warp, bspline_field, centre_crop
+
+RNG = np.random.default_rng
+
+
+def smooth_image(size=120):
+    y, x = np.mgrid[:size, :size]
+    value = 127 + 60 * np.sin(x / 11) + 60 * np.cos(y / 13)
+    return np.repeat(value[..., None], 3, 2).astype(np.uint8)
+
+
+def test_without_change_the_crop_is_the_middle_of_the_patch():
+    image = smooth_image()
+    warp = centre_crop(32, (40, 20), 64)
+    assert np.array_equal(warp.image(image), image[56:88, 36:68])
+    assert np.array_equal(warp.label(image[..., 0], 0), image[56:88, 36:68, 0])
+    assert warp.points(np.array([[56, 36], [60, 50], [55, 40]])).tolist() == [[0, 0], [4, 14]]
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("elastic", [0.0, 6.0])
+def test_image_and_label_are_moved_alike(seed, elastic):
+    """The same array as image and as label comes back the same, up to interpolation."""
+    image = smooth_image()
+    warp = Augmentation(64, elastic=elastic, elastic_probability=1).draw(RNG(seed), (10, 20), 80)
+    inside = warp.inside(image.shape[:2])
+    as_image, as_label = warp.image(image)[..., 0], warp.label(image[..., 0], 0)
+    difference = np.abs(as_image.astype(int) - as_label)[inside]
+    assert inside.any() and np.quantile(difference, 0.99) <= 9
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_points_move_with_the_image(seed):
+    """D10: every point inside the crop is there, at the pixel where the image shows it."""
+    rng = RNG(seed)
+    points = np.stack([rng.permutation(np.arange(6, 194, 12))] * 2, 1)
+    points[:, 1] = rng.permutation(points[:, 1])
+    label = np.zeros((200, 200), np.uint8)
+    for k, (r, c) in enumerate(points, start=1):
+        label[r - 2 : r + 3, c - 2 : c + 3] = k
+    warp = Augmentation(96).draw(rng, (40, 40), 120)
+    moved, seen = warp.points(points), warp.label(label, 0)
+    hit = seen[moved[:, 0], moved[:, 1]]
+    assert (hit > 0).all() and len(set(hit.tolist())) == len(moved)
+    core = set(np.unique(seen[4:-4, 4:-4]).tolist()) - {0}
+    assert core <= set(hit.tolist())
+
+
+def test_outside_of_the_image_nothing_is_known():
+    """D9, D17: padding has its own mask and label, and black pixels are just black."""
+    image = np.zeros((40, 40, 3), np.uint8)
+    warp = centre_crop(64, (0, 0), 40)
+    inside = warp.inside((40, 40))
+    assert inside.sum() == 1600 and inside[12:52, 12:52].all()
+    label = warp.label(np.ones((40, 40), np.uint8), 2)
+    assert (label[inside] == 1).all() and (label[~inside] == 2).all()
+    assert (warp.image(image) == 0).all()
+
+
+def test_the_ranges_are_kept_and_fully_used():
+    aug = Augmentation(64)
+    scales, centres = [], []
+    for seed in range(300):
+        warp = aug.draw(RNG(seed), (100, 100), 100)
+        scales.append(1 / np.sqrt(abs(np.linalg.det(warp.matrix[:, :2]))))
+        centres.append(warp.matrix @ [31.5, 31.5, 1])
+    assert 0.8 - 1e-6 <= min(scales) < 0.82 and 1.23 < max(scales) <= 1.25 + 1e-6
+    play = (100 - 64 / 1.25) / 2
+    assert np.abs(np.array(centres) - 149.5).max() <= play + 1e-6
+
+
+def test_flips_happen_half_of_the_time():
+    aug = Augmentation(32, scale=(1, 1), shear=0, rotation=0)
+    signs = [np.sign(np.diag(aug.draw(RNG(s), (0, 0), 32).matrix[:, :2])) for s in range(200)]
+    assert (np.abs(np.mean(signs, 0)) < 0.25).all()
+
+
+def test_all_spline_parameters_are_drawn():
+    """D16: a third of the displacement's parameters was zero."""
+    fields = np.stack([bspline_field(RNG(s), 60, 10.0) for s in range(60)])
+    deviation = fields.std(0)
+    assert deviation.shape == (60, 60, 2) and deviation.min() > 2 and deviation.max() < 9
+    assert np.abs(np.diff(fields, axis=1)).max() < 3  # smooth
+
+
+def test_points_through_a_field_are_refused():
+    with pytest.raises(ValueError, match="field"):
+        Warp(4, np.eye(2, 3), np.zeros((4, 4, 2), np.float32)).points(np.zeros((1, 2)))

@@ -1,0 +1,1 @@
+"""Commands beside the two stages: report, compare, sweep, export_model."""
