@@ -10,7 +10,8 @@ Without options: the embedded synthetic sample, on any computer, in minutes.
 
   --dataset NAME         data set: a folder under the data root (default: sample)
   --ratio R              share of annotated nuclei, 0..1 (default: 0.10)
-  --profile NAME         paper (default), or narrow: the best without a GPU and ImageNet weights
+  --profile NAME         paper (default), or scratch: small networks trained from scratch,
+                         without a GPU or ImageNet weights
   --repeats N            number of repeats, each with other points (default: 1)
   --data-root DIR        folder that holds the data sets (default: data)
   --data-dir DIR         the data set's own folder, if not DATA_ROOT/NAME
@@ -18,11 +19,11 @@ Without options: the embedded synthetic sample, on any computer, in minutes.
   --restart              throw earlier results of these runs away and begin anew
   --help                 this text
 
-Any other option goes to both stages (--no-pretrained, --epochs 20, --gpus 0 1 2 3, ...);
-what stands behind --detection or --seg goes to that stage alone. Their options:
+Any other option goes to both stages (--no-pretrained, --epochs 20, --gpus 0 1 2 3, ...).
+Options behind --detection or --seg go to that stage alone. The options of the stages:
   python code_detection/main.py --help        python code_seg/main.py --help
 
-A run that was stopped goes on with the same command; finished steps are skipped.
+The same command continues a run that was stopped; finished steps are skipped.
 TEXT
 }
 
@@ -69,7 +70,7 @@ BEGAN=$SECONDS
 PLACE=(--dataset "$DATASET" --ratio "$RATIO" --data-root "$DATA_ROOT"
   --root-save-dir "$ROOT_SAVE_DIR" ${DATA_DIR[@]+"${DATA_DIR[@]}"})
 COMMON=("${PLACE[@]}" ${COMMON[@]+"${COMMON[@]}"})
-# Also looks at all options, so that a wrong one of stage 2 is not found after hours of stage 1.
+# Checks all options as well: a wrong one of stage 2 would stop the run after hours of stage 1.
 "$PYTHON" "$HERE/data/check.py" "${COMMON[@]}" --repeats "$REPEATS" \
   --brief "$ROOT_SAVE_DIR/$DATASET/.checked_$RATIO" \
   --detection ${DETECTION[@]+"${DETECTION[@]}"} --seg ${SEG[@]+"${SEG[@]}"}

@@ -1,4 +1,7 @@
-"""An options dataclass is the command line: a field is a flag, its comment the help text."""
+"""An options dataclass is the command line: a field is a flag, the comment behind it the help text.
+
+A line `# --- name` in the dataclass begins a group of flags in --help.
+"""
 
 import argparse
 import dataclasses
@@ -7,45 +10,93 @@ import hashlib
 import inspect
 import json
 import re
+import sys
 import types
 import typing
 from pathlib import Path
 
-from code_common.errors import InputError
+from code_common.errors import InputError, run_script
+from code_common.old_runs import REMOVED, RENAMED
 
+_SECTION = re.compile(r"^    # --- (.+)$")
 _FIELD = re.compile(r"^    (\w+):.*?  # (.+)$")
 _CONTINUED = re.compile(r"^    # {3}(.+)$")
+
+
+def flag_of(name: str) -> str:
+    """The flag of a field: 'crf_weight' -> '--crf-weight'."""
+    return "--" + name.replace("_", "-")
 
 
 class _Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line and suggest the nearest flag."""
 
+    elsewhere: frozenset[str] = frozenset()  # flags of the stage that this script does not use
+
     def error(self, message: str) -> typing.NoReturn:
         unknown = re.match(r"unrecognized arguments: (\S+)", message)
         if unknown:
-            flag = unknown.group(1)
-            near = difflib.get_close_matches(flag, self._option_string_actions, n=1)
-            message = f"no such option: {flag}" + (f"; did you mean {near[0]}?" if near else "")
+            message = self._unknown(unknown.group(1).partition("=")[0])
         self.exit(2, f"error: {message} (--help lists every option)\n")
 
+    def _unknown(self, flag: str) -> str:
+        name = flag.removeprefix("--").replace("-", "_")
+        if name in RENAMED:
+            return f"no such option: {flag}; it is called {flag_of(RENAMED[name])} now"
+        if name in REMOVED:
+            return f"no such option: {flag}; it is gone (docs/reference/changes.md)"
+        if flag in self.elsewhere:
+            return f"{flag} means nothing to {self.prog}"
+        near = difflib.get_close_matches(flag, self._option_string_actions, n=1)
+        return f"no such option: {flag}" + (f"; did you mean {near[0]}?" if near else "")
 
-def field_comments(cls: type) -> dict[str, str]:
-    """Help text of each field: the comment behind it, and lines of '#   ...' that go on below."""
-    comments: dict[str, str] = {}
+
+class FieldHelp(typing.NamedTuple):
+    """What the source of an options dataclass says of a field."""
+
+    section: str
+    comment: str
+
+
+def field_help(cls: type) -> dict[str, FieldHelp]:
+    """Section and help text of each field, base classes first.
+
+    The text is the comment behind the field, and lines of '#   ...' that go on below it.
+    """
+    found: dict[str, FieldHelp] = {}
     for base in reversed(cls.__mro__):
         if not dataclasses.is_dataclass(base):
             continue
-        name = None
+        section, name = "options", None
         for line in inspect.getsource(base).splitlines():
-            field, continued = _FIELD.match(line), _CONTINUED.match(line)
-            if field:
+            heading, field = _SECTION.match(line), _FIELD.match(line)
+            continued = _CONTINUED.match(line)
+            if heading:
+                section, name = heading.group(1), None
+            elif field:
                 name = field.group(1)
-                comments[name] = field.group(2)
+                found[name] = FieldHelp(section, field.group(2))
             elif continued and name:
-                comments[name] += " " + continued.group(1)
+                found[name] = FieldHelp(section, f"{found[name].comment} {continued.group(1)}")
             else:
                 name = None
-    return comments
+    return found
+
+
+def shown_fields(cls: type) -> list[dataclasses.Field]:
+    """The fields that are flags: those that `cls.USES` names, alone or by their section; else all.
+
+    So a script shows what it uses and nothing else, though its options are those of the stage. The
+    sections that `cls.LAST_SECTIONS` names come last.
+    """
+    described, last = field_help(cls), getattr(cls, "LAST_SECTIONS", ())
+    every = sorted(dataclasses.fields(cls), key=lambda f: described[f.name].section in last)
+    uses = getattr(cls, "USES", None)
+    if uses is None:
+        return every
+    unknown = set(uses) - {f.name for f in every} - {h.section for h in described.values()}
+    assert not unknown, f"{cls.__name__}.USES: {unknown}"
+    return [f for f in every if f.name in uses or described[f.name].section in uses]
 
 
 def _element_type(annotation: object) -> tuple[type, bool]:
@@ -58,35 +109,43 @@ def _element_type(annotation: object) -> tuple[type, bool]:
 
 
 def make_parser(cls: type, description: str) -> argparse.ArgumentParser:
-    """Command line of an options dataclass; the help names each default."""
-    parser = _Parser(description=description, allow_abbrev=False)
-    comments, hints = field_comments(cls), typing.get_type_hints(cls)
-    for field in dataclasses.fields(cls):
-        flag = "--" + field.name.replace("_", "-")
+    """Command line of an options dataclass, in groups; the help names each default.
+
+    Flags that are not given are absent from what it returns.
+    """
+    parser = _Parser(
+        usage="%(prog)s [options]",
+        description=description,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    described, hints = field_help(cls), typing.get_type_hints(cls)
+    shown = shown_fields(cls)
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for field in shown:
+        section, comment = described[field.name]
+        if section not in groups:
+            groups[section] = parser.add_argument_group(section)
         kind, several = _element_type(hints[field.name])
-        default = {None: "set by the data set", (): "none"}.get(field.default, field.default)
-        text = f"{comments[field.name]} (default: {default})".replace("%", "%%")
-        if kind is bool:
-            parser.add_argument(
-                flag, action=argparse.BooleanOptionalAction, default=field.default, help=text
-            )
-        else:
-            parser.add_argument(
-                flag,
-                type=kind,
-                nargs="+" if several else None,
-                default=field.default,
-                help=text,
-                metavar=kind.__name__.upper(),
-            )
-    for flag, (name, value) in getattr(cls, "SHORTHANDS", {}).items():
-        parser.add_argument(
-            flag,
-            dest=name,
-            action="store_const",
-            const=value,
-            help=f"the same as --{name.replace('_', '-')} {value}",
+        default = {None: "set by the data set", (): "none", "": "none"}.get(
+            field.default, field.default
         )
+        text = f"{comment} (default: {default})".replace("%", "%%")
+        if kind is bool:
+            form = {"action": argparse.BooleanOptionalAction}
+        else:
+            form = {"type": kind, "nargs": "+" if several else None}
+            form["metavar"] = kind.__name__.upper()
+        groups[section].add_argument(flag_of(field.name), help=text, **form)
+        for flag, (name, value) in getattr(cls, "SHORTHANDS", {}).items():
+            if name == field.name:
+                text = f"the same as {flag_of(name)} {value}"
+                groups[section].add_argument(
+                    flag, dest=name, action="store_const", const=value, help=text
+                )
+    every = {flag_of(f.name) for f in dataclasses.fields(cls)}
+    parser.elsewhere = frozenset(every - {flag_of(f.name) for f in shown})
     return parser
 
 
@@ -95,12 +154,19 @@ def parse(cls: type, description: str, argv: list[str] | None = None):
 
     Raises InputError where a value is out of its bounds (naming field, bound and value).
     """
-    parser = make_parser(cls, description)
-    given = parser.parse_args(argv)
-    parser.set_defaults(**getattr(cls, "PROFILES", {}).get(getattr(given, "profile", ""), {}))
-    values = vars(parser.parse_args(argv))
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return cls(**values).resolved()
+    given = vars(make_parser(cls, description).parse_args(argv))
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    names = {field.name for field in dataclasses.fields(cls)}
+    profile = getattr(cls, "PROFILES", {}).get(given.get("profile"), {})
+    return cls(**{k: v for k, v in profile.items() if k in names} | given).resolved()
+
+
+def read_command_line(cls: type, description: str):
+    """`parse` of a script's command line, whose errors end the script in one line.
+
+    A script calls it before it imports torch, so that --help and a wrong flag answer at once.
+    """
+    return run_script(lambda: parse(cls, description, sys.argv[1:]))
 
 
 def check_bounds(options: object, bounds: dict[str, tuple[float, float]]) -> None:
@@ -109,8 +175,7 @@ def check_bounds(options: object, bounds: dict[str, tuple[float, float]]) -> Non
         value = getattr(options, name)
         for v in value if isinstance(value, tuple) else (value,):
             if v is not None and not low <= v <= high:
-                flag = name.replace("_", "-")
-                raise InputError(f"--{flag} must be from {low:g} to {high:g}, not {v}")
+                raise InputError(f"{flag_of(name)} must be from {low:g} to {high:g}, not {v}")
 
 
 def check_choices(options: object, choices: dict[str, tuple[object, ...]]) -> None:
@@ -118,8 +183,9 @@ def check_choices(options: object, choices: dict[str, tuple[object, ...]]) -> No
     for name, known in choices.items():
         value = getattr(options, name)
         if value not in known:
-            flag = name.replace("_", "-")
-            raise InputError(f"--{flag} must be one of {', '.join(map(str, known))}, not {value}")
+            raise InputError(
+                f"{flag_of(name)} must be one of {', '.join(map(str, known))}, not {value}"
+            )
 
 
 def as_json(options: object) -> dict:
@@ -131,6 +197,6 @@ def as_json(options: object) -> dict:
 
 
 def fingerprint(*parts: object) -> str:
-    """Short hash of JSON values: what a finished step is recognised by."""
+    """Short hash of JSON values: what a finished result is recognised by."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

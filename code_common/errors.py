@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 _SYSTEM_ERRORS = {
     errno.ENOSPC: "no space left on the disk",
@@ -49,7 +49,10 @@ def _fail(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
-def run_script(main: Callable[[], None]) -> None:
+T = TypeVar("T")
+
+
+def run_script(main: Callable[[], T]) -> T:
     """Run a script's main function and turn what a user can mend into one line.
 
     Exit status: 0 done, 2 wrong input or a full or read-only disk, 130 stopped by Ctrl-C or
@@ -57,7 +60,7 @@ def run_script(main: Callable[[], None]) -> None:
     """
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        main()
+        return main()
     except InputError as error:
         _fail(f"error: {error}", 2)
     except OSError as error:

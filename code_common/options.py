@@ -1,75 +1,66 @@
-"""The options that both stages have; each stage's options.py adds its own and may change these."""
+"""The options that both stages have; each stage's options.py adds its own and may change these.
+
+Nothing here imports torch: --help answers at once.
+"""
 
 import re
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from enum import IntEnum
 from pathlib import Path
 from typing import ClassVar
 
-import torch
-
 from code_common.config import check_bounds, check_choices
 from code_common.errors import InputError
-from code_common.learning import distributed
-from code_common.learning.checkpoints import check_width
-from code_common.learning.hardware import choose_device, choose_precision, choose_workers
-from code_common.learning.network import MODELS
-from code_common.learning.training import Recipe
+from code_common.files.run_folder import ratio_folder, stage_folder
+from code_common.learning.encoders import ENCODERS
 
 PROJECT = Path(__file__).resolve().parents[1]
 BIG = float("inf")
-# What both stages have of the profile 'narrow': the best without a GPU and without ImageNet weights
-# on MO (docs/experiments.md).
-NARROW = dict(
+# What both stages have of the profile 'scratch': the best measured without a GPU and without
+# ImageNet weights on MO (docs/explanation/results.md).
+SCRATCH = dict(
     model="resnet18", width=0.25, pretrained="none", dropout=0.0,
     batch_size=8, lr=2e-3, schedule="cosine",
 )  # fmt: skip
+
+
+class Purpose(IntEnum):
+    """What random numbers are for: each purpose has a seed of its own, see `CommonOptions.seed`."""
+
+    DRAW = 0  # the partial points of stage 1, k-means of stage 2
+    DETECTION = 1  # first weights, and crops of the initial round; those of round r have 1 + r
+    LABELS = 20  # first weights and crops of stage 2's first network
+    CRF = 21  # crops of its fine-tuning
+    SELF_TRAINING = 22  # first weights and crops of its second network
 
 
 @dataclass(frozen=True)
 class InferenceOptions:
     """How a network is run; what prediction and both stages have in common."""
 
-    # --- inference and hardware
-    tile: int = 224  # side in pixels of the tiles of inference
+    # --- inference
+    tile: int = 224  # side in pixels of the tiles that an image is cut into
     overlap: int = 80  # pixels that neighbouring tiles share
-    test_batch_size: int = 8  # tiles per step of inference
-    views: int = 1  # 4 or 8: every tile is seen at four turns, or these and their mirror images,
-    #   and the probabilities are averaged; it takes as many times as long. Validations during
-    #   training see one
-    shard: str = ""  # I/N: test.py and predict.py do every N-th image from the I-th, 0 to N - 1,
-    #   that is not done; the default is all, or what a SLURM job array says
+    test_batch_size: int = 8  # tiles per step
+    views: int = 1  # 4 or 8: the network sees every tile at four quarter turns, or at these and
+    #   their mirror images, and the probabilities are averaged; it takes as many times as long.
+    #   Validations during training take one view
+    # --- hardware
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     gpus: tuple[int, ...] = ()  # numbers of the GPUs to use; several work as one, on one batch
     precision: str = "auto"  # fp32, bf16, or auto: bf16 where the hardware multiplies it
 
+    LAST_SECTIONS: ClassVar[tuple] = ("inference", "hardware")
     INFERENCE_CHOICES: ClassVar[dict] = {"precision": ("auto", "fp32", "bf16"), "views": (1, 4, 8)}
 
-    def choose_device(self) -> torch.device:
-        """The device of this process; InputError where it is absent."""
-        number = distributed.local_rank() or 0
-        if self.gpus and number >= len(self.gpus):
-            raise InputError(f"--gpus: {len(self.gpus)} GPUs, but this is process {number + 1}")
-        return choose_device(self.device, self.gpus[number] if self.gpus else None)
 
-    def run(self, action: Callable[["InferenceOptions"], object]) -> None:
-        """Do a script's action: in this process or, with several --gpus, in one for each."""
-        if len(self.gpus) > 1 and distributed.local_rank() is None:
-            sys.exit(distributed.launch(len(self.gpus)))
-        told = distributed.work_together(self.choose_device(), lambda: action(self))
-        if isinstance(told, str):
-            print(told)
+@dataclass(frozen=True)
+class ShardOptions:
+    """How many jobs share the images."""
 
-    def tiling(self, device: torch.device) -> dict:
-        """How `predict_image` cuts and computes."""
-        return {
-            "tile": self.tile,
-            "overlap": self.overlap,
-            "batch_size": self.test_batch_size,
-            "views": self.views,
-            "precision": choose_precision(self.precision, device),
-        }
+    # --- many jobs
+    shard: str = ""  # I/N: do every N-th image from the I-th (0 to N - 1) that is not done; the
+    #   default is all images, or what a SLURM job array says
 
 
 @dataclass(frozen=True)
@@ -85,13 +76,14 @@ class CommonOptions(InferenceOptions):
     repeat: int = 1  # number of the repeat; each one draws other points and other weights
     random_seed: int = 1  # everything random follows from it and the repeat
     profile: str = "paper"  # where the other defaults come from: paper (the data set's row), or
-    #   narrow: a network of a quarter of the width, other losses, and a second network on the first
-    #   one's nuclei; the best measured without a GPU and ImageNet weights (docs/experiments.md)
+    #   scratch: small networks trained from scratch, the best measured without a GPU and without
+    #   ImageNet weights (docs/explanation/results.md)
     # --- output
     root_save_dir: Path = PROJECT / "experiments"  # folder of all experiments
     save_dir: Path | None = None  # this run's own folder, if not
     #   root_save_dir/DATASET/ratio_RATIO/repeat_REPEAT/STAGE
     restart: bool = False  # throw away what the run folder holds and begin anew
+    # --- scores
     patient: str = "TCGA-..-[^-]+"  # regular expression of what the image names of one patient
     #   have in common: the scores' intervals are drawn over patients; other names stand alone
     # --- network
@@ -101,10 +93,8 @@ class CommonOptions(InferenceOptions):
     stem_stride: int = 2  # stride of the first convolution: 2 (as published), or 1 for features
     #   twice as fine, at more than twice the work
     pretrained: str | None = None  # encoder's first weights: imagenet, a file, or none
-    dropout: float = 0.1  # rate of the 2-D dropout in the decoder, 0..1
-    members: int = 1  # networks that are trained from other first weights on other crops, and whose
-    #   probabilities are averaged; both training and inference take as many times as long
     # --- training
+    dropout: float = 0.1  # rate of the 2-D dropout in the decoder, 0..1
     stain_augmentation: float = 0.0  # by what share haematoxylin and eosin of each training crop
     #   are randomly made stronger or weaker, 0..1; 0: not (as published)
     patch_size: int | None = None  # side in pixels of the patches an image is cut into;
@@ -122,6 +112,7 @@ class CommonOptions(InferenceOptions):
     #   memory where they take no more than half of it
     compile: bool = False  # torch.compile the training step: a minute first, then faster on a GPU
     tensorboard: bool = False  # write the scalars of log.csv for TensorBoard, too
+
     SHORTHANDS: ClassVar[dict] = {"--no-pretrained": ("pretrained", "none")}
     STAGE: ClassVar[str] = ""
     DATASETS: ClassVar[dict[str, dict]] = {}
@@ -129,10 +120,10 @@ class CommonOptions(InferenceOptions):
     # Options that leave the result as it is, so that a run may go on with others.
     NOT_IN_RESULT: ClassVar[frozenset] = frozenset(
         "data_root data_dir root_save_dir save_dir restart workers device gpus precision "
-        "test_batch_size shard cache compile tensorboard patient profile".split()
+        "test_batch_size cache compile tensorboard patient profile".split()
     )
     COMMON_CHOICES: ClassVar[dict] = {
-        "model": MODELS,
+        "model": tuple(ENCODERS),
         **InferenceOptions.INFERENCE_CHOICES,
         "cache": ("auto", "memory", "disk"),
         "schedule": ("constant", "cosine"),
@@ -145,7 +136,6 @@ class CommonOptions(InferenceOptions):
         "width": (0.1, 4),
         "stem_stride": (1, 2),
         "dropout": (0, 0.99),
-        "members": (1, 100),
         "stain_augmentation": (0, 1),
         "patch_size": (32, BIG),
         "input_size": (64, BIG),
@@ -169,9 +159,8 @@ class CommonOptions(InferenceOptions):
         known = {f.name for f in fields(self)}
         assert set(row) <= known, f"DATASETS row {self.dataset}: unknown {set(row) - known}"
         values = {k: v for k, v in row.items() if getattr(self, k) is None}
-        run = f"ratio_{self.ratio:g}/repeat_{self.repeat}/{self.STAGE}"
         values["data_dir"] = self.data_dir or self.data_root / self.dataset
-        values["save_dir"] = self.save_dir or self.root_save_dir / self.dataset / run
+        values["save_dir"] = self.save_dir or self.stage_folder(self.STAGE)
         done = replace(self, **values)
         check_bounds(done, {**self.BOUNDS, "overlap": (0, done.tile - 1)})
         profiles = {"profile": tuple(self.PROFILES)}
@@ -183,29 +172,53 @@ class CommonOptions(InferenceOptions):
             raise InputError(f"--patient {done.patient}: no regular expression ({error})") from None
         return done
 
-    def seed(self, purpose: int, member: int = 0) -> int:
-        """A seed of its own for each purpose, member of the ensemble, repeat and random_seed."""
-        return ((member * 2**32 + self.random_seed) * 1000 + self.repeat) * 100 + purpose
+    def stage_folder(self, stage: str) -> Path:
+        """Run folder of a stage of this repeat, if nothing else was asked for."""
+        return stage_folder(self.root_save_dir, self.dataset, self.ratio, self.repeat, stage)
 
-    def recipe(self, device: torch.device, seed: int, **changes: float) -> Recipe:
-        """What the training loop needs of the options."""
-        return replace(
-            Recipe(
-                self.model,
-                self.epochs,
-                self.batch_size,
-                self.lr,
-                self.weight_decay,
-                seed,
-                choose_workers(self.workers, device),
-                self.val_every,
-                choose_precision(self.precision, device),
-                self.dropout,
-                self.compile,
-                self.tensorboard,
-                self.schedule,
-                self.width,
-                self.stem_stride,
-            ),
-            **changes,
+    def experiment_folder(self) -> Path:
+        """Folder of all repeats of this data set and ratio."""
+        return ratio_folder(self.root_save_dir, self.dataset, self.ratio)
+
+    def seed(self, purpose: Purpose | int) -> int:
+        """A seed of its own for each purpose, repeat and random_seed."""
+        return (self.random_seed * 1000 + self.repeat) * 100 + purpose
+
+
+def check_width(width: float, pretrained: str) -> None:
+    """Raise InputError where first weights are wanted that are there for width 1 alone."""
+    if pretrained == "imagenet" and width != 1:
+        raise InputError(
+            f"--width {width:g}: ImageNet weights are those of width 1; train from scratch with "
+            "--no-pretrained, or give a file with --pretrained FILE"
         )
+
+
+@dataclass(frozen=True)
+class PredictOptions(InferenceOptions, ShardOptions):
+    """Options of prediction on images without labels."""
+
+    # --- prediction
+    model: Path | None = None  # a run's folder (.../repeat_1), or the file it was exported to
+    images: tuple[Path, ...] = ()  # images, whole slides, or folders of them
+    out: Path | None = None  # folder of the results
+    mpp: float | None = None  # microns per pixel to read the images at, which is that of the
+    #   training images; none: images are read as they are
+    file_mpp: float | None = None  # microns per pixel of the files, where they do not say it
+    tissue: str = "auto"  # auto: glass is left out of images over 8192 x 8192 pixels; or all
+
+    BOUNDS: ClassVar[dict] = {
+        "tile": (32, BIG),
+        "test_batch_size": (1, BIG),
+        "mpp": (0.01, 100),
+        "file_mpp": (0.01, 100),
+    }
+
+    def resolved(self) -> "PredictOptions":
+        """The options, checked; raises InputError."""
+        for name in ("model", "images", "out"):
+            if not getattr(self, name):
+                raise InputError(f"--{name} is missing (--help lists every option)")
+        check_bounds(self, {**self.BOUNDS, "overlap": (0, self.tile - 1)})
+        check_choices(self, {**self.INFERENCE_CHOICES, "tissue": ("auto", "all")})
+        return self

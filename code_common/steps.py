@@ -5,20 +5,24 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import torch
 
-from code_common.config import as_json, fingerprint
+from code_common.config import as_json, fingerprint, flag_of
 from code_common.errors import InputError
-from code_common.files.data_set import Sample
-from code_common.files.old_runs import options_today
+from code_common.files.data_set import ImageFiles
 from code_common.files.reading import image_shape, read_json
+from code_common.files.run_folder import CACHE, last_path, marker_path, marker_paths, options_path
 from code_common.files.writing import write_json
+from code_common.launch import choose_device
 from code_common.learning import distributed
 from code_common.learning.hardware import describe
 from code_common.learning.patches import windows
+from code_common.old_runs import options_today, refuse_removed, rename_files
+from code_common.options import CommonOptions
 
 try:
     import fcntl
@@ -30,13 +34,43 @@ LOCK_PATIENCE_S = 10.0
 PROJECT = Path(__file__).resolve().parents[1]
 
 
-def files_fingerprint(samples: Sequence[Sample], others: Sequence[Path] = ()) -> str:
+@dataclass(frozen=True)
+class Step:
+    """A part of a run that is done once."""
+
+    name: str
+    # () -> what its line tells, or facts by name that options.json shall keep
+    action: Callable[[], str | dict | None]
+    work: float = 0.0  # megapixels through the network: what it is worth in time
+    together: bool = False  # of several processes all do it, else the first
+    tidy: Callable[[], None] | None = None  # removes what is not needed once the step is done
+
+
+def training_work(images: Sequence[ImageFiles], options: CommonOptions, epochs: int) -> float:
+    """Work of training in megapixels through the network, three passes a step."""
+    patches = sum(len(windows(image_shape(i.image), options.patch_size)) for i in images)
+    return 3e-6 * epochs * patches * options.input_size**2
+
+
+def inference_work(images: Sequence[ImageFiles], options: CommonOptions, views: int) -> float:
+    """Work of inference in megapixels through the network."""
+    tiling = options.tile, options.overlap
+    tiles = sum(len(windows(image_shape(i.image), *tiling)) for i in images)
+    return 1e-6 * tiles * options.tile**2 * views
+
+
+def validation_work(images: Sequence[ImageFiles], options: CommonOptions, epochs: int) -> float:
+    """Work of all validations of a training in megapixels through the network."""
+    return -(-epochs // options.val_every) * inference_work(images, options, views=1)
+
+
+def files_fingerprint(images: Sequence[ImageFiles], others: Sequence[Path] = ()) -> str:
     """Changes when the list of input files or a file's content does.
 
     Of a file over 8 MB only the first MB and the size count. Raises InputError where one of
     `others` is absent.
     """
-    files = [f for s in samples for f in (s.image, s.instances, s.points) if f]
+    files = [f for i in images for f in (i.image, i.instances, i.points) if f]
     for path in others:
         if not path.is_file():
             raise InputError(f"{path}: no such file; run stage 1 first (code_detection/main.py)")
@@ -80,106 +114,112 @@ class Run:
     """A run folder whose steps happen once for the same options and inputs.
 
     Raises InputError where the folder holds a run with other options or inputs: nothing is
-    overwritten that was not asked for. So a step that was done is done, whatever options this
-    version has that the one before had not (see old_runs.py). `options.restart` clears the folder
-    first. `plan` names the steps in order, each with its work (0 for those without a network), from
-    which the time left is told.
+    overwritten that was not asked for. So a step that is marked as done is done, whatever options
+    were added since (see old_runs.py). `options.restart` clears the folder first.
     """
 
-    def __init__(self, folder: Path, options: object, inputs: str, plan: dict[str, float]):
-        self.folder, self.plan = folder, plan
-        self.seconds, self.work = 0.0, 0.0  # what this process has done, for the time left
-        self.options, self.path = options, folder / "options.json"
-        settings = {k: v for k, v in as_json(options).items() if k not in options.NOT_IN_RESULT}
-        self.extra = {
+    def __init__(self, folder: Path, options: CommonOptions, inputs: str):
+        self.folder, self.options, self.path = folder, options, options_path(folder)
+        self.facts = {
             "inputs": inputs,
             "commit": _commit(),
             "torch": torch.__version__,
-            "machine": describe(options.choose_device()),
+            "machine": describe(choose_device(options)),
         }
-        if distributed.rank() == 0:
-            self._open(folder, self.path, settings, inputs)
+        if distributed.is_main():
+            self._open(inputs)
         distributed.wait_for_all()
 
-    def _open(self, folder: Path, path: Path, settings: dict, inputs: str) -> None:
-        restart = self.options.restart and folder.exists()
-        if restart and not path.is_file():
-            raise InputError(f"{folder}: no run of this project, so --restart leaves it alone")
-        self.lock = _lock(folder)
+    def _open(self, inputs: str) -> None:
+        restart = self.options.restart and self.folder.exists()
+        if restart and not self.path.is_file():
+            raise InputError(f"{self.folder}: no run of this project, so --restart leaves it alone")
+        self.lock = _lock(self.folder)
         if restart:
-            shutil.rmtree(folder)
-            self.lock = _lock(folder)
+            shutil.rmtree(self.folder)
+            self.lock = _lock(self.folder)
         # A run of which no step was ever finished, for wrong input, say, holds nothing to lose.
-        if any((folder / ".done").glob("*.json")):
-            if not path.is_file():
-                raise InputError(
-                    f"{folder}: holds finished steps, but no {path.name} that says of what; give "
-                    "another --save-dir, or remove this one"
-                )
-            before = read_json(path)
-            saved = options_today(before["options"], path)
-            for name, value in settings.items():
-                old = saved.get(name, value)
-                if old != value:
-                    flag = "--" + name.replace("_", "-")
-                    raise InputError(
-                        f"{folder}: holds a run with {flag} {old}, not {value}; give another "
-                        "--save-dir, or --restart to throw that run away"
-                    )
-            if before.get("inputs", inputs) != inputs:
-                raise InputError(
-                    f"{folder}: the input images or labels have changed since this run began; "
-                    "give another --save-dir, or --restart to throw that run away"
-                )
+        if marker_paths(self.folder):
+            self._check_same(inputs)
+        rename_files(self.folder)
         self.save()
-        for stale in folder.rglob(".*.tmp"):
+        for stale in self.folder.rglob(".*.tmp"):
             stale.unlink(missing_ok=True)
 
-    def save(self, **extra: object) -> None:
-        """Write options.json; `extra` adds what became known on the way."""
-        self.extra |= extra
-        if distributed.rank():
+    def _check_same(self, inputs: str) -> None:
+        if not self.path.is_file():
+            raise InputError(
+                f"{self.folder}: holds finished steps, but no {self.path.name} that says of what; "
+                "give another --save-dir, or remove this one"
+            )
+        other = "give another --save-dir, or --restart to throw that run away"
+        saved = read_json(self.path)
+        refuse_removed(saved["options"], self.path)
+        before, now = options_today(saved["options"]), as_json(self.options)
+        for name in (n for n in now if n not in self.options.NOT_IN_RESULT):
+            if before.get(name, now[name]) != now[name]:
+                raise InputError(
+                    f"{self.folder}: holds a run with {flag_of(name)} {before[name]}, not "
+                    f"{now[name]}; {other}"
+                )
+        if saved.get("inputs", inputs) != inputs:
+            raise InputError(
+                f"{self.folder}: the input images or labels have changed since this run began; "
+                f"{other}"
+            )
+
+    def save(self, **facts: object) -> None:
+        """Write options.json; `facts` adds what became known on the way."""
+        self.facts |= facts
+        if not distributed.is_main():
             return
         before = read_json(self.path) if self.path.is_file() else {}
-        write_json(self.path, {**before, **self.extra, "options": as_json(self.options)})
+        write_json(self.path, {**before, **self.facts, "options": as_json(self.options)})
 
-    def step(self, name: str, action: Callable[[], str | None], together: bool = False) -> None:
-        """Do a step, or say that it is done. `action` returns what its line should tell.
+    def do(self, steps: Sequence[Step]) -> None:
+        """Do the steps that are not done, one line for each."""
+        seconds = work = 0.0  # of what this process has done, for the time left
+        for number, step in enumerate(steps, 1):
+            title = f"[{number}/{len(steps)}] {step.name}"
+            before = self._seconds_of(step)
+            if before is not None:
+                if distributed.is_main():
+                    print(f"{title}: done earlier ({_minutes(before)}), skipped")
+            else:
+                took, message = self._do(step)
+                seconds, work = seconds + took, work + step.work
+                left = sum(later.work for later in steps[number:])
+                known = left and work  # nothing is known before the network has run
+                ahead = f"; about {_minutes(seconds / work * left)} left" if known else ""
+                if distributed.is_main():
+                    print(f"{title}: {message} ({_minutes(took)}{ahead})", flush=True)
+            if step.tidy and distributed.is_main():
+                step.tidy()
 
-        Of several processes the first does it, or all of them `together`.
-        """
-        names = list(self.plan)
-        number = f"[{names.index(name) + 1}/{len(names)}]"
-        marker, first = self.folder / ".done" / f"{name}.json", distributed.rank() == 0
-        done = distributed.from_first(read_json(marker) if first and marker.is_file() else None)
-        if done:
-            if first:
-                print(f"{number} {name}: done earlier ({_minutes(done['seconds'])}), skipped")
-            return
+    def _seconds_of(self, step: Step) -> float | None:
+        """What a step took that is done, or None."""
+        path, seconds = marker_path(self.folder, step.name), None
+        if distributed.is_main() and path.is_file():
+            seconds = read_json(path)["seconds"]
+        return distributed.from_first(seconds)
+
+    def _do(self, step: Step) -> tuple[float, str]:
+        """Do a step; seconds, and what its line tells."""
         began = time.monotonic()
-        told = action() if first or together else None
+        result = step.action() if step.together or distributed.is_main() else None
         distributed.wait_for_all()
-        if not first:
-            return
+        if isinstance(result, dict):
+            self.save(**result)
         seconds = time.monotonic() - began
-        write_json(marker, {"seconds": round(seconds, 2)})
-        self.seconds, self.work = self.seconds + seconds, self.work + self.plan[name]
-        left = sum(self.plan[n] for n in names[names.index(name) + 1 :])
-        known = left and self.work  # nothing is known before the network has run
-        ahead = f"; about {_minutes(self.seconds / self.work * left)} left" if known else ""
-        print(f"{number} {name}: {told or 'done'} ({_minutes(seconds)}{ahead})", flush=True)
+        if distributed.is_main():
+            write_json(marker_path(self.folder, step.name), {"seconds": round(seconds, 2)})
+        return seconds, result if isinstance(result, str) else "done"
 
 
-def training_work(samples: Sequence[Sample], patch: int, crop: int, epochs: int) -> float:
-    """Work of training in megapixels through the network, three passes a step."""
-    patches = sum(len(windows(image_shape(s.image), patch)) for s in samples)
-    return 3e-6 * epochs * patches * crop**2
-
-
-def inference_work(samples: Sequence[Sample], tile: int, overlap: int, views: int = 1) -> float:
-    """Work of inference in megapixels through the network."""
-    tiles = sum(len(windows(image_shape(s.image), tile, overlap)) for s in samples)
-    return 1e-6 * tiles * tile**2 * views
+def remove_unfinished(save_dir: Path, training: Path) -> None:
+    """Remove what the training in the folder `training` of a run would have gone on from."""
+    last_path(training).unlink(missing_ok=True)
+    shutil.rmtree(save_dir / CACHE, ignore_errors=True)
 
 
 def _minutes(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Labels of stage 1: partial points, extended Gaussian mask (Qu et al. 2020, Sec. III-A)."""
+"""Labels of stage 1: partial points and extended Gaussian mask (Qu et al. 2020, Sec. III-A)."""
 
 import cv2
 import numpy as np
@@ -6,16 +6,16 @@ from scipy import ndimage
 
 from code_common.arrays import distance_transform
 
-# The Gaussian counts as a peak down to this value: 2.45 sigma, 6.7 px at sigma 2.75. The paper
-# draws it to r1; its published numbers come from this cut.
+# Below this value the Gaussian is cut off: beyond 2.45 sigma, which is 6.7 px at sigma 2.75. The
+# paper draws the Gaussian up to r1, but its published numbers come from this cut.
 PEAK_CUTOFF = 0.05
 
 
 def points_from_instances(instances: np.ndarray) -> np.ndarray:
-    """One point [N, 2] (row, column) per nucleus of an instance map [H, W], in order of the ids.
+    """One point per nucleus of an instance map [H, W]: [N, 2] (row, column), in order of the ids.
 
-    It is the centre of the bounding box, where a person would click, or the nucleus' pixel
-    nearest to it where the centre lies outside (D21: crescents, ids of several components).
+    The point is the centre of the bounding box, where a person would click. If that lies outside
+    the nucleus (a crescent, an id of several components), it is the nearest pixel of it (D21).
     """
     points = []
     for label, box in enumerate(ndimage.find_objects(instances), start=1):
@@ -31,7 +31,10 @@ def points_from_instances(instances: np.ndarray) -> np.ndarray:
 
 
 def points_from_map(label: np.ndarray) -> np.ndarray:
-    """Points [N, 2] of a point label [H, W]: one per component that is not 0, its middle pixel."""
+    """Points [N, 2] (row, column) of a point label [H, W]: one per 8-connected component.
+
+    A component consists of pixels that are not 0. `points_from_instances` gives its point.
+    """
     count, components = cv2.connectedComponents((label != 0).astype(np.uint8), connectivity=8)
     if count == 1:
         return np.zeros((0, 2), np.int64)
@@ -39,16 +42,16 @@ def points_from_map(label: np.ndarray) -> np.ndarray:
 
 
 def sample_points(points: np.ndarray, ratio: float, rng: np.random.Generator) -> np.ndarray:
-    """Partial points: a share `ratio` of the points, drawn without replacement (D2).
+    """Partial points: a share `ratio` (0..1) of the points [N, 2], without replacement (D2).
 
-    At least one point is kept of an image that has any. Returns them in their old order.
+    At least one point is kept if there is any. The points stay in their order.
     """
     count = min(len(points), max(1, round(len(points) * ratio)))
     return points[np.sort(rng.choice(len(points), count, replace=False))]
 
 
 def distance_to(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Euclidean distance [H, W] float32 in pixels to the nearest point; inf without points."""
+    """Distance [H, W] float32 in pixels to the nearest of the points [N, 2]; inf without points."""
     if len(points) == 0:
         return np.full(shape, np.inf, np.float32)
     free = np.ones(shape, np.uint8)
@@ -59,11 +62,18 @@ def distance_to(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 def extended_gaussian_mask(
     points: np.ndarray, shape: tuple[int, int], r1: float, r2: float, sigma: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Target of the partial points and what is known of it.
+    """Target of the partial points, and the mask of the pixels whose target is known.
 
-    points [N, 2]: row, column in pixels. Returns the target [H, W] float32 in 0..1, a Gaussian
-    around each point, and `known` [H, W] bool: the disks of radius r2. Pixels farther than r2
-    from every point are not known: nobody said that they are background.
+    points [N, 2]: row, column in pixels; r1, r2, sigma in pixels. Returns the target [H, W]
+    float32 in 0..1, a Gaussian around each point that ends before r1, and the mask [H, W] bool of
+    the disks of radius r2. Farther pixels are unknown, because they may belong to nuclei without a
+    point (Qu et al. 2020, Sec. III-A).
+
+    >>> target, known = extended_gaussian_mask(np.array([[0, 1]]), (1, 6), 2, 3, 1.0)
+    >>> print(target.round(3))
+    [[0.607 1.    0.607 0.    0.    0.   ]]
+    >>> print(known.astype(int))
+    [[1 1 1 1 1 0]]
     """
     distance = distance_to(points, shape)
     target = np.exp(-np.square(distance) / (2 * sigma**2))
@@ -79,10 +89,12 @@ def weight_map(
     peak_weight: float,
     unknown_weight: float = 0.0,
 ) -> np.ndarray:
-    """Weight [H, W] float32 of each pixel in the loss: `peak_weight`, 1, or `unknown_weight`.
+    """Weight [H, W] float32 of each pixel in the loss.
 
-    known: the disks around points; background: what self-training propagated; inside: pixels of
-    the image, not padding (D9). All [H, W] bool.
+    It is `peak_weight` where the target is over 0, otherwise 1 where the target is known or
+    background, otherwise `unknown_weight`, and 0 outside the image (D9). target and known [H, W]
+    are from `extended_gaussian_mask`; background [H, W] bool: background that self-training has
+    propagated; inside [H, W] bool: pixels of the image and not of its padding.
     """
     weight = np.where(known | background, np.float32(1), np.float32(unknown_weight))
     weight[target > 0] = peak_weight

@@ -4,15 +4,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from code_common.learning.loss_terms import LossTerm
+
 
 def masked_loss(
     logits: Tensor, target: Tensor, weight: Tensor, kind: str = "mse"
-) -> tuple[Tensor, Tensor]:
-    """Weighted sum of the errors, and the number of known pixels to divide it by (D8).
+) -> dict[str, LossTerm]:
+    """The one term, named by its kind: weighted error over the known pixels (D8).
 
-    logits [B, 1, H, W]; target [B, H, W] in 0..1; weight [B, H, W]. A pixel that weighs less than
-    1 is known to that extent: were it not counted, a batch of crops without a point would have a
-    loss of thousands, and its one step could undo the training. kind: 'mse', (sigmoid(logits) -
+    logits [B, 1, H, W]; target [B, H, W] in 0..1; weight [B, H, W]. kind: 'mse', (sigmoid(logits) -
     target)^2, as published; or 'bce', the binary cross-entropy, which has the same optimum, but
     whose gradient does not vanish where the network is sure and wrong.
     """
@@ -20,4 +20,6 @@ def masked_loss(
         error = (torch.sigmoid(logits[:, 0]) - target).square()
     else:
         error = F.binary_cross_entropy_with_logits(logits[:, 0], target, reduction="none")
-    return (weight * error).sum(), weight.clamp(max=1).sum()
+    # A pixel that weighs less than 1 is known to that extent. Were it not counted, a batch of crops
+    # without a point would have a loss of thousands, and its one step could undo the training.
+    return {kind: LossTerm(sum=(weight * error).sum(), count=weight.clamp(max=1).sum())}

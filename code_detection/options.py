@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from code_common.options import BIG, NARROW, CommonOptions
+from code_common.options import BIG, SCRATCH, CommonOptions, ShardOptions
 
 # What depends on the data set; lengths in pixels, areas in square pixels. A new data set is one
-# row: r1 is the radius of a nucleus of mean area, r2 = 2 r1, sigma = r1 / 4. 'default' serves the
-# sets without a row (40x, as MO).
+# row: r1 is the radius of a nucleus of mean area (stage 2 calls the same number merge_radius),
+# r2 = 2 r1, sigma = r1 / 4. 'default' serves the sets without a row (40x, as MO).
 _PAPER = dict(
     rounds=3, epochs=80, batch_size=16, patch_size=250, input_size=224, lr=1e-4,
     model="resnet34", width=1.0, pretrained="imagenet",
@@ -27,14 +27,14 @@ DATASETS = {
     ),
 }  # fmt: skip
 PROFILES = {
-    "narrow": NARROW
+    "scratch": SCRATCH
     | dict(rounds=0, epochs=80, loss="bce", unknown_weight=0.1, auto_threshold=True),
 }
 
 
 @dataclass(frozen=True)
 class Options(CommonOptions):
-    """Options of code_detection."""
+    """Options of stage 1, which main.py takes."""
 
     # --- extended Gaussian mask
     r1: float | None = None  # radius in pixels of a nucleus: a detection nearer than this is right
@@ -48,7 +48,6 @@ class Options(CommonOptions):
     rounds: int | None = None  # rounds after the initial one
     final_round: str = "last"  # the round whose detections stage 2 gets: last (as published), or
     #   best (highest F1 on the validation images)
-    round: int = 0  # the round that train.py trains and test.py tests
     background_below: float = 0.1  # probability under which a pixel becomes background
     merged_above: float = 0.7  # probability over which a component larger than max_area does
     # --- detections
@@ -59,17 +58,10 @@ class Options(CommonOptions):
     max_area: int | None = None  # largest component in square pixels; a larger one is split
     val_points: str = "all"  # points of the validation images that choose the best checkpoint:
     #   all, or partial (only `ratio` of them; scored near these points alone)
-    # --- test.py on images of your own
-    model_path: Path | None = None  # checkpoint; none: the best one of the round
-    img_dir: Path | None = None  # folder of images; none: the data set's test images
-    label_dir: Path | None = None  # folder of their labels, where scores are wanted
 
     STAGE: ClassVar[str] = "detection"
     DATASETS: ClassVar[dict] = DATASETS
     PROFILES: ClassVar[dict] = CommonOptions.PROFILES | PROFILES
-    NOT_IN_RESULT: ClassVar[frozenset] = CommonOptions.NOT_IN_RESULT | {
-        "round", "model_path", "img_dir", "label_dir",
-    }  # fmt: skip
     BOUNDS: ClassVar[dict] = CommonOptions.BOUNDS | {
         "r1": (1, BIG),
         "r2": (1, BIG),
@@ -77,7 +69,6 @@ class Options(CommonOptions):
         "peak_weight": (0, BIG),
         "unknown_weight": (0, 1),
         "rounds": (0, 20),
-        "round": (0, 20),
         "background_below": (0, 1),
         "merged_above": (0, 1),
         "threshold": (0, 1),
@@ -89,3 +80,60 @@ class Options(CommonOptions):
         "val_points": ("all", "partial"),
         "final_round": ("last", "best"),
     }
+
+
+@dataclass(frozen=True)
+class PrepareOptions(Options):
+    """Options of prepare_data.py."""
+
+    USES: ClassVar[tuple] = (
+        "dataset", "data_root", "data_dir", "ratio", "repeat", "random_seed", "root_save_dir",
+        "save_dir", "val_points",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RoundOptions(Options):
+    """Options of the scripts that do one round."""
+
+    # --- this round
+    round: int = 0  # the round to do: 0 is the initial one
+
+    BOUNDS: ClassVar[dict] = Options.BOUNDS | {"round": (0, 20)}
+
+
+@dataclass(frozen=True)
+class TrainOptions(RoundOptions):
+    """Options of train.py."""
+
+    USES: ClassVar[tuple] = (
+        "this round", "data", "root_save_dir", "save_dir", "network", "training",
+        "extended Gaussian mask", "detections", "tile", "overlap", "test_batch_size", "hardware",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TestOptions(RoundOptions, ShardOptions):
+    """Options of test.py."""
+
+    # --- images of your own
+    model_path: Path | None = None  # checkpoint; none: the best one of the round
+    img_dir: Path | None = None  # folder of images; none: the data set's test images
+    label_dir: Path | None = None  # folder of their labels, where scores are wanted
+
+    USES: ClassVar[tuple] = (
+        "this round", "images of your own", "many jobs", "dataset", "data_root", "data_dir",
+        "ratio", "repeat", "profile", "root_save_dir", "save_dir", "scores", "r1", "threshold",
+        "auto_threshold", "min_area", "max_area", "inference", "hardware",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PicturesOptions(RoundOptions):
+    """Options of pictures.py."""
+
+    USES: ClassVar[tuple] = (
+        "this round", "data", "root_save_dir", "save_dir", "r1", "r2", "sigma", "peak_weight",
+        "unknown_weight", "rounds", "background_below", "patch_size", "input_size",
+        "stain_augmentation",
+    )  # fmt: skip

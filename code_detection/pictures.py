@@ -1,27 +1,39 @@
 """Pictures of stage 1 for the report: the data, what is learnt, the rounds, the background."""
 
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from code_common.config import parse
+from code_common.config import read_command_line
+from code_detection.options import Options, PicturesOptions
+
+if __name__ == "__main__":
+    options = read_command_line(PicturesOptions, __doc__)
+
+from collections.abc import Iterator
+
+import numpy as np
+
 from code_common.errors import run_script
-from code_common.files.data_set import Sample, load_split
-from code_common.files.reading import read_image, read_label, read_points, read_prob
+from code_common.files.data_set import ImageFiles, load_split
+from code_common.files.reading import read_image, read_points, read_prob
+from code_common.files.run_folder import (
+    detected_points_path,
+    detections_folder,
+    pictures_folder,
+    points_path,
+    prob_path,
+    round_detections_folder,
+    val_points_path,
+)
 from code_common.reporting.album import Figure, Panel, middle, shrink, write_album
 from code_common.reporting.drawing import BLUE, GREEN, ORANGE, WHITE, mark, tint
+from code_detection.dataset import all_points, load_training, read_background
+from code_detection.detect import draw_detections
 from code_detection.labels import extended_gaussian_mask, weight_map
 from code_detection.metrics import count
-from code_detection.options import Options
-from code_detection.prepare_data import all_points
-from code_detection.test import draw
-from code_detection.train import background_path, load_training
 
 MOST, THUMBNAIL, SIDE, CROPS = 24, 240, 400, 4
 
@@ -43,20 +55,20 @@ def grey(values: np.ndarray) -> np.ndarray:
 
 def in_window(points: np.ndarray, window: tuple[slice, slice]) -> np.ndarray:
     """The points [N, 2] that lie in a window, in its coordinates."""
-    low, high = ([getattr(s, end) for s in window] for end in ("start", "stop"))
+    low, high = [part.start for part in window], [part.stop for part in window]
     return points[((points >= low) & (points < high)).all(1)] - low
 
 
-def sheet(options: Options, split: dict[str, list[Sample]]) -> Figure:
+def sheet(options: Options, split: dict[str, list[ImageFiles]]) -> Figure:
     """Thumbnails of the data set with the annotated points."""
-    panels, folders = [], {"train": "points", "val": "val_points"}
+    panels, point_files = [], {"train": points_path, "val": val_points_path}
     total = sum(len(split[part]) for part in ("train", "val", "test"))
     for part in ("train", "val", "test"):
-        for sample in split[part][: MOST - len(panels)]:
-            image = read_image(sample.image)
-            small, label = shrink(image, THUMBNAIL), f"{part}: {sample.name}"
-            path = options.save_dir / folders.get(part, "") / f"{sample.name}.csv"
-            if part in folders and path.is_file():
+        for files in split[part][: MOST - len(panels)]:
+            image = read_image(files.image)
+            small, label = shrink(image, THUMBNAIL), f"{part}: {files.name}"
+            path = point_files[part](options.save_dir, files.name) if part in point_files else None
+            if path and path.is_file():
                 points = read_points(path, image.shape[:2])
                 places = points * small.shape[0] // image.shape[0]
                 small = mark(small, places, "circle", BLUE, 2)
@@ -89,56 +101,56 @@ def target(options: Options, image: np.ndarray, points: np.ndarray) -> Figure:
     return Figure("target", "Extended Gaussian mask of the partial points", caption, panels)
 
 
-def batch(options: Options, samples: list[Sample]) -> Figure:
-    """A crop of each image as the network of the last round sees it."""
+def batch(options: Options, image_files: list[ImageFiles], round: int) -> Figure:
+    """A crop of each image as the network of a round sees it."""
     panels = []
-    for sample in samples:
-        crop = load_training(replace(options, cache="memory"), [sample])[0, 0]
+    for files in image_files:
+        crop = load_training(options, [files], round, cache="memory")[0, 0]
         arrays = [crop[name].numpy() for name in ("image", "target", "weight")]
-        panels += [Panel(sample.name, arrays[0]), Panel("its weight", weight_picture(*arrays))]
+        panels += [Panel(files.name, arrays[0]), Panel("its weight", weight_picture(*arrays))]
     caption = (
         "Resized, flipped, sheared, rotated and cropped by one random map; points are moved and "
-        f"then rendered. Weights of round {options.round}; beyond the image they are 0."
+        f"then rendered. Weights of round {round}; beyond the image they are 0."
     )
     return Figure("batch", "Training crops as the network sees them", caption, panels)
 
 
-def rounds(options: Options, sample: Sample, window: tuple[slice, slice]) -> Figure:
+def rounds(
+    options: Options, files: ImageFiles, window: tuple[slice, slice], final_round: int
+) -> Figure:
     """Probability map and detections of each round on a training image."""
-    image = read_image(sample.image)
+    image = read_image(files.image)
     shape, out = image.shape[:2], options.save_dir
-    truth, panels = all_points(sample, shape), []
-    folders = {r: out / f"round_{r}" / "train" for r in range(options.rounds)}
-    if options.round == options.rounds:
-        folders[options.rounds] = out / "detections"
+    truth, panels = all_points(files, shape), []
+    folders = {r: round_detections_folder(out, r) for r in range(options.rounds)}
+    if final_round == options.rounds:
+        folders[options.rounds] = detections_folder(out)
     for r, folder in folders.items():
-        prob = read_prob(folder / f"{sample.name}_prob.png", shape)
-        detected = read_points(folder / f"{sample.name}_points.csv", shape)
-        label = f"round {r}: {len(detected)} detections"
-        inner = None
+        prob = read_prob(prob_path(folder, files.name), shape)
+        detected = read_points(detected_points_path(folder, files.name), shape)
+        label, truth_inside = f"round {r}: {len(detected)} detections", None
         if truth is not None:
             tp, fp, fn, _ = count(detected, truth, options.r1)
-            label, inner = (
-                f"round {r}: {tp} right, {fp} wrong, {fn} missed",
-                in_window(truth, window),
-            )
-        picture = grey(prob[window])
-        panels.append(Panel(label, draw(picture, in_window(detected, window), inner, options.r1)))
+            label = f"round {r}: {tp} right, {fp} wrong, {fn} missed"
+            truth_inside = in_window(truth, window)
+        inside = in_window(detected, window)
+        picture = draw_detections(grey(prob[window]), inside, truth_inside, options.r1)
+        panels.append(Panel(label, picture))
     caption = (
         "Probability (black is 1) and detections, counted over the whole image against all known "
         "points: green circles right, orange crosses wrong, blue squares missed."
     )
-    return Figure("rounds", f"Self-training, training image {sample.name}", caption, panels)
+    return Figure("rounds", f"Self-training, training image {files.name}", caption, panels)
 
 
-def background(options: Options, sample: Sample, window: tuple[slice, slice]) -> Figure:
+def background(options: Options, files: ImageFiles, window: tuple[slice, slice]) -> Figure:
     """The background that was propagated into each round."""
-    image = read_image(sample.image)
+    image = read_image(files.image)
     shape, panels = image.shape[:2], []
-    points = read_points(options.save_dir / "points" / f"{sample.name}.csv", shape)
+    points = read_points(points_path(options.save_dir, files.name), shape)
     places = in_window(points, window)
     for r in range(1, options.rounds + 1):
-        area = read_label(background_path(options.save_dir, r, sample.name), shape) > 0
+        area = read_background(options.save_dir, r, files.name, shape)
         picture = tint(image[window], area[window], ORANGE, 0.55)
         label = f"into round {r}: {area.mean():.0%} of the image"
         panels.append(Panel(label, mark(picture, places, "circle", BLUE, 4)))
@@ -149,26 +161,27 @@ def background(options: Options, sample: Sample, window: tuple[slice, slice]) ->
     return Figure("background", "Background propagation", caption, panels)
 
 
-def figures(options: Options) -> Iterator[Figure]:
+def figures(options: Options, final_round: int) -> Iterator[Figure]:
     """All figures; those of the rounds show the first training image."""
     split = load_split(options.data_dir)
-    sample = split["train"][0]
-    image = read_image(sample.image)
+    files = split["train"][0]
+    image = read_image(files.image)
     window = middle(image.shape[:2], SIDE)
-    points = read_points(options.save_dir / "points" / f"{sample.name}.csv", image.shape[:2])
+    points = read_points(points_path(options.save_dir, files.name), image.shape[:2])
     yield sheet(options, split)
     yield target(options, image[window], in_window(points, window))
-    yield batch(options, split["train"][:CROPS])
-    yield rounds(options, sample, window)
+    yield batch(options, split["train"][:CROPS], final_round)
+    yield rounds(options, files, window, final_round)
     if options.rounds:
-        yield background(options, sample, window)
+        yield background(options, files, window)
 
 
-def pictures(options: Options) -> str:
-    """Write pictures/ of a finished run, whose detections are of the round `options.round`."""
-    number = write_album(options.save_dir / "pictures", figures(options))
-    return f"{number} figures in {options.save_dir / 'pictures'}"
+def pictures_of(options: Options, final_round: int) -> str:
+    """Write pictures/ of a finished run, whose detections are of the round `final_round`."""
+    folder = pictures_folder(options.save_dir)
+    number = write_album(folder, figures(options, final_round))
+    return f"{number} figures in {folder}"
 
 
 if __name__ == "__main__":
-    run_script(lambda: print(pictures(parse(Options, __doc__))))
+    print(run_script(lambda: pictures_of(options, options.round)))

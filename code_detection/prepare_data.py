@@ -3,28 +3,26 @@
 import sys
 from pathlib import Path
 
-import numpy as np
-
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from code_common.config import parse
+from code_common.config import read_command_line
+from code_detection.options import Options, PrepareOptions
+
+if __name__ == "__main__":
+    options = read_command_line(PrepareOptions, __doc__)
+
+import numpy as np
+
 from code_common.errors import InputError, run_script
-from code_common.files.data_set import Sample, load_split
-from code_common.files.reading import read_image, read_instances, read_label
+from code_common.files.data_set import load_split
+from code_common.files.reading import read_image
+from code_common.files.run_folder import colours_path, points_path, val_points_path
 from code_common.files.writing import write_json, write_points
 from code_common.learning.colours import ColourStatistics
-from code_detection.labels import points_from_instances, points_from_map, sample_points
-from code_detection.options import Options
-
-
-def all_points(sample: Sample, shape: tuple[int, int]) -> np.ndarray | None:
-    """All points [N, 2] known of an image: of its point label, else of its instance map."""
-    if sample.points:
-        return points_from_map(read_label(sample.points, shape))
-    if sample.instances:
-        return points_from_instances(read_instances(sample.instances, shape))
-    return None
+from code_common.options import Purpose
+from code_detection.dataset import all_points
+from code_detection.labels import sample_points
 
 
 def prepare(options: Options) -> str:
@@ -34,38 +32,38 @@ def prepare(options: Options) -> str:
     val_points/NAME.csv, those that choose the checkpoint; colours.json. Raises InputError where
     a training image has no points.
     """
-    split = load_split(options.data_dir)
-    out = options.save_dir
+    split, out = load_split(options.data_dir), options.save_dir
+    seed = options.seed(Purpose.DRAW)
     total = annotated = val_total = 0
     colours = ColourStatistics()
     for part in ("train", "val", "test"):
-        for index, sample in enumerate(split[part]):
-            image = read_image(sample.image)
-            points = all_points(sample, image.shape[:2])
+        for index, files in enumerate(split[part]):
+            image = read_image(files.image)
+            points = all_points(files, image.shape[:2])
             if part == "test":
-                continue
+                continue  # read all the same: a broken file is found now, not after the training
             if part == "train":
                 if points is None or len(points) == 0:
                     raise InputError(
-                        f"{sample.image}: no annotated point; expected "
-                        f"labels_instance/{sample.name}_label.png or "
-                        f"labels_point/{sample.name}_label_point.png with at least one"
+                        f"{files.image}: no annotated point; expected "
+                        f"labels_instance/{files.name}_label.png or "
+                        f"labels_point/{files.name}_label_point.png with at least one"
                     )
                 colours.add(image)
             if points is None:
                 continue
-            rng = np.random.default_rng((options.seed(0), part == "val", index))
+            rng = np.random.default_rng((seed, part == "val", index))
             partial = sample_points(points, options.ratio, rng) if len(points) else points
             if part == "val" and options.val_points == "all":
                 partial = points
-            note = f"{len(partial)} of {len(points)} points, seed {options.seed(0)}"
-            folder = "points" if part == "train" else "val_points"
-            write_points(out / folder / f"{sample.name}.csv", partial, note)
+            note = f"{len(partial)} of {len(points)} points, seed {seed}"
+            path_of = points_path if part == "train" else val_points_path
+            write_points(path_of(out, files.name), partial, note)
             if part == "train":
                 total, annotated = total + len(points), annotated + len(partial)
             else:
                 val_total += len(partial)
-    write_json(out / "colours.json", colours.result())
+    write_json(colours_path(out), colours.result())
     return (
         f"{annotated} of {total} points annotated in {len(split['train'])} training images, "
         f"{val_total} points in {len(split['val'])} validation images"
@@ -73,4 +71,4 @@ def prepare(options: Options) -> str:
 
 
 if __name__ == "__main__":
-    run_script(lambda: print(prepare(parse(Options, __doc__))))
+    print(run_script(lambda: prepare(options)))

@@ -1,4 +1,4 @@
-"""What a table of nuclei tells of each: place, shape, colour."""
+"""Features of a nucleus for a table: place, shape, colour."""
 
 import numpy as np
 from skimage.color import rgb2hed
@@ -13,12 +13,18 @@ def nucleus_features(
     scale: float = 1.0,
     mpp: float | None = None,
 ) -> dict[str, float]:
-    """Features of one nucleus: mask [h, w] bool, image [h, w, 3] uint8 and prob [h, w] of a box.
+    """Features of one nucleus: name -> value.
 
-    x and y of the centroid in pixels of the file, which has `scale` pixels along one of these, the
-    middle of the first at 0.5; area, perimeter and axes in pixels of the mask, and with `mpp`
-    the area in square microns, too; eccentricity 0..1; mean red, green, blue 0..255; mean optical
-    density of haematoxylin (Ruifrok and Johnston 2001); mean probability.
+    mask [h, w] bool, image [h, w, 3] uint8 and prob [h, w] are those of a box whose first pixel is
+    `corner` (row, column). scale: side of a pixel in pixels of the file; mpp: microns per pixel.
+
+    x, y: centroid in pixels of the file, whose first pixel has its middle at 0.5.
+    area, perimeter, major_axis, minor_axis: in pixels of the mask.
+    area_um2: area in square microns, if `mpp` is given.
+    eccentricity, solidity: in 0..1.
+    red, green, blue: mean colour in 0..255.
+    haematoxylin: mean optical density of the stain (Ruifrok and Johnston 2001).
+    probability: mean over the nucleus.
     """
     (region,) = regionprops(mask.astype(np.uint8))
     rows, cols = np.nonzero(mask)

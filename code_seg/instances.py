@@ -1,7 +1,6 @@
-"""From a nuclei mask to an instance map: connected components, alone or with detected points."""
+"""Instance maps from a mask of nuclei: its connected components, whole or split by points."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,85 +8,73 @@ from scipy import ndimage
 from skimage.segmentation import watershed
 
 from code_common.arrays import distance_transform
-from code_common.errors import InputError
-from code_common.inference.streaming import Components, component_masks
+from code_common.inference.streaming import Components, ReadPart, component_masks
 from code_seg.morphology import fill_holes, remove_small
-
-# components: the paper's; points: these, split among the detections in them; convex: cut where they
-# are not convex, completed, and those dropped that too little speaks for (code_seg/convex.py).
-METHODS = ("components", "points", "convex")
-
-
-def check_method(method: str, path: Path) -> None:
-    """Raise InputError where a run, of another version, chose a method that is not there."""
-    if method not in METHODS:
-        raise InputError(
-            f"{path}: chose instances by {method}, which this version has not; give --instances "
-            + ", ".join(METHODS[:-1])
-            + f" or {METHODS[-1]}"
-        )
 
 
 def components(prob: np.ndarray, min_area: int) -> np.ndarray:
-    """Instance map int32 [H, W] of a nucleus probability map [H, W], as in the paper.
+    """Instance map int32 [H, W] of a probability map of nuclei [H, W], as in the paper.
 
-    More probable than not; components under `min_area` square pixels are dropped, holes filled.
+    The instances are the 8-connected components over a probability of 0.5. Those under `min_area`
+    pixels are dropped. Then holes are filled.
     """
     mask = fill_holes(remove_small((prob > 0.5).astype(np.uint8), min_area))
     return cv2.connectedComponents(mask, connectivity=8)[1].astype(np.int32)
 
 
 def instances_in_parts(
-    found: Components,
-    read_mask: Callable[[int, int, int, int], np.ndarray],
+    all_components: Components,
+    read_mask: ReadPart,
     divide: Callable[[int, int, np.ndarray], np.ndarray],
     min_area: int,
     taken: Callable[[int, int], bool],
 ) -> Iterator[tuple[int, int, np.ndarray]]:
-    """The nuclei of a mask of any size: (first row, first column, instance map int32 of a box).
+    """The nuclei of a mask of any size, component by component.
 
-    `divide(row, column, mask)` makes nuclei of a component, bool [h, w] and without holes, whose
-    box begins there. `taken(row, column)` says whether a nucleus that was given before covers a
-    pixel: so it does where a component lies in the hole of another.
+    Gives (row, column, instance map int32 [h, w]) of each component's bounding box, which begins
+    at (row, column). Components under `min_area` pixels are dropped. `divide(row, column, mask)`
+    divides a component, a mask [h, w] bool without holes, into nuclei. `taken(row, column)` tells
+    whether an earlier nucleus covers a pixel. A component whose first pixel is covered lies in a
+    hole of another one and is skipped.
     """
-    found = found.at_least(min_area)
-    masks = component_masks(found, read_mask)
-    for first, (row, col, own) in zip(found.firsts.tolist(), masks, strict=True):
+    large = all_components.at_least(min_area)
+    masks = component_masks(large, read_mask)
+    for first, (row, col, mask) in zip(large.firsts.tolist(), masks, strict=True):
         if not taken(*first):
-            yield row, col, divide(row, col, fill_holes(own.astype(np.uint8)) > 0)
+            yield row, col, divide(row, col, fill_holes(mask.astype(np.uint8)) > 0)
 
 
 class PointsByRow:
-    """Points [N, 2] of an image of any size, to be asked for those of a part of it."""
+    """Points [N, 2] (row, column) of an image of any size. Those of a part are found quickly."""
 
     def __init__(self, points: np.ndarray):
         self.points = points[np.argsort(points[:, 0], kind="stable")]
 
     def within(self, row: int, col: int, shape: tuple[int, int]) -> np.ndarray:
-        """Those of the part of that shape from (row, column), as places in it."""
+        """The points in a part of `shape` from (row, col), relative to its first pixel."""
         start, end = np.searchsorted(self.points[:, 0], [row, row + shape[0]])
         return within(self.points[start:end] - (row, col), shape)
 
 
 def within(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Those of the points [N, 2] that lie on a map of that shape."""
+    """The points, of [N, 2], that lie on a map of `shape` (rows, columns)."""
     return points[((points >= 0) & (points < shape)).all(1)]
 
 
 def cut(mask: np.ndarray, points: np.ndarray, min_area: int) -> np.ndarray:
-    """A mask [H, W] bool divided among the points [N, 2] in it: int32, 1 to M <= max(N, 1).
+    """A mask [H, W] bool divided among the points [N, 2] in it: int32 [H, W] with ids 1 to M.
 
-    The cut is a watershed on the distance to the background, so it runs through the necks. A piece
-    under `min_area` square pixels leaves its pixels to its neighbours.
+    M is at most N, and 1 if there is no point. The watershed on the distance to the background
+    cuts at the necks. A piece under `min_area` pixels is given to its neighbours.
     """
     if len(points) < 2:
         return mask.astype(np.int32)
-    own, points = np.pad(mask, 1), points + 1
-    depth = distance_transform(own.astype(np.uint8))
+    mask, points = np.pad(mask, 1), points + 1
+    depth = distance_transform(mask.astype(np.uint8))
     while True:
-        markers = np.zeros(own.shape, np.int32)
+        markers = np.zeros(mask.shape, np.int32)
         markers[points[:, 0], points[:, 1]] = np.arange(1, len(points) + 1)
-        pieces = watershed(-depth, markers, mask=own)
+        pieces = watershed(-depth, markers, mask=mask)
         areas = np.bincount(pieces.ravel(), minlength=len(points) + 1)[1:]
         if len(points) == 1 or areas.min() >= min_area:
             return pieces[1:-1, 1:-1]
@@ -95,19 +82,19 @@ def cut(mask: np.ndarray, points: np.ndarray, min_area: int) -> np.ndarray:
 
 
 def split_by_points(instances: np.ndarray, points: np.ndarray, min_area: int) -> np.ndarray:
-    """Instance map in which every component that holds several points is split among them (D13).
+    """The instance map [H, W] with each component that holds several points split (D13).
 
-    instances [H, W] of connected components; points [N, 2] (row, column), those outside of the
-    mask count for nothing; no piece is under `min_area` square pixels.
+    instances [H, W]: connected components; points [N, 2]: row, column, those outside the
+    components are ignored. No piece of a split has fewer than `min_area` pixels.
     """
     points = within(points, instances.shape)
-    home = instances[points[:, 0], points[:, 1]]
-    several = np.flatnonzero(np.bincount(home[home > 0], minlength=2) > 1)
+    id_of_point = instances[points[:, 0], points[:, 1]]
+    several = np.flatnonzero(np.bincount(id_of_point[id_of_point > 0], minlength=2) > 1)
     out, last = instances.copy(), int(instances.max(initial=0))
     boxes = ndimage.find_objects(instances)
     for label in several.tolist():
         box = boxes[label - 1]
-        inside = points[home == label] - (box[0].start, box[1].start)
+        inside = points[id_of_point == label] - (box[0].start, box[1].start)
         pieces = cut(instances[box] == label, inside, min_area)
         out[box][pieces > 1] = pieces[pieces > 1] + (last - 1)
         last += int(pieces.max()) - 1

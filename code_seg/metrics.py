@@ -1,7 +1,7 @@
 """Scores of an instance map: pixels, AJI in three definitions, PQ, object Dice and Hausdorff.
 
-All of them come from one table of overlaps. Two empty maps agree: every score is perfect; with
-one of them empty, every score is 0 (D4).
+The scores of nuclei come from one table of overlaps. If both maps are empty, they agree, and every
+score is perfect. If only one of them is empty, every score is 0 (D4).
 """
 
 from typing import NamedTuple
@@ -14,11 +14,14 @@ from code_common.arrays import assign, distance_transform
 
 
 class Overlaps(NamedTuple):
-    """Which true and predicted nuclei overlap; nuclei are numbered from 0 in order of their ids."""
+    """The pairs of true and predicted nuclei that overlap.
+
+    There are N true and M predicted nuclei, numbered from 0 in the order of their ids, and P pairs.
+    """
 
     i: np.ndarray  # [P] number of the true nucleus of a pair
-    j: np.ndarray  # [P] number of the predicted one
-    intersection: np.ndarray  # [P] pixels in common
+    j: np.ndarray  # [P] number of the predicted nucleus of a pair
+    intersection: np.ndarray  # [P] pixels that the two have in common
     true_area: np.ndarray  # [N] pixels of each true nucleus
     predicted_area: np.ndarray  # [M] pixels of each predicted nucleus
 
@@ -26,17 +29,21 @@ class Overlaps(NamedTuple):
         """Pixels [P] of the union of each pair."""
         return self.true_area[self.i] + self.predicted_area[self.j] - self.intersection
 
+    def iou(self) -> np.ndarray:
+        """Intersection over union [P] of each pair."""
+        return self.intersection / self.union()
+
     def empty(self) -> float | None:
-        """The score where a map is empty: 1 for both, 0 for one; None where neither is."""
+        """The score if a map is empty: 1 if both are, 0 if one is. None if neither is empty."""
         n, m = len(self.true_area), len(self.predicted_area)
         return None if n and m else float(n == m)
 
 
-_DENSE = 1 << 24  # entries up to which the table of all pairs of ids is counted at once
+_DENSE = 1 << 24  # up to this many possible pairs of ids are counted in one dense table
 
 
 def _numbered(instances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Map with the ids 1..N in their order, and the areas [N]."""
+    """The map [H, W] with ids 1 to N in the same order, and the areas [N] in pixels."""
     area = np.bincount(instances.ravel())
     ids = np.flatnonzero(area[1:]) + 1
     number = np.zeros(len(area), np.int64)
@@ -45,26 +52,30 @@ def _numbered(instances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _areas(ids: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Areas [N] of the ids that occur, without 0, and the number from 0 of each id."""
+    """Areas [N] of the nuclei of a table of ids and counts of pixels, and the number of each id."""
     area = np.bincount(ids, weights=count, minlength=1).astype(np.int64)
-    area[0] = 0
+    area[0] = 0  # the background
     return area[area > 0], np.cumsum(area > 0) - 1
 
 
-def overlaps(truth: np.ndarray, predicted: np.ndarray) -> Overlaps:
-    """Table of overlaps of two instance maps [H, W] (0 background).
+def _largest_id(instances: np.ndarray) -> int:
+    return int(instances.max(initial=0))
 
-    An id is a nucleus, also where it has several components (D4). Raises ValueError where the
-    shapes differ or the arrays are not integer.
+
+def overlaps(truth: np.ndarray, predicted: np.ndarray) -> Overlaps:
+    """Table of overlaps of two instance maps [H, W] of integers, 0 background.
+
+    All pixels of an id are one nucleus, even if it has several components (D4). Raises ValueError
+    if the shapes differ, if they are not [H, W], or if the ids are not integers.
     """
     if truth.shape != predicted.shape or truth.ndim != 2:
         raise ValueError(f"expected two maps [H, W], not {truth.shape} and {predicted.shape}")
     if truth.dtype.kind not in "iu" or predicted.dtype.kind not in "iu":
         raise ValueError(f"expected integer ids, not {truth.dtype} and {predicted.dtype}")
-    rows, cols = (int(m.max(initial=0)) + 1 for m in (truth, predicted))
+    rows, cols = _largest_id(truth) + 1, _largest_id(predicted) + 1
     if rows * cols > _DENSE:
         truth, predicted = _numbered(truth)[0], _numbered(predicted)[0]
-        rows, cols = (int(m.max(initial=0)) + 1 for m in (truth, predicted))
+        rows, cols = _largest_id(truth) + 1, _largest_id(predicted) + 1
     pair = truth.ravel().astype(np.int64)
     pair *= cols
     pair += predicted.ravel()
@@ -74,208 +85,254 @@ def overlaps(truth: np.ndarray, predicted: np.ndarray) -> Overlaps:
         count = count[pair]
     else:
         pair, count = np.unique(pair, return_counts=True)
-    i, j = np.divmod(pair, cols)
-    (true_area, true_number), (predicted_area, predicted_number) = (
-        _areas(i, count),
-        _areas(j, count),
-    )
-    both = (i > 0) & (j > 0)
-    return Overlaps(
-        true_number[i[both]], predicted_number[j[both]], count[both], true_area, predicted_area
-    )
+    true_id, predicted_id = np.divmod(pair, cols)
+    true_area, true_number = _areas(true_id, count)
+    predicted_area, predicted_number = _areas(predicted_id, count)
+    both = (true_id > 0) & (predicted_id > 0)
+    i, j = true_number[true_id[both]], predicted_number[predicted_id[both]]
+    return Overlaps(i, j, count[both], true_area, predicted_area)
 
 
-def _best_per_true(o: Overlaps) -> np.ndarray:
-    """Index of the pair with the highest IoU for each true nucleus that overlaps anything."""
-    order = np.lexsort((-o.intersection / o.union(), o.i))
-    return order[np.diff(o.i[order], prepend=-1) > 0]
+def _best_per_true(table: Overlaps) -> np.ndarray:
+    """Index of the pair of highest IoU of each true nucleus that overlaps a prediction."""
+    order = np.lexsort((-table.iou(), table.i))
+    return order[np.diff(table.i[order], prepend=-1) > 0]
 
 
-def aji(o: Overlaps) -> float:
-    """Aggregated Jaccard index (Kumar et al., TMI 2017).
+def _aggregated_jaccard(table: Overlaps, pairs: np.ndarray) -> float:
+    """Intersection over union of the chosen pairs; all other nuclei add to the union."""
+    missed = np.delete(table.true_area, table.i[pairs]).sum()
+    unused = np.delete(table.predicted_area, table.j[pairs]).sum()
+    union = table.union()[pairs].sum() + missed + unused
+    return float(table.intersection[pairs].sum() / union)
 
-    Each true nucleus takes the prediction of highest IoU (one prediction may serve several);
-    missed nuclei and unused predictions add their areas to the union.
+
+def aji(table: Overlaps) -> float:
+    """Aggregated Jaccard index in 0..1 (Kumar et al., TMI 2017).
+
+    Each true nucleus is paired with the prediction of highest IoU. Several true nuclei may be
+    paired with one prediction. Missed nuclei and unused predictions add their areas to the union.
+
+    >>> truth = np.array([[1, 1, 0, 2, 2, 0]])
+    >>> predicted = np.array([[0, 5, 5, 0, 0, 0]])
+    >>> aji(overlaps(truth, predicted))  # 1 pixel of a union of 3, and nucleus 2 is missed
+    0.2
     """
-    if (score := o.empty()) is not None:
-        return score
-    best = _best_per_true(o)
-    missed = np.delete(o.true_area, o.i[best]).sum()
-    unused = np.delete(o.predicted_area, o.j[best]).sum()
-    return float(o.intersection[best].sum() / (o.union()[best].sum() + missed + unused))
+    empty = table.empty()
+    if empty is not None:
+        return empty
+    return _aggregated_jaccard(table, _best_per_true(table))
 
 
-def aji_plus(o: Overlaps) -> float:
-    """AJI+ (Graham et al., HoVer-Net, MedIA 2019): pairs one-to-one, of greatest total IoU."""
-    if (score := o.empty()) is not None:
-        return score
-    pairs = assign(o.i, o.j, o.intersection / o.union())
-    missed = np.delete(o.true_area, o.i[pairs]).sum()
-    unused = np.delete(o.predicted_area, o.j[pairs]).sum()
-    return float(o.intersection[pairs].sum() / (o.union()[pairs].sum() + missed + unused))
+def aji_plus(table: Overlaps) -> float:
+    """AJI+ in 0..1 (Graham et al., HoVer-Net, MedIA 2019).
+
+    It is the AJI of one-to-one pairs, chosen for the greatest total IoU.
+    """
+    empty = table.empty()
+    if empty is not None:
+        return empty
+    return _aggregated_jaccard(table, assign(table.i, table.j, table.iou()))
 
 
 def aji_reference(truth: np.ndarray, predicted: np.ndarray) -> float:
-    """AJI as the code released with Qu et al. computes it (D3, D4), to compare with its numbers.
+    """AJI as the released code of Qu et al. computes it, for comparison with its numbers (D3, D4).
 
-    The components of the ids are the nuclei, and a true nucleus without overlap takes the first
-    prediction: its area joins the union, and it counts as used.
+    Each component of an id is a nucleus of its own. A true nucleus without overlap is paired with
+    the first prediction: its area joins the union, and it counts as used. An empty map gives 0.
+    truth and predicted: instance maps [H, W]; raises ValueError as `overlaps` does.
     """
-    o = overlaps(connected_parts(truth), connected_parts(predicted))
-    if o.empty() is not None:
+    table = overlaps(connected_parts(truth), connected_parts(predicted))
+    if table.empty() is not None:
         return 0.0
-    best = _best_per_true(o)
-    missed = np.delete(o.true_area, o.i[best])
-    used = np.append(o.j[best], [0] * (len(missed) > 0)).astype(int)
-    union = o.union()[best].sum() + missed.sum() + len(missed) * o.predicted_area[0]
-    unused = np.delete(o.predicted_area, used).sum()
-    return float(o.intersection[best].sum() / (union + unused))
+    best = _best_per_true(table)
+    missed = np.delete(table.true_area, table.i[best])
+    used = table.j[best]
+    if len(missed):
+        used = np.append(used, 0)
+    union = table.union()[best].sum() + missed.sum() + len(missed) * table.predicted_area[0]
+    unused = np.delete(table.predicted_area, used).sum()
+    return float(table.intersection[best].sum() / (union + unused))
 
 
-def unmatched(o: Overlaps) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the true nuclei that were missed and of the predicted ones that are wrong.
+def unmatched(table: Overlaps) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the missed true nuclei and of the wrong predicted nuclei, as PQ counts them.
 
-    So says PQ: those without a partner at IoU over 0.5.
+    These nuclei have no partner of IoU over 0.5.
     """
-    pairs = o.intersection / o.union() > 0.5
+    pairs = table.iou() > 0.5
     return (
-        np.setdiff1d(np.arange(len(o.true_area)), o.i[pairs]),
-        np.setdiff1d(np.arange(len(o.predicted_area)), o.j[pairs]),
+        np.setdiff1d(np.arange(len(table.true_area)), table.i[pairs]),
+        np.setdiff1d(np.arange(len(table.predicted_area)), table.j[pairs]),
     )
 
 
-def panoptic(o: Overlaps) -> dict[str, float]:
-    """PQ = DQ x SQ (Kirillov et al., CVPR 2019): pairs with IoU over 0.5. DQ is F1 at IoU 0.5."""
-    if (score := o.empty()) is not None:
-        return {"pq": score, "dq": score, "sq": score}
-    iou = o.intersection / o.union()
-    matched = iou[iou > 0.5]  # such pairs are one-to-one by themselves
-    dq = 2 * len(matched) / (len(o.true_area) + len(o.predicted_area))
+def panoptic(table: Overlaps) -> dict[str, float]:
+    """Panoptic quality "pq" = "dq" x "sq", in 0..1 (Kirillov et al., CVPR 2019).
+
+    Pairs have an IoU over 0.5. DQ is F1 of the nuclei, SQ the mean IoU of the pairs.
+    """
+    empty = table.empty()
+    if empty is not None:
+        return {"pq": empty, "dq": empty, "sq": empty}
+    iou = table.iou()
+    matched = iou[iou > 0.5]  # such pairs are always one-to-one
+    dq = 2 * len(matched) / (len(table.true_area) + len(table.predicted_area))
     sq = float(matched.mean()) if len(matched) else 0.0
     return {"pq": dq * sq, "dq": dq, "sq": sq}
 
 
-def _largest_partner(by: np.ndarray, partner: np.ndarray, size: np.ndarray, n: int) -> np.ndarray:
-    """Partner [n] of greatest intersection of each object, -1 without any; ties: the first."""
-    order = np.lexsort((partner, -size, by))
-    first = order[np.diff(by[order], prepend=-1) > 0]
-    best = np.full(n, -1)
-    best[by[first]] = partner[first]
+def _largest_partner(
+    nucleus: np.ndarray, partner: np.ndarray, intersection: np.ndarray, count: int
+) -> np.ndarray:
+    """The partner of greatest intersection of each of `count` nuclei; -1 for a nucleus without one.
+
+    nucleus, partner, intersection [P]: the pairs. Of equal partners the first is taken.
+    """
+    order = np.lexsort((partner, -intersection, nucleus))
+    first = order[np.diff(nucleus[order], prepend=-1) > 0]
+    best = np.full(count, -1)
+    best[nucleus[first]] = partner[first]
     return best
 
 
-def _partners(o: Overlaps) -> tuple[np.ndarray, np.ndarray]:
+def _partners(table: Overlaps) -> tuple[np.ndarray, np.ndarray]:
+    """`_largest_partner` of each true nucleus [N] and of each predicted nucleus [M]."""
     return (
-        _largest_partner(o.i, o.j, o.intersection, len(o.true_area)),
-        _largest_partner(o.j, o.i, o.intersection, len(o.predicted_area)),
+        _largest_partner(table.i, table.j, table.intersection, len(table.true_area)),
+        _largest_partner(table.j, table.i, table.intersection, len(table.predicted_area)),
     )
 
 
-def object_dice(o: Overlaps) -> float:
-    """Object-level Dice (Sirinukunwattana et al., GlaS, MedIA 2017), weighted by area."""
-    if (score := o.empty()) is not None:
-        return score
-    m = len(o.predicted_area)
-    key = o.i * m + o.j  # ascending
-    total = 0.0
-    for left, partner in zip((True, False), _partners(o), strict=True):
-        own, other = (o.true_area, o.predicted_area)[:: 1 if left else -1]
-        has = np.flatnonzero(partner >= 0)
-        pair = has * m + partner[has] if left else partner[has] * m + has
-        common = o.intersection[np.searchsorted(key, pair)]
-        dice = 2 * common / (own[has] + other[partner[has]])
-        total += (own[has] / own.sum() * dice).sum() / 2
+def _dice(table: Overlaps, true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Dice [K] of K pairs of overlapping nuclei, given by their numbers."""
+    m = len(table.predicted_area)
+    keys = table.i * m + table.j  # in ascending order
+    intersection = table.intersection[np.searchsorted(keys, true * m + predicted)]
+    return 2 * intersection / (table.true_area[true] + table.predicted_area[predicted])
+
+
+def object_dice(table: Overlaps) -> float:
+    """Object-level Dice in 0..1 (Sirinukunwattana et al., GlaS, MedIA 2017).
+
+    Each nucleus is compared with its partner of greatest intersection. The mean over the nuclei of
+    a map is weighted by area. The score is the mean of both maps.
+    """
+    empty = table.empty()
+    if empty is not None:
+        return empty
+    partner_of_true, partner_of_predicted = _partners(table)
+    true = np.flatnonzero(partner_of_true >= 0)
+    dice = _dice(table, true, partner_of_true[true])
+    total = (table.true_area[true] / table.true_area.sum() * dice).sum() / 2
+    predicted = np.flatnonzero(partner_of_predicted >= 0)
+    dice = _dice(table, partner_of_predicted[predicted], predicted)
+    total += (table.predicted_area[predicted] / table.predicted_area.sum() * dice).sum() / 2
     return float(total)
 
 
 class _Objects:
-    """The nuclei of a map as boxes, for distances between two of them."""
+    """The nuclei of a map with their extents, for distances between two nuclei."""
 
     def __init__(self, instances: np.ndarray):
         self.map, self.area = _numbered(instances)
         boxes = ndimage.find_objects(self.map)
-        # First and last row, first and last column: the set's extent in four directions.
+        # [N, 4]: first and last row, first and last column.
         self.extent = np.array(
             [[b[0].start, b[0].stop - 1, b[1].start, b[1].stop - 1] for b in boxes]
         ).reshape(-1, 4)
 
 
 def _hausdorff(a: _Objects, i: int, b: _Objects, j: int) -> float:
-    """Hausdorff distance in pixels between nucleus i of a and nucleus j of b, both filled sets."""
+    """Hausdorff distance in pixels between nucleus i of a and nucleus j of b, as sets of pixels."""
     low, high = np.minimum(a.extent[i], b.extent[j]), np.maximum(a.extent[i], b.extent[j])
     box = slice(low[0], high[1] + 1), slice(low[2], high[3] + 1)
     first, second = a.map[box] == i + 1, b.map[box] == j + 1
-    distances = []
-    for one, other in ((first, second), (second, first)):
-        distances.append(float(distance_transform((~other).astype(np.uint8))[one].max()))
-    return max(distances)
+    return max(_farthest(first, second), _farthest(second, first))
+
+
+def _farthest(mask: np.ndarray, other: np.ndarray) -> float:
+    """Largest distance in pixels from a pixel of one mask [h, w] bool to the other mask."""
+    return float(distance_transform((~other).astype(np.uint8))[mask].max())
 
 
 def _nearest_hausdorff(a: _Objects, i: int, b: _Objects) -> float:
-    """Least Hausdorff distance of nucleus i of a to any of b.
+    """Least Hausdorff distance in pixels of nucleus i of a to any nucleus of b.
 
-    The difference of two sets' extents in a direction is a lower bound of it: candidates are
-    tried in that order until the bound exceeds the best.
+    The difference between two extents is a lower bound of the distance. Candidates are tried in
+    the order of this bound, until it exceeds the least distance so far.
     """
     bound = np.abs(b.extent - a.extent[i]).max(1)
-    best = np.inf
+    least = np.inf
     for j in np.argsort(bound, kind="stable"):
-        if bound[j] >= best:
+        if bound[j] >= least:
             break
-        best = min(best, _hausdorff(a, i, b, j))
-    return best
+        least = min(least, _hausdorff(a, i, b, j))
+    return least
 
 
-def object_hausdorff(truth: np.ndarray, predicted: np.ndarray, o: Overlaps) -> float:
-    """Object-level Hausdorff distance in pixels (GlaS), weighted by area.
+def object_hausdorff(truth: np.ndarray, predicted: np.ndarray, table: Overlaps) -> float:
+    """Object-level Hausdorff distance in pixels (GlaS), as `object_dice` weighted by area.
 
-    An object without overlap takes the nearest one. Both maps empty: 0; one: the image's diagonal.
+    A nucleus without overlap is compared with the nearest nucleus of the other map. truth and
+    predicted: instance maps [H, W]; table: their overlaps. Two empty maps give 0, and one gives the
+    diagonal of the image.
     """
-    if (score := o.empty()) is not None:
-        return 0.0 if score else float(np.hypot(*truth.shape))
+    empty = table.empty()
+    if empty is not None:
+        return 0.0 if empty else float(np.hypot(*truth.shape))
     a, b = _Objects(truth), _Objects(predicted)
-    known: dict[tuple[int, int], float] = {}
+    partner_of_true, partner_of_predicted = _partners(table)
+    known: dict[tuple[int, int], float] = {}  # (true, predicted nucleus) -> distance
     total = 0.0
-    for left, partner in zip((True, False), _partners(o), strict=True):
-        own, other = (a, b) if left else (b, a)
-        weight = own.area / own.area.sum()
-        for i, j in enumerate(partner.tolist()):
-            pair = (i, j) if left else (j, i)
-            if j < 0:
-                value = _nearest_hausdorff(own, i, other)
-            elif pair in known:
-                value = known[pair]
-            else:
-                value = known[pair] = _hausdorff(own, i, other, j)
-            total += weight[i] * value / 2
+    weight = a.area / a.area.sum()
+    for i, j in enumerate(partner_of_true.tolist()):
+        if j < 0:
+            distance = _nearest_hausdorff(a, i, b)
+        else:
+            distance = known[i, j] = _hausdorff(a, i, b, j)
+        total += weight[i] * distance / 2
+    weight = b.area / b.area.sum()
+    for j, i in enumerate(partner_of_predicted.tolist()):
+        if i < 0:
+            distance = _nearest_hausdorff(b, j, a)
+        elif (i, j) in known:
+            distance = known[i, j]
+        else:
+            distance = _hausdorff(b, j, a, i)
+        total += weight[j] * distance / 2
     return float(total)
 
 
 def pixel_scores(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """Accuracy, precision, recall, F1 of the foreground of two maps [H, W]."""
+    """Accuracy, precision, recall and F1 (0..1) of the foreground of two maps [H, W]."""
     t, p = truth > 0, predicted > 0
-    both, true, found = (int(np.count_nonzero(x)) for x in (t & p, t, p))
-    perfect = float(true == found == 0)
+    both = int(np.count_nonzero(t & p))
+    in_truth, in_prediction = int(np.count_nonzero(t)), int(np.count_nonzero(p))
+    without_pixels = float(in_truth == 0 and in_prediction == 0)
     return {
         "accuracy": float(np.count_nonzero(t == p) / t.size),
-        "precision": both / found if found else perfect,
-        "recall": both / true if true else perfect,
-        "f1": 2 * both / (true + found) if true + found else 1.0,
+        "precision": both / in_prediction if in_prediction else without_pixels,
+        "recall": both / in_truth if in_truth else without_pixels,
+        "f1": 2 * both / (in_truth + in_prediction) if in_truth + in_prediction else 1.0,
     }
 
 
 def score(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """Every score of a predicted instance map [H, W] against the true one."""
-    o = overlaps(truth, predicted)
-    scores = pixel_scores(truth, predicted)
-    quality = panoptic(o)
+    """All scores of a predicted instance map [H, W] against the true one: name -> value.
+
+    Raises ValueError as `overlaps` does. `object_hausdorff` is in pixels, all others are in 0..1.
+    """
+    table = overlaps(truth, predicted)
+    pixels = pixel_scores(truth, predicted)
+    quality = panoptic(table)
     return {
-        **{f"pixel_{k}": v for k, v in scores.items()},
-        "object_dice": object_dice(o),
-        "object_hausdorff": object_hausdorff(truth, predicted, o),
-        "aji": aji(o),
+        **{f"pixel_{name}": value for name, value in pixels.items()},
+        "object_dice": object_dice(table),
+        "object_hausdorff": object_hausdorff(truth, predicted, table),
+        "aji": aji(table),
         "aji_reference": aji_reference(truth, predicted),
-        "aji_plus": aji_plus(o),
+        "aji_plus": aji_plus(table),
         **quality,
         "f1_at_50": quality["dq"],
     }

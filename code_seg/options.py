@@ -4,11 +4,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from code_common.options import BIG, NARROW, CommonOptions
-from code_seg.instances import METHODS
+from code_common.config import check_choices
+from code_common.options import (
+    BIG,
+    SCRATCH,
+    CommonOptions,
+    PredictOptions,
+    Purpose,
+    ShardOptions,
+)
 
 # What depends on the data set; lengths in pixels. A new data set is one row; 'default' serves the
-# sets without a row (40x, as MO).
+# sets without a row (40x, as MO). merge_radius is the radius of a nucleus, r1 of stage 1.
 _PAPER = dict(
     epochs=100, crf_epochs=20, batch_size=8, patch_size=250, input_size=224, lr=1e-4,
     model="resnet34", width=1.0, pretrained="imagenet",
@@ -25,19 +32,29 @@ DATASETS = {
     ),
 }  # fmt: skip
 PROFILES = {
-    "narrow": NARROW
+    "scratch": SCRATCH
     | dict(
-        epochs=60, mask_epochs=60, crf_epochs=0, cluster_colours="red", stain_augmentation=0.4,
-        magnify_to=13.5, views=8,
+        epochs=60, self_training_epochs=60, crf_epochs=0, cluster_colours="red",
+        stain_augmentation=0.4, nucleus_radius=13.5, views=8,
     ),
 }  # fmt: skip
 
-COLOUR_SCALE = {"rgb": 10.0, "red": 4.0}
+# How instances are made of a probability map. components: the paper's; points: these, split among
+# the detections in them; convex: cut at their necks, completed, and weak ones removed.
+METHODS = ("components", "points", "convex")
+# What clustering sees of the colours, and what these (0..255) are divided by.
+CLUSTER_COLOURS = {"rgb": 10.0, "red": 4.0}
+# The phases of training in order, each with its purpose of random numbers.
+PHASES = {
+    "labels": Purpose.LABELS,  # on Voronoi and cluster label
+    "self_training": Purpose.SELF_TRAINING,  # another network, on the nuclei of the first
+    "crf": Purpose.CRF,  # the last one is fine-tuned with the CRF loss
+}
 
 
 @dataclass(frozen=True)
 class Options(CommonOptions):
-    """Options of code_seg."""
+    """Options of stage 2, which main.py takes."""
 
     # --- points
     detection_results_dir: Path | None = None  # run folder of stage 1, if not
@@ -48,17 +65,16 @@ class Options(CommonOptions):
     clusters: int = 3  # k of the k-means clustering
     cluster_colours: str = "rgb"  # what clustering sees of the colour: rgb (as published), or red:
     #   haematoxylin absorbs it and eosin hardly does
-    colour_scale: float | None = None  # colours (0..255) are divided by it before clustering; none:
-    #   10 for rgb (as published), 4 for red
     distance_limit: float = 20.0  # largest distance to a point, in pixels, that clustering sees
     # --- self-training
-    mask_epochs: int = 0  # epochs of training another network, from the first weights, on the
-    #   nuclei that the first one found in the training images; 0: none
-    mask_points: str = "all"  # which of these nuclei count: all with an annotated point or a
-    #   detection, or only those with an annotated one, where every nucleus is annotated
-    magnify_to: float = 0.0  # median radius in pixels of nuclei; images of smaller ones are seen
-    #   magnified up to that, at most twofold, by the network of --mask-epochs in its training and
-    #   by any in the test; 0: none (as published)
+    self_training_epochs: int = 0  # epochs of training a second network on the nuclei that the
+    #   first one found in the training images; 0: no second network (as published)
+    self_training_points: str = "all"  # a nucleus counts where it holds one point: all (annotated
+    #   or detected), or annotated, for sets in which every nucleus is annotated
+    # --- small nuclei
+    nucleus_radius: float = 0.0  # median radius in pixels of nuclei; an image of smaller ones is
+    #   magnified up to that, at most twofold, for the training of --self-training-epochs and for
+    #   every prediction; 0: never (as published)
     # --- loss
     alpha: float = 0.5  # weight of the Voronoi label; the cluster label has 1 - alpha
     crf_epochs: int | None = None  # epochs of fine-tuning with the CRF loss at lr / 10; 0: none
@@ -66,32 +82,26 @@ class Options(CommonOptions):
     crf_sigma_xy: float = 9.0  # spatial deviation of its kernel in pixels
     crf_sigma_rgb: float | None = None  # colour deviation of its kernel, for colours in 0..1
     crf_backend: str = "lattice"  # lattice (as published), exact, or torch (needs no compiler)
-    elastic: float = 15.0  # deviation in pixels of the B-spline control points; 0: no deformation
+    # --- deformation
+    elastic: float = 15.0  # deviation in pixels of the B-spline control points that deform a
+    #   crop; 0: no deformation
     # --- instances
     min_area: int = 20  # smallest nucleus in square pixels
-    instances: str = "auto"  # components (the paper's), points (split by the detections), convex
-    #   (cut where they are not, completed, and those dropped that too little speaks for), or auto:
-    #   the best on the validation images, convex where these have no masks
-    # --- test.py on images of your own
-    model_path: Path | None = None  # checkpoint; none: the run's selected one
-    img_dir: Path | None = None  # folder of images; none: the data set's test images
-    label_dir: Path | None = None  # folder of their instance maps, where scores are wanted
-    points_dir: Path | None = None  # folder of their detections (NAME_points.csv), if any
+    instances: str = "auto"  # components (the paper's), points (split at the detections), convex
+    #   (split at necks, gaps filled, weak ones removed), or auto: the best on the validation
+    #   images, convex where these have no masks
 
     STAGE: ClassVar[str] = "segmentation"
     DATASETS: ClassVar[dict] = DATASETS
     PROFILES: ClassVar[dict] = CommonOptions.PROFILES | PROFILES
-    NOT_IN_RESULT: ClassVar[frozenset] = CommonOptions.NOT_IN_RESULT | {
-        "detection_results_dir", "model_path", "img_dir", "label_dir", "points_dir",
-    }  # fmt: skip
+    NOT_IN_RESULT: ClassVar[frozenset] = CommonOptions.NOT_IN_RESULT | {"detection_results_dir"}
     BOUNDS: ClassVar[dict] = CommonOptions.BOUNDS | {
         "merge_radius": (0, BIG),
-        "magnify_to": (0, 100),
+        "nucleus_radius": (0, 100),
         "clusters": (2, 10),
-        "colour_scale": (1e-3, BIG),
         "distance_limit": (0, BIG),
         "alpha": (0, 1),
-        "mask_epochs": (0, BIG),
+        "self_training_epochs": (0, BIG),
         "crf_epochs": (0, BIG),
         "crf_weight": (0, BIG),
         "crf_sigma_xy": (0.1, BIG),
@@ -100,13 +110,106 @@ class Options(CommonOptions):
         "min_area": (0, BIG),
     }
     CHOICES: ClassVar[dict] = {
-        "cluster_colours": tuple(COLOUR_SCALE),
-        "mask_points": ("all", "annotated"),
+        "cluster_colours": tuple(CLUSTER_COLOURS),
+        "self_training_points": ("all", "annotated"),
         "crf_backend": ("lattice", "exact", "torch"),
         "instances": ("auto", *METHODS),
     }
 
     def detection_dir(self) -> Path:
         """Run folder of the stage 1 that this run goes on from."""
-        run = f"ratio_{self.ratio:g}/repeat_{self.repeat}/detection"
-        return self.detection_results_dir or self.root_save_dir / self.dataset / run
+        return self.detection_results_dir or self.stage_folder("detection")
+
+    def phases(self) -> dict[str, int]:
+        """The phases of training that have epochs, in order, and how many."""
+        epochs = (self.epochs, self.self_training_epochs, self.crf_epochs)
+        return {phase: number for phase, number in zip(PHASES, epochs, strict=True) if number}
+
+
+@dataclass(frozen=True)
+class PrepareOptions(Options):
+    """Options of prepare_data.py."""
+
+    USES: ClassVar[tuple] = ("data", "root_save_dir", "save_dir", "points", "labels")
+
+
+@dataclass(frozen=True)
+class PrepareSelfTrainingOptions(Options):
+    """Options of prepare_self_training.py."""
+
+    USES: ClassVar[tuple] = (
+        "dataset", "data_root", "data_dir", "ratio", "repeat", "profile", "root_save_dir",
+        "save_dir", "detection_results_dir", "self_training_points", "small nuclei", "min_area",
+        "inference", "hardware",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainOptions(Options):
+    """Options of train.py."""
+
+    USES: ClassVar[tuple] = (
+        "data", "root_save_dir", "save_dir", "network", "training", "detection_results_dir",
+        "self-training", "small nuclei", "loss", "deformation", "instances", "inference",
+        "hardware",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TestOptions(Options, ShardOptions):
+    """Options of test.py."""
+
+    # --- images of your own
+    model_path: Path | None = None  # checkpoint; none: the run's selected one
+    img_dir: Path | None = None  # folder of images; none: the data set's test images
+    label_dir: Path | None = None  # folder of their instance maps, where scores are wanted
+    points_dir: Path | None = None  # folder of their detections (NAME_points.csv), if any
+
+    USES: ClassVar[tuple] = (
+        "images of your own", "many jobs", "dataset", "data_root", "data_dir", "ratio", "repeat",
+        "profile", "root_save_dir", "save_dir", "scores", "detection_results_dir", "small nuclei",
+        "instances", "inference", "hardware",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PicturesOptions(Options):
+    """Options of pictures.py."""
+
+    USES: ClassVar[tuple] = (
+        "data", "root_save_dir", "save_dir", "detection_results_dir", "self_training_epochs",
+        "patch_size", "input_size", "stain_augmentation", "deformation", "min_area",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OracleOptions(Options):
+    """Options of oracles.py."""
+
+    # --- images to look at
+    part: str = "val"  # val, or test (to know, never to choose by)
+
+    USES: ClassVar[tuple] = (
+        "images to look at", "data", "root_save_dir", "save_dir", "detection_results_dir",
+        "labels", "small nuclei", "min_area", "inference", "hardware",
+    )  # fmt: skip
+
+    def resolved(self) -> "OracleOptions":
+        """The options, checked; raises InputError."""
+        check_choices(self, {"part": ("val", "test")})
+        return super().resolved()
+
+
+@dataclass(frozen=True)
+class SegPredictOptions(PredictOptions):
+    """Options of predict.py."""
+
+    # --- results
+    coco: bool = False  # write coco.json of all images, too, once they are done
+    instances: str = "auto"  # components, points (split at the run's detections), convex (split at
+    #   necks, gaps filled, weak ones removed), or auto: the run's validation images chose
+
+    def resolved(self) -> "SegPredictOptions":
+        """The options, checked; raises InputError."""
+        check_choices(self, {"instances": ("auto", *METHODS)})
+        return super().resolved()

@@ -6,43 +6,36 @@ Looks at the validation images of a finished run, whose options it takes, and wr
 """
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-from scipy import ndimage
 
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from code_common.config import read_command_line
+from code_seg.options import OracleOptions
+
+if __name__ == "__main__":
+    options = read_command_line(OracleOptions, __doc__)
+
+import numpy as np
+from scipy import ndimage
+
 from code_common.arrays import distance_transform
-from code_common.config import check_choices, parse
-from code_common.errors import InputError, run_script
+from code_common.errors import InputError
 from code_common.files.data_set import load_split
-from code_common.files.reading import read_image, read_instances, read_points
+from code_common.files.reading import read_image, read_instances
 from code_common.files.writing import write_json
+from code_common.launch import choose_device, run, tiling_of
 from code_common.learning.checkpoints import load_network
 from code_common.reporting.bootstrap import mean_of
-from code_seg.evaluate import make_instances, predict_nuclei
+from code_common.reporting.results import SHOWN
+from code_seg.evaluate import make_instances
 from code_seg.labels import NUCLEUS, label_errors, voronoi_cells
+from code_seg.magnify import predict_nuclei
 from code_seg.metrics import score
-from code_seg.options import Options
-from code_seg.prepare_data import detections_path, make_labels
-from code_seg.test import read_selection
-
-SHOWN = ("pixel_f1", "object_dice", "aji", "pq")
-
-
-@dataclass(frozen=True)
-class OracleOptions(Options):
-    """Options of oracles.py."""
-
-    part: str = "val"  # images to look at: val, or test (to know, never to choose by)
-
-    def resolved(self) -> "OracleOptions":
-        """The options, checked; raises InputError."""
-        check_choices(self, {"part": ("val", "test")})
-        return super().resolved()
+from code_seg.points import read_detections
+from code_seg.preparation import make_labels
+from code_seg.selection import read_selection
 
 
 def true_points(truth: np.ndarray) -> np.ndarray:
@@ -67,11 +60,11 @@ def combinations(
     """
     known = true_points(truth)
     maps = {}
-    for name, own in (("our mask", prob), ("true mask", (truth > 0).astype(np.float32))):
-        by_detected = make_instances(own, detected, min_area)
+    for name, mask in (("our mask", prob), ("true mask", (truth > 0).astype(np.float32))):
+        by_detected = make_instances(mask, detected, min_area)
         maps[f"{name}, components"] = by_detected["components"]
         maps[f"{name}, detected points"] = by_detected["points"]
-        maps[f"{name}, true points"] = make_instances(own, known, min_area)["points"]
+        maps[f"{name}, true points"] = make_instances(mask, known, min_area)["points"]
     for name, points in (("detected points", detected), ("true points", known)):
         cells, _ = voronoi_cells(points, truth.shape)
         maps[f"no network, cluster label of {name}"] = cells * (clusters[name] == NUCLEUS)
@@ -80,43 +73,47 @@ def combinations(
 
 def oracles(options: OracleOptions) -> str:
     """Score every combination on the images of `part`; returns a table to print."""
-    samples = load_split(options.data_dir)[options.part]
-    if not samples or not all(s.instances for s in samples):
+    image_files = load_split(options.data_dir)[options.part]
+    if not image_files or not all(files.instances for files in image_files):
         raise InputError(f"{options.data_dir}: the {options.part} images need instance maps")
-    device = options.choose_device()
-    chosen = read_selection(options.save_dir / "selection.json")["checkpoint"]
-    network = load_network(options.save_dir / chosen, device)
+    device = choose_device(options)
+    tiling = tiling_of(options, device)
+    checkpoint, _ = read_selection(options.save_dir)
+    network = load_network(checkpoint, device)
     scores: dict[str, list[dict]] = {}
-    labels: dict[str, list[dict]] = {}
-    for index, sample in enumerate(samples):
-        image = read_image(sample.image)
-        truth = read_instances(sample.instances, image.shape[:2])
-        path = detections_path(options.detection_dir(), sample.name)
-        points = {"detected points": read_points(path, truth.shape)}
-        points["true points"] = true_points(truth)
+    errors: dict[str, list[dict]] = {}
+    for index, files in enumerate(image_files):
+        image = read_image(files.image)
+        truth = read_instances(files.instances, image.shape[:2])
+        detected = read_detections(options.detection_dir(), files.name, truth.shape)
         clusters = {}
-        for name, own in points.items():
-            voronoi, clusters[name] = make_labels(options, image, own, index)
-            labels.setdefault(name, []).append(label_errors(voronoi, clusters[name], truth))
-        found = points["detected points"]
-        tiling = options.tiling(device)
-        prob = predict_nuclei(network, image, found, tiling, options.magnify_to)
-        maps = combinations(prob, found, truth, clusters, options.min_area)
-        for name, own in maps.items():
-            scores.setdefault(name, []).append(score(truth, own))
-    every = np.arange(len(samples))
-    means = {name: mean_of(own)(every) for name, own in scores.items()}
-    errors = {name: mean_of(own)(every) for name, own in labels.items()}
-    value = {"part": options.part, "images": len(samples), "scores": means, "labels": errors}
-    write_json(options.save_dir / "oracles.json", value)
-    lines = [f"{len(samples)} {options.part} images" + " " * 29 + "  ".join(SHOWN)]
-    lines += [f"{name:45s}" + "".join(f"{own[k]:>{len(k)}.3f}  " for k in SHOWN)
-              for name, own in means.items()]  # fmt: skip
-    for name, own in errors.items():
-        told = ", ".join(f"{k} {v:.1%}" for k, v in own.items())
-        lines.append(f"labels of {name}: {told}")
+        for name, points in (("detected points", detected), ("true points", true_points(truth))):
+            voronoi, clusters[name] = make_labels(options, image, points, index)
+            errors.setdefault(name, []).append(label_errors(voronoi, clusters[name], truth))
+        prob = predict_nuclei(network, image, detected, tiling, options.nucleus_radius)
+        maps = combinations(prob, detected, truth, clusters, options.min_area)
+        for name, instances in maps.items():
+            scores.setdefault(name, []).append(score(truth, instances))
+    every = np.arange(len(image_files))
+    mean_scores = {name: mean_of(values)(every) for name, values in scores.items()}
+    mean_errors = {name: mean_of(values)(every) for name, values in errors.items()}
+    value = {"part": options.part, "images": len(image_files), "scores": mean_scores}
+    write_json(options.save_dir / "oracles.json", {**value, "labels": mean_errors})
+    return to_text(f"{len(image_files)} {options.part} images", mean_scores, mean_errors)
+
+
+def to_text(
+    title: str, scores: dict[str, dict[str, float]], errors: dict[str, dict[str, float]]
+) -> str:
+    """A table of scores, a line for each combination, and a line for the labels of each."""
+    lines = [f"{title:45s}" + "  ".join(SHOWN)]
+    for name, values in scores.items():
+        lines.append(f"{name:45s}" + "  ".join(f"{values[k]:>{len(k)}.3f}" for k in SHOWN))
+    for name, values in errors.items():
+        words = ", ".join(f"{k} {v:.1%}" for k, v in values.items())
+        lines.append(f"labels of {name}: {words}")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    run_script(lambda: parse(OracleOptions, __doc__).run(oracles))
+    run(oracles, options)

@@ -1,61 +1,142 @@
 """Segment any images with a trained run: instance maps, nuclei as CSV and GeoJSON, overlays."""
 
-import csv
-import io
-import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from code_common.config import check_choices, parse
-from code_common.errors import InputError, run_script
+from code_common.config import read_command_line
+from code_seg.options import SegPredictOptions
+
+if __name__ == "__main__":
+    options = read_command_line(SegPredictOptions, __doc__)
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from code_common.errors import InputError
 from code_common.files.geojson import Features, nucleus_feature
 from code_common.files.reading import read_json
+from code_common.files.run_folder import nuclei_path
 from code_common.files.writing import whole_file, write_png
 from code_common.inference.ome_tiff import write_label_map
 from code_common.inference.prediction import (
-    PredictOptions,
     detect_slide,
-    over,
+    mask_reader,
     predict_all,
+    prob_reader,
     probability_map,
-    read_prob,
+    result_key,
     wanted_tiles,
 )
-from code_common.inference.slides import Strips, reduced
+from code_common.inference.slides import Slide, Strips, find_slides, reduced
 from code_common.inference.streaming import DiskMap, find_components
-from code_common.inference.trained_run import load
+from code_common.inference.tiling import Read, Tiling
+from code_common.inference.trained_run import TrainedStage, load_trained_run
+from code_common.launch import choose_device, run, tiling_of
 from code_common.learning import distributed
 from code_common.reporting.drawing import YELLOW, outline
-from code_seg.convex import convex_nuclei, supported_in_parts
-from code_seg.evaluate import choose_magnification
+from code_seg.convex import convex_nuclei, kept_in_parts
 from code_seg.features import nucleus_features
-from code_seg.instances import (
-    METHODS,
-    PointsByRow,
-    check_method,
-    instances_in_parts,
-    split_by_points,
-)
+from code_seg.instances import PointsByRow, instances_in_parts, split_by_points
+from code_seg.magnify import choose_magnification
+from code_seg.selection import check_method
+
+# A part of an instance map: its first row and column, and the map [h, w] of its box.
+Part = tuple[int, int, np.ndarray]
 
 
 @dataclass(frozen=True)
-class SegPredictOptions(PredictOptions):
-    """Options of code_seg/predict.py."""
+class Segmenter:
+    """What turns a slide into nuclei: networks, method, and how they are applied."""
 
-    coco: bool = False  # write coco.json of all images, too, once they are done
-    instances: str = "auto"  # components, points (split by the run's detections), convex (cut where
-    #   they are not, completed, unlikely ones dropped), or auto: the run's validation images chose
+    stage: TrainedStage
+    detector: TrainedStage | None  # None: no points are needed
+    method: str  # one of METHODS
+    tiling: Tiling
+    tissue: str  # as --tissue
 
-    def resolved(self) -> "SegPredictOptions":
-        """The options, checked; raises InputError."""
-        check_choices(self, {"instances": ("auto", *METHODS)})
-        return super().resolved()
+    @property
+    def min_area(self) -> int:
+        """Smallest nucleus in square pixels."""
+        return self.stage.settings["min_area"]
+
+    def maps(self, slide: Slide, work: Path, key: str) -> tuple[DiskMap, np.ndarray | None]:
+        """Probability map of a slide, on the disk in `work`, and the detections [N, 2] in it.
+
+        A call that was stopped goes on, if `key` is the same.
+        """
+        wanted = wanted_tiles(slide, self.tissue, self.tiling.tile)
+        points = None
+        if self.detector:
+            points, _ = detect_slide(self.detector, slide, work, key, self.tiling, wanted)
+        factor = choose_magnification(
+            self.stage.network, slide.read, slide.shape, points, self.tiling,
+            self.stage.settings["nucleus_radius"],
+        )  # fmt: skip
+        path = work / "nuclei.u16"
+        probs = probability_map(self.stage, slide, path, key, self.tiling, wanted, factor)
+        return probs, points
+
+    def nuclei(
+        self, probs: DiskMap, points: np.ndarray | None, labels: DiskMap, work: Path
+    ) -> Iterator[Part]:
+        """The nuclei of a probability map, component by component.
+
+        The caller writes each part into `labels` before it asks for the next.
+        """
+        mask, read_prob, convex = mask_reader(probs, 0.5), prob_reader(probs), None
+        by_points = self.method != "components" and points is not None
+        by_row = PointsByRow(points if by_points else np.zeros((0, 2), int))
+        # Convex nuclei are known only once all are there: till then they have a map of their own.
+        if self.method == "convex":
+            convex = empty_map(work / "candidates.u32", probs.shape)
+        covered = convex or labels
+
+        def divide(row: int, col: int, component: np.ndarray) -> np.ndarray:
+            near = by_row.within(row, col, component.shape)
+            if convex:
+                prob = read_prob(row, col, *component.shape)
+                return convex_nuclei(component, prob, near, self.min_area)
+            return split_by_points(component.astype(np.int32), near, self.min_area)
+
+        def is_covered(row: int, col: int) -> bool:
+            return bool(covered.read(row, col, 1, 1)[0, 0])
+
+        components = find_components(mask, probs.shape)
+        parts = instances_in_parts(components, mask, divide, self.min_area, is_covered)
+        return kept_in_parts(parts, read_prob, by_row, convex) if convex else parts
+
+
+def choose_segmenter(options: SegPredictOptions) -> Segmenter:
+    """The segmenter that the options ask for. Raises InputError where the run does not hold it."""
+    device = choose_device(options)
+    stages = load_trained_run(options.model, device)
+    stage, detector = stages.get("segmentation"), stages.get("detection")
+    if stage is None:
+        raise InputError(f"{options.model}: holds no segmentation network")
+    method = options.instances if options.instances != "auto" else stage.settings["instances"]
+    check_method(method, options.model)
+    if method != "components" and detector is None:
+        raise InputError(
+            f"{options.model}: holds no detector to split nuclei with; give the folder above "
+            "detection/ and segmentation/, or --instances components"
+        )
+    # Points also tell how large the nuclei are, where that matters.
+    needs_points = method != "components" or bool(stage.settings["nucleus_radius"])
+    return Segmenter(
+        stage,
+        detector if needs_points else None,
+        method,
+        tiling_of(options, device),
+        options.tissue,
+    )
 
 
 def predict(options: SegPredictOptions) -> str:
@@ -64,66 +145,30 @@ def predict(options: SegPredictOptions) -> str:
     The instance map has the size at which the image was read; of an image over 8192 x 8192 pixels
     it is a tiled OME-TIFF with a pyramid. Coordinates are in pixels of the file.
     """
-    device = options.choose_device()
-    stages = load(options.model, device)
-    stage, detector = stages.get("segmentation"), stages.get("detection")
-    if stage is None:
-        raise InputError(f"{options.model}: holds no segmentation network")
-    method = options.instances if options.instances != "auto" else stage.settings["instances"]
-    check_method(method, options.model)
-    by_points = method != "components"
-    if by_points and detector is None:
-        raise InputError(
-            f"{options.model}: holds no detector to split nuclei with; give the folder above "
-            "detection/ and segmentation/, or --instances components"
-        )
-    tiling, out = options.tiling(device), options.out
-    min_area, radius = stage.settings["min_area"], stage.settings["magnify_to"]
-    # Points also tell how large the nuclei are, where that matters.
-    detecting = by_points or bool(radius and detector)
-    used = [stage, detector] if detecting else [stage]
+    segmenter = choose_segmenter(options)
 
-    def work(name, slide, folder, key):
-        wanted = wanted_tiles(slide, options.tissue, options.tile)
-        points = None
-        if detecting:
-            points, _ = detect_slide(detector, slide, folder, key, tiling, wanted)
-        at = PointsByRow(points if by_points else np.zeros((0, 2), int))
-        factor = choose_magnification(
-            stage.network, slide.read, slide.shape, points, tiling, radius
-        )
-        probs = probability_map(stage, slide, folder / "nuclei.u16", key, tiling, wanted, factor)
-        convex = method == "convex"
+    def work(name: str, slide: Slide, folder: Path, key: str) -> tuple[list[Path], dict]:
+        probs, points = segmenter.maps(slide, folder, key)
         labels = empty_map(folder / "labels.u32", slide.shape)
-        covered = empty_map(folder / "candidates.u32", slide.shape) if convex else labels
-        mask, read = over(probs, 0.5), read_prob(probs)
-
-        def divide(row, col, own):
-            near = at.within(row, col, own.shape)
-            if convex:
-                return convex_nuclei(own, read(row, col, *own.shape), near, min_area)
-            return split_by_points(own.astype(np.int32), near, min_area)
-
-        parts = instances_in_parts(
-            find_components(mask, slide.shape), mask, divide, min_area,
-            lambda row, col: bool(covered.read(row, col, 1, 1)[0, 0]),
-        )  # fmt: skip
-        if convex:
-            parts = supported_in_parts(parts, read, at, covered)
+        parts = segmenter.nuclei(probs, points, labels, folder)
         kind = "ome.tif" if slide.large else "tif"
         endings = ("nuclei.csv", "nuclei.geojson", f"instances.{kind}", "overlay.png")
-        files = [out / f"{name}_{ending}" for ending in endings]
-        count = write_nuclei(files[0], files[1], slide, parts, read, labels)
+        files = [options.out / f"{name}_{ending}" for ending in endings]
+        count = write_nuclei(files[0], files[1], slide, parts, prob_reader(probs), labels)
         write_label_map(files[2], labels, slide.mpp, slide.large)
         picture, small, _ = reduced(slide, labels)
         write_png(files[3], outline(picture, small, YELLOW))
         height, width = (round(n * slide.scale) for n in slide.shape)
         return files, {"nuclei": count, "width": width, "height": height}
 
-    told, done = predict_all(options, options.key(used, tiling, method), work)
-    if options.coco and len(done) == len(paths := options.slides()) and distributed.rank() == 0:
-        write_coco(out, {name: (paths[name].name, row) for name, row in done.items()})
-    return told
+    stages = [segmenter.stage, segmenter.detector]
+    used = [stage for stage in stages if stage]
+    key = result_key(options, used, segmenter.tiling, segmenter.method)
+    message, rows = predict_all(options, key, work)
+    paths = find_slides(list(options.images))
+    if options.coco and len(rows) == len(paths) and distributed.is_main():
+        write_coco(options.out, {name: (paths[name].name, row) for name, row in rows.items()})
+    return message
 
 
 def empty_map(path: Path, shape: tuple[int, int]) -> DiskMap:
@@ -146,54 +191,67 @@ def write_coco(out: Path, images: dict[str, tuple[str, dict]]) -> None:
         file.write(json.dumps(head)[:-1].encode() + b', "annotations": [')
         count = 0
         for image, name in enumerate(images, 1):
-            for feature in read_json(out / f"{name}_nuclei.geojson")["features"]:
-                geometry, count = feature["geometry"], count + 1
-                one = geometry["type"] == "Polygon"
-                parts = [geometry["coordinates"]] if one else geometry["coordinates"]
-                polygons = [np.array(part[0][:-1]) for part in parts]
-                points = np.concatenate(polygons)
-                low, high = points.min(0), points.max(0)
-                annotation = {
-                    "id": count, "image_id": image, "category_id": 1, "iscrowd": 0,
-                    "area": feature["properties"]["measurements"]["Area px^2"],
-                    "bbox": [*low.tolist(), *(high - low).tolist()],
-                    "segmentation": [p.ravel().tolist() for p in polygons],
-                }  # fmt: skip
-                file.write(
-                    (",\n" if count > 1 else "\n").encode() + json.dumps(annotation).encode()
-                )
+            for feature in read_json(nuclei_path(out, name))["features"]:
+                count += 1
+                annotation = {"id": count, "image_id": image, **coco_annotation(feature)}
+                separator = b",\n" if count > 1 else b"\n"
+                file.write(separator + json.dumps(annotation).encode())
         file.write(b"\n]}\n")
 
 
-def write_nuclei(table: Path, outlines: Path, slide, parts, read, labels: DiskMap) -> int:
+def coco_annotation(feature: dict) -> dict:
+    """The annotation of a nucleus, from its GeoJSON feature."""
+    geometry = feature["geometry"]
+    one = geometry["type"] == "Polygon"
+    parts = [geometry["coordinates"]] if one else geometry["coordinates"]
+    polygons = [np.array(part[0][:-1]) for part in parts]  # outer rings, without their last vertex
+    points = np.concatenate(polygons)
+    low, high = points.min(0), points.max(0)
+    return {
+        "category_id": 1,
+        "iscrowd": 0,
+        "area": feature["properties"]["measurements"]["Area px^2"],
+        "bbox": [*low.tolist(), *(high - low).tolist()],
+        "segmentation": [polygon.ravel().tolist() for polygon in polygons],
+    }
+
+
+def write_nuclei(
+    table: Path,
+    outlines: Path,
+    slide: Slide,
+    parts: Iterable[Part],
+    read_prob: Read,
+    labels: DiskMap,
+) -> int:
     """Write the nuclei of `parts` one by one into a CSV table, GeoJSON and the label map.
 
     Returns their number. Their ids are 1, 2, ... by the first pixels of their components.
     """
     strips, count = Strips(slide), 0
     with whole_file(table) as csv_file, whole_file(outlines) as geojson:
-        text, features = (
-            io.TextIOWrapper(csv_file, newline="", write_through=True),
-            Features(geojson),
-        )
-        writer = csv.writer(text, lineterminator="\n")
+        text = io.TextIOWrapper(csv_file, newline="", write_through=True)
+        writer, features = csv.writer(text, lineterminator="\n"), Features(geojson)
         for row, col, instances in parts:
             box = row, col, *instances.shape
-            image, prob, old = strips.read(*box), read(*box), labels.read(*box)
+            image, prob, ids = strips.read(*box), read_prob(*box), labels.read(*box)
             for k in np.unique(instances[instances > 0]).tolist():
                 count += 1
                 mask = instances == k
-                old[mask] = count
-                own = nucleus_features(mask, (row, col), image, prob, slide.scale, slide.mpp)
+                ids[mask] = count
+                values = nucleus_features(mask, (row, col), image, prob, slide.scale, slide.mpp)
                 if count == 1:
-                    writer.writerow(["id", *own])
-                writer.writerow([count, *(f"{v:.6g}" for v in own.values())])
-                shown = {"Area px^2": own["area"], "Probability": round(own["probability"], 4)}
+                    writer.writerow(["id", *values])
+                writer.writerow([count, *(f"{v:.6g}" for v in values.values())])
+                shown = {
+                    "Area px^2": values["area"],
+                    "Probability": round(values["probability"], 4),
+                }
                 rows, cols = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
                 inner = mask[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
                 corner = row + int(rows[0]), col + int(cols[0])
                 features.add(nucleus_feature(inner, corner, shown, slide.scale))
-            labels.write(row, col, old)
+            labels.write(row, col, ids)
         if count == 0:
             writer.writerow(["id"])
         features.end()
@@ -202,4 +260,4 @@ def write_nuclei(table: Path, outlines: Path, slide, parts, read, labels: DiskMa
 
 
 if __name__ == "__main__":
-    run_script(lambda: parse(SegPredictOptions, __doc__).run(predict))
+    run(predict, options)

@@ -1,18 +1,34 @@
-"""Segment images and score them: instance maps by both methods, overlays, metrics."""
+"""Segment test images and score them: instance maps by every method, overlays, metrics."""
 
 import sys
 from pathlib import Path
 
-import numpy as np
-
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from code_common.config import fingerprint, parse
-from code_common.errors import InputError, run_script
-from code_common.files.data_set import Sample, find_samples, load_split, test_groups
+from code_common.config import read_command_line
+from code_seg.options import Options, TestOptions
+
+if __name__ == "__main__":
+    options = read_command_line(TestOptions, __doc__)
+
+import numpy as np
+
+from code_common.config import fingerprint
+from code_common.files.data_set import ImageFiles, find_images, load_split, test_groups
 from code_common.files.geojson import nuclei_geojson
-from code_common.files.reading import read_image, read_instances, read_json, read_points
+from code_common.files.reading import read_image, read_instances, read_points
+from code_common.files.run_folder import (
+    detected_points_path,
+    instances_path,
+    metrics_path,
+    nuclei_path,
+    overlay_path,
+    prob_path,
+    results_folder,
+    score_table_path,
+    selection_path,
+)
 from code_common.files.writing import (
     write_instances,
     write_json,
@@ -20,61 +36,73 @@ from code_common.files.writing import (
     write_prob,
     write_table,
 )
-from code_common.inference.shards import Results, choose_shard, do_share, file_key
-from code_common.inference.tiling import cutting
+from code_common.inference.shards import ALL, DoneFiles, file_key, process_shard
+from code_common.launch import choose_device, run, tiling_of
 from code_common.learning import distributed
 from code_common.learning.checkpoints import load_network
 from code_common.reporting.bootstrap import intervals, mean_of, patients
 from code_common.reporting.drawing import CYAN, YELLOW, outline
-from code_seg.evaluate import make_instances, predict_nuclei
-from code_seg.instances import check_method
+from code_common.reporting.results import SHOWN
+from code_seg.evaluate import make_instances
+from code_seg.magnify import predict_nuclei
 from code_seg.metrics import score
-from code_seg.options import Options
-from code_seg.prepare_data import detections_path
+from code_seg.points import detections_path
+from code_seg.selection import check_method, read_selection
 
 Scores = dict[str, dict[str, dict[str, float]]]  # method -> image -> score
 
 
-def segment_samples(
-    options: Options, samples: list[Sample], points_of, out: Path, checkpoint: Path, method: str
+def segment_images(
+    options: Options,
+    image_files: list[ImageFiles],
+    point_files: dict[str, Path],
+    out: Path,
+    checkpoint: Path,
+    method: str,
+    shard: str,
 ) -> tuple[Scores, int]:
     """Segment each image; write NAME_instances.tif, _nuclei.geojson, _prob.png and _overlay.png.
 
-    `points_of(sample)` is the file of its detections. The instance map is that of `method`, or
-    of components for an image without detections. Images that are done, and those of another
-    --shard, are left alone. Returns the scores of every method for the images with masks, and how
-    many images are done.
+    point_files: image -> the file of its detections, which may be absent. The instance map is that
+    of `method`, or of components for an image without detections. Images that are done, and those
+    of another shard, are left alone. Returns the scores of every method for the images with
+    masks, and how many images are done.
     """
-    device = options.choose_device()
-    network, tiling = load_network(checkpoint, device), options.tiling(device)
-    rule = method, options.min_area, options.magnify_to
-    key = fingerprint(file_key(checkpoint), cutting(tiling), rule)
+    device = choose_device(options)
+    network, tiling = load_network(checkpoint, device), tiling_of(options, device)
+    rule = method, options.min_area, options.nucleus_radius
+    key = fingerprint(file_key(checkpoint), tiling.key(), rule)
+    by_name = {files.name: files for files in image_files}
 
-    def work(sample: Sample) -> tuple[list[Path], dict]:
-        image = read_image(sample.image)
+    def work(name: str) -> tuple[list[Path], dict]:
+        files, point_file = by_name[name], point_files.get(name)
+        image = read_image(files.image)
         shape = image.shape[:2]
-        path = points_of(sample)
-        points = read_points(path, shape) if path and path.is_file() else None
-        prob = predict_nuclei(network, image, points, tiling, options.magnify_to)
+        points = read_points(point_file, shape) if point_file and point_file.is_file() else None
+        prob = predict_nuclei(network, image, points, tiling, options.nucleus_radius)
         maps = make_instances(prob, points, options.min_area)
         chosen = maps.get(method, maps["components"])
-        truth = read_instances(sample.instances, shape) if sample.instances else None
+        truth = read_instances(files.instances, shape) if files.instances else None
         picture = image if truth is None else outline(image, truth, CYAN)
-        endings = ("instances.tif", "nuclei.geojson", "prob.png", "overlay.png")
-        files = [out / f"{sample.name}_{ending}" for ending in endings]
-        write_instances(files[0], chosen)
-        write_json(files[1], nuclei_geojson(chosen, prob), indent=None)
-        write_prob(files[2], prob)
-        write_png(files[3], outline(picture, chosen, YELLOW))
-        scored = {} if truth is None else {m: score(truth, own) for m, own in maps.items()}
-        return files, scored
+        written = [
+            instances_path(out, name),
+            nuclei_path(out, name),
+            prob_path(out, name),
+            overlay_path(out, name),
+        ]
+        write_instances(written[0], chosen)
+        write_json(written[1], nuclei_geojson(chosen, prob), indent=None)
+        write_prob(written[2], prob)
+        write_png(written[3], outline(picture, chosen, YELLOW))
+        scored = {} if truth is None else {m: score(truth, found) for m, found in maps.items()}
+        return written, scored
 
-    images = {s.name: ((s.image, s.instances, points_of(s)), lambda s=s: work(s)) for s in samples}
-    done = do_share(Results(out, key), images, choose_shard(options.shard), "segmenting")
+    inputs = {n: (f.image, f.instances, point_files.get(n)) for n, f in by_name.items()}
+    done = process_shard(DoneFiles(out, key), inputs, work, shard, "segmenting")
     scores: Scores = {}
-    for sample in samples:
-        for name, own in done.get(sample.name, {}).items():
-            scores.setdefault(name, {})[sample.name] = own
+    for name in (n for n in by_name if n in done):
+        for scored_by, values in done[name].items():
+            scores.setdefault(scored_by, {})[name] = values
     return scores, len(done)
 
 
@@ -91,70 +119,82 @@ def write_scores(
     """
     means: dict[str, dict] = {}
     interval: dict[str, dict] = {}
+    persons: set = set()
     for name, images in scores.items():
         means[name] = {"all": mean_scores(images)}
         known = patients(list(images), patient)
+        persons |= set(known)
         interval[name] = intervals(known, mean_of(list(images.values())))
         for group, members in groups.items():
-            own = {m: images[m] for m in members if m in images}
-            if own:
-                means[name][group] = mean_scores(own)
+            of_group = {m: images[m] for m in members if m in images}
+            if of_group:
+                means[name][group] = mean_scores(of_group)
     value = {"instances": method, "mean": means, "interval": interval}
-    value |= {"patients": len(set(known)), "images": scores}
+    value |= {"patients": len(persons), "images": scores}
     rows = [
         [image, name, *(f"{v:.6g}" for v in values.values())]
         for name, images in scores.items()
         for image, values in images.items()
     ]
     first = next(iter(next(iter(scores.values())).values()))
-    write_table(out / "per_image.csv", ["image", "instances", *first], rows)
-    write_json(out / "metrics.json", value)
+    write_table(score_table_path(out), ["image", "instances", *first], rows)
+    write_json(metrics_path(out), value)
 
 
-def read_selection(path: Path) -> dict[str, str]:
-    """What the validation images chose: 'checkpoint' and 'instances'. Raises InputError."""
-    selection = read_json(path)
-    if not isinstance(selection, dict) or not {"checkpoint", "instances"} <= set(selection):
-        raise InputError(f"{path}: expected 'checkpoint' and 'instances'; run code_seg/train.py")
-    return selection
-
-
-def test(options: Options) -> str:
-    """Test the selected checkpoint on the data set's test images, or on --img-dir."""
-    selection = {}
-    if not options.model_path or options.instances == "auto":
-        selection = read_selection(options.save_dir / "selection.json")
-    checkpoint = options.model_path or options.save_dir / selection["checkpoint"]
-    method = options.instances if options.instances != "auto" else selection["instances"]
-    check_method(method, options.save_dir / "selection.json")
-    if options.img_dir:
-        labels = [options.label_dir] if options.label_dir else []
-        samples, groups = find_samples(options.img_dir, None, *labels), {}
-        out, folder = options.save_dir / "test_own", options.points_dir
-
-        def points_of(sample: Sample) -> Path | None:
-            return folder / f"{sample.name}_points.csv" if folder else None
-    else:
-        split = load_split(options.data_dir)
-        samples, groups, out = split["test"], test_groups(split), options.save_dir / "test"
-
-        def points_of(sample: Sample) -> Path | None:
-            return detections_path(options.detection_dir(), sample.name)
-
-    scores, done = segment_samples(options, samples, points_of, out, checkpoint, method)
-    if done < len(samples):
-        return f"{done} of {len(samples)} images are done; the scores wait for all of them"
+def test_images(
+    options: Options,
+    image_files: list[ImageFiles],
+    point_files: dict[str, Path],
+    out: Path,
+    groups: dict[str, list[str]],
+    checkpoint: Path | None,
+    shard: str,
+) -> str:
+    """Segment images with a checkpoint, the selected one for None, and score them once all are
+    done; returns what to tell.
+    """
+    method = options.instances
+    if checkpoint is None or method == "auto":
+        selected, selected_method = read_selection(options.save_dir)
+        checkpoint = checkpoint or selected
+        method = selected_method if method == "auto" else method
+    check_method(method, selection_path(options.save_dir))
+    scores, done = segment_images(options, image_files, point_files, out, checkpoint, method, shard)
+    if done < len(image_files):
+        return f"{done} of {len(image_files)} images are done; the scores wait for all of them"
     if not scores:
-        return f"{len(samples)} images, no masks to score against; see {out}"
-    if distributed.rank() == 0:
+        return f"{len(image_files)} images, no masks to score against; see {out}"
+    if distributed.is_main():
         write_scores(out, scores, method, groups, options.patient)
-    shown = ("pixel_f1", "object_dice", "aji", "pq")
-    told = []
+    words = []
     for name, images in scores.items():
         means = mean_scores(images)
-        told.append(f"{name}: " + ", ".join(f"{k} {means[k]:.3f}" for k in shown))
-    return f"{len(samples)} images; {'; '.join(told)}; see {out}"
+        words.append(f"{name}: " + ", ".join(f"{k} {means[k]:.3f}" for k in SHOWN))
+    return f"{len(image_files)} images; {'; '.join(words)}; see {out}"
+
+
+def test_data_set(options: Options, checkpoint: Path | None = None, shard: str = ALL) -> str:
+    """Test the selected checkpoint, or another, on the data set's test images."""
+    split, out = load_split(options.data_dir), results_folder(options.save_dir)
+    point_files = {f.name: detections_path(options.detection_dir(), f.name) for f in split["test"]}
+    return test_images(
+        options, split["test"], point_files, out, test_groups(split), checkpoint, shard
+    )
+
+
+def test(options: TestOptions) -> str:
+    """Test on the data set's test images, or on --img-dir."""
+    if options.img_dir is None:
+        return test_data_set(options, options.model_path, options.shard)
+    labels = [options.label_dir] if options.label_dir else []
+    image_files = find_images(options.img_dir, None, *labels)
+    folder = options.points_dir
+    point_files = {f.name: detected_points_path(folder, f.name) for f in image_files if folder}
+    out = results_folder(options.save_dir, own_images=True)
+    return test_images(
+        options, image_files, point_files, out, {}, options.model_path, options.shard
+    )
 
 
 if __name__ == "__main__":
-    run_script(lambda: parse(Options, __doc__).run(test))
+    run(test, options)

@@ -1,9 +1,9 @@
 """Make the embedded sample: synthetic H&E tiles with exact instance masks, from a seed.
 
-Two stains are mixed by the Beer-Lambert law: hematoxylin lies in the nuclei, eosin in the
-cytoplasm and in stroma fibres; lumen is glass. Nuclei are round to spindle-shaped or irregular,
-pale with clumped chromatin to dense, in nests and strands, and some touch or overlap. The tiles
-are the project's own, under its licence.
+Two stains are mixed by the Beer-Lambert law: haematoxylin in the nuclei, eosin in the cytoplasm
+and in the fibres of the stroma. The lumen is glass. Nuclei are round, spindle-shaped or irregular;
+pale with clumped chromatin, or dense; in nests and strands. Some touch or overlap. The tiles are
+the project's own, under its licence.
 """
 
 import argparse
@@ -16,10 +16,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from code_common.errors import InputError, run_script
+from code_common.files.data_set import IMAGES, INSTANCE_LABELS, SPLIT
 from code_common.files.writing import write_instances, write_json, write_png
 
+MARGIN = 24  # pixels that are cut off: nuclei are cut by the border, as in a real tile
 # Optical density per unit of stain in R, G, B (Ruifrok & Johnston 2001).
-HEMATOXYLIN = np.array([0.65, 0.70, 0.29])
+HAEMATOXYLIN = np.array([0.65, 0.70, 0.29])
 EOSIN = np.array([0.07, 0.99, 0.11])
 
 
@@ -29,8 +31,10 @@ def noise(rng: np.random.Generator, size: int, grain: float) -> np.ndarray:
     return (field - field.mean()) / field.std()
 
 
-def nucleus_outline(rng: np.random.Generator, radius: float, elongation: float, angle: float):
-    """Polygon [64, 2] of a nucleus around 0: an ellipse with a few low harmonics."""
+def nucleus_outline(
+    rng: np.random.Generator, radius: float, elongation: float, angle: float
+) -> np.ndarray:
+    """Polygon [64, 2] (x, y) of a nucleus around 0: an ellipse with a few low harmonics."""
     t = np.linspace(0, 2 * np.pi, 64, endpoint=False)
     bumps = sum(rng.normal(0, 0.07 / k) * np.cos(k * t + rng.uniform(0, 6.3)) for k in (2, 3, 4, 5))
     r = radius * (1 + bumps)
@@ -39,10 +43,13 @@ def nucleus_outline(rng: np.random.Generator, radius: float, elongation: float, 
     return np.stack([c * x - s * y, s * x + c * y], 1)
 
 
-def place_nuclei(rng: np.random.Generator, density: np.ndarray, count: int, direction: np.ndarray):
-    """Instance map int32 of about `count` nuclei, denser where `density` (0..1) is.
+def place_nuclei(
+    rng: np.random.Generator, density: np.ndarray, count: int, direction: np.ndarray
+) -> np.ndarray:
+    """Instance map int32 [size, size] of about `count` nuclei.
 
-    `direction` [size, size] in radians is where the stroma runs: spindle nuclei lie along it.
+    density [size, size]: 0..1, how likely a nucleus is. direction [size, size]: in radians, along
+    which the stroma runs and spindle-shaped nuclei lie.
     """
     size = len(density)
     instances = np.zeros((size, size), np.int32)
@@ -68,7 +75,7 @@ def place_nuclei(rng: np.random.Generator, density: np.ndarray, count: int, dire
         mask = np.zeros((size, size), np.uint8)
         cv2.fillPoly(mask, [np.rint(polygon * 16).astype(np.int32)], 1, shift=4)
         mask[instances > 0] = 0  # the earlier nucleus lies on top
-        # What an overlap cuts off is no nucleus: the largest piece stays.
+        # An overlap may cut a nucleus into pieces: the largest one stays.
         _, parts, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
         if len(stats) < 2 or stats[1:, cv2.CC_STAT_AREA].max() < 60:
             continue
@@ -79,7 +86,7 @@ def place_nuclei(rng: np.random.Generator, density: np.ndarray, count: int, dire
 
 
 def stain_nuclei(rng: np.random.Generator, instances: np.ndarray) -> np.ndarray:
-    """Hematoxylin [size, size] of the nuclei: chromatin texture, rim, nucleoli."""
+    """Haematoxylin [size, size] of the nuclei: chromatin texture, rim, nucleoli."""
     size = len(instances)
     fine, coarse = noise(rng, size, 1.0), noise(rng, size, 2.2)
     stain = np.zeros((size, size))
@@ -97,10 +104,47 @@ def stain_nuclei(rng: np.random.Generator, instances: np.ndarray) -> np.ndarray:
     return stain
 
 
+def stain_tissue(
+    rng: np.random.Generator, epithelium: np.ndarray, direction: np.ndarray
+) -> np.ndarray:
+    """Eosin [size, size] of the cytoplasm and of the fibres of the stroma.
+
+    epithelium: 1 in nests, 0 in stroma; direction: in radians, along which the fibres run.
+    """
+    size = len(epithelium)
+    row, col = np.mgrid[:size, :size]
+    across = col * np.sin(direction) - row * np.cos(direction)
+    wave = np.sin(across / 2.3 + 2.0 * noise(rng, size, 9)) + 0.5 * noise(rng, size, 1.5)
+    stroma = 0.36 + 0.13 * wave
+    cytoplasm = 0.30 + 0.05 * noise(rng, size, 3) + 0.03 * noise(rng, size, 1)
+    eosin = epithelium * cytoplasm + (1 - epithelium) * stroma
+    gaps = (noise(rng, size, 5) + 0.6 * wave > 1.9) & (epithelium < 0.5)
+    return eosin * (1 - 0.85 * cv2.GaussianBlur(gaps.astype(np.float64), (0, 0), 1))
+
+
+def render(rng: np.random.Generator, haematoxylin: np.ndarray, eosin: np.ndarray) -> np.ndarray:
+    """The RGB image [size, size, 3], 0..255, of two stains [size, size] (Beer-Lambert law)."""
+    strength = rng.normal(1, 0.08, 2)
+    tilt = rng.normal(0, 0.02, (2, 3))  # stains differ between slides
+    stains = np.stack([haematoxylin * strength[0], eosin * strength[1]], -1)
+    optical_density = np.clip(stains, 0, None) @ (np.stack([HAEMATOXYLIN, EOSIN]) + tilt)
+    image = 243 * np.exp(-optical_density)
+    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.7, 1.0))
+    image += rng.normal(0, 2.0, image.shape) + 1.5 * noise(rng, len(eosin), 1)[..., None]
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
+def renumber(instances: np.ndarray) -> np.ndarray:
+    """The instance map int32 [H, W] with ids from 1 without gaps; 0 stays background."""
+    ids, numbers = np.unique(instances, return_inverse=True)
+    if ids[0] != 0:
+        numbers += 1
+    return numbers.reshape(instances.shape).astype(np.int32)
+
+
 def make_tile(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
     """One RGB tile [size, size, 3] uint8 and its instance map [size, size] int32."""
-    margin = 24  # nuclei are cut by the border, as in a real tile
-    full = size + 2 * margin
+    full = size + 2 * MARGIN
     regions = noise(rng, full, 34)
     epithelium = 1 / (1 + np.exp(-4 * (regions + 0.25)))  # 1 in nests, 0 in stroma
     direction = np.pi * np.tanh(noise(rng, full, 60)) / 2
@@ -110,71 +154,66 @@ def make_tile(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarr
     per_area = rng.uniform(0.0011, 0.0017)
     instances = place_nuclei(rng, density, int(per_area * full**2), direction)
 
-    hematoxylin = stain_nuclei(rng, instances)
-    row, col = np.mgrid[:full, :full]
-    across = col * np.sin(direction) - row * np.cos(direction)
-    wave = np.sin(across / 2.3 + 2.0 * noise(rng, full, 9)) + 0.5 * noise(rng, full, 1.5)
-    stroma = 0.36 + 0.13 * wave
-    cytoplasm = 0.30 + 0.05 * noise(rng, full, 3) + 0.03 * noise(rng, full, 1)
-    eosin = epithelium * cytoplasm + (1 - epithelium) * stroma
-    gaps = (noise(rng, full, 5) + 0.6 * wave > 1.9) & (epithelium < 0.5)
-    eosin *= 1 - 0.85 * cv2.GaussianBlur(gaps.astype(np.float64), (0, 0), 1)
+    haematoxylin = stain_nuclei(rng, instances)
+    eosin = stain_tissue(rng, epithelium, direction)
     glass = cv2.GaussianBlur(lumen.astype(np.float64), (0, 0), 1.2)
     nuclei = instances > 0
     eosin = np.where(nuclei, 0.22 + 0.3 * eosin, eosin) * (1 - glass * ~nuclei)
-    hematoxylin = np.where(nuclei, hematoxylin, 0.10 * epithelium + 0.05)
-    hematoxylin = np.where(nuclei, hematoxylin, hematoxylin * (1 - glass))
-
-    strength = rng.normal(1, 0.08, 2)
-    tilt = rng.normal(0, 0.02, (2, 3))  # stains differ between slides
-    stains = np.stack([hematoxylin * strength[0], eosin * strength[1]], -1)
-    optical_density = np.clip(stains, 0, None) @ (np.stack([HEMATOXYLIN, EOSIN]) + tilt)
-    image = 243 * np.exp(-optical_density)
-    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.7, 1.0))
-    image += rng.normal(0, 2.0, image.shape) + 1.5 * noise(rng, full, 1)[..., None]
-    inner = slice(margin, margin + size)
-    instances = instances[inner, inner]
-    ids, instances = np.unique(instances, return_inverse=True)
-    if ids[0] != 0:
-        instances += 1
-    instances = instances.reshape(size, size).astype(np.int32)
-    return np.clip(np.rint(image[inner, inner]), 0, 255).astype(np.uint8), instances
+    haematoxylin = np.where(nuclei, haematoxylin, 0.10 * epithelium + 0.05)
+    haematoxylin = np.where(nuclei, haematoxylin, haematoxylin * (1 - glass))
+    inner = slice(MARGIN, MARGIN + size)
+    image = render(rng, haematoxylin, eosin)
+    return image[inner, inner], renumber(instances[inner, inner])
 
 
 def make_sample(out: Path, train: int, val: int, test: int, size: int, seed: int) -> int:
-    """Write a data set in the project's layout; the split file comes last. Returns the nuclei."""
+    """Write a data set in the project's layout; returns the number of nuclei.
+
+    train, val, test: numbers of tiles; size: side of a tile in pixels. The split file comes last,
+    so a data set that has one is whole.
+    """
     split, nuclei = {}, 0
     for part, (name, count) in enumerate((("train", train), ("val", val), ("test", test))):
         split[name] = []
         for index in range(count):
             image, instances = make_tile(np.random.default_rng((seed, part, index)), size)
             stem = f"{name}_{index + 1}"
-            write_png(out / "images" / f"{stem}.png", image)
-            write_instances(out / "labels_instance" / f"{stem}_label.tif", instances)
+            write_png(out / IMAGES / f"{stem}.png", image)
+            write_instances(out / INSTANCE_LABELS / f"{stem}_label.tif", instances)
             split[name].append(f"{stem}.png")
             nuclei += len(np.unique(instances)) - 1
-    write_json(out / "train_val_test.json", split)
+    write_json(out / SPLIT, split)
     return nuclei
 
 
-def main() -> None:
-    """Command line."""
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "sample",
-                        help="folder of the new data set (default: %(default)s)")  # fmt: skip
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(__file__).parent / "sample",
+        help="folder of the new data set (default: %(default)s)",
+    )
     for part, count in (("train", 8), ("val", 2), ("test", 4)):
-        parser.add_argument(f"--{part}", type=int, default=count,
-                            help=f"number of {part} tiles (default: %(default)s)")  # fmt: skip
+        text = f"number of {part} tiles (default: %(default)s)"
+        parser.add_argument(f"--{part}", type=int, default=count, help=text)
     parser.add_argument("--size", type=int, default=256, help="side in pixels (default: 256)")
     parser.add_argument("--seed", type=int, default=1, help="seed (default: 1)")
-    args = parser.parse_args()
-    if (args.out / "train_val_test.json").exists():
-        raise InputError(f"{args.out}: there is a data set already; give another --out")
-    if min(args.train, args.val, args.test) < 0 or args.train < 1 or args.size < 32:
+    return parser.parse_args(argv)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Make the sample. Raises InputError where there is a data set already."""
+    out, size = arguments.out, arguments.size
+    counts = arguments.train, arguments.val, arguments.test
+    if (out / SPLIT).exists():
+        raise InputError(f"{out}: there is a data set already; give another --out")
+    if min(counts) < 0 or arguments.train < 1 or size < 32:
         raise InputError("expected --train of at least 1, no negative number, --size from 32")
-    nuclei = make_sample(args.out, args.train, args.val, args.test, args.size, args.seed)
-    print(f"{args.out}: {args.train + args.val + args.test} tiles, {nuclei} nuclei")
+    nuclei = make_sample(out, *counts, size, arguments.seed)
+    print(f"{out}: {sum(counts)} tiles, {nuclei} nuclei")
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(lambda: main(parse_arguments()))

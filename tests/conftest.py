@@ -1,11 +1,13 @@
 """Fixtures: devices, real tiles where they are, a tiny data set, scripts as processes."""
 
 import fcntl
+import hashlib
 import importlib
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +18,9 @@ import torch
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
-from code_common.config import parse  # noqa: E402
+from code_common.config import make_parser, parse  # noqa: E402
 from code_common.files.writing import write_instances, write_json, write_png  # noqa: E402
+from code_common.launch import together  # noqa: E402
 
 
 @pytest.fixture(params=["cpu", "cuda"])
@@ -78,11 +81,11 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 def browser():
     """A headless Chromium, where there is one."""
     api = pytest.importorskip("playwright.sync_api")
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if not found:
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if not program:
         pytest.skip("no Chromium on this machine")
     with api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        browser = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield browser
         browser.close()
 
@@ -92,21 +95,57 @@ TINY = (
     "--dataset tiny --model resnet18 --no-pretrained --epochs 1 --batch-size 2 --patch-size 64 "
     "--input-size 64 --tile 64 --overlap 16 --workers 0 --device cpu --ratio 0.5 --precision fp32"
 ).split()
+# What the nuclei of the tiny data set, disks of 5 to 7 pixels, need of each stage.
+TINY_DETECTION = "--r1 6 --r2 12 --sigma 1.5".split()
+TINY_SEG = "--crf-epochs 1 --crf-sigma-xy 3 --merge-radius 6".split()
+SELF_TRAINING = ["--self-training-epochs", "2"]
+RUN = "tiny/ratio_0.5/repeat_1"  # its first repeat, in the folder of all experiments
+
+
+def place(home: Path) -> list:
+    """The arguments by which a run finds its data in `home`, and leaves its results there."""
+    return ["--data-root", home / "data", "--root-save-dir", home / "out"]
+
+
+def both_stages(home: Path, *more: object, rounds: int = 1) -> tuple[list, list]:
+    """The arguments of stage 1 and of stage 2 for a run in `home`; both get `more`."""
+    common = [*TINY, *place(home), *more]
+    return [*common, *TINY_DETECTION, "--rounds", rounds], [*common, *TINY_SEG]
+
+
+def digest(folder: Path) -> str:
+    """Changes with the names and the contents of the files in a folder, but for locks."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != ".lock")
+    return hashlib.sha256(b"".join(p.name.encode() + p.read_bytes() for p in files)).hexdigest()
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """A copy that takes no room: results are replaced, never written into.
+
+    Locks stay behind, since a link to a locked file would be locked, too.
+    """
+    ignore = shutil.ignore_patterns(".lock")
+    shutil.copytree(source, target, copy_function=os.link, ignore=ignore)
+
+
+def run_process(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess:
+    """A script of the project, .py or .sh, in a process of its own; its output is captured."""
+    program = "bash" if script.endswith(".sh") else sys.executable
+    return subprocess.run(
+        [program, str(PROJECT / script), *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
 
 
 @pytest.fixture
 def run_script(tmp_path):
     """Run a script of the project as a user does, from another folder."""
 
-    def run(script: str, *arguments: str, code: int | None = 0) -> subprocess.CompletedProcess:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, str(PROJECT / script), *map(str, arguments)],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
+    def run(script: str, *arguments: object, code: int | None = 0) -> subprocess.CompletedProcess:
+        done = run_process(script, *arguments, cwd=tmp_path)
         if code is not None:
             assert done.returncode == code, done.stdout + done.stderr
         return done
@@ -116,44 +155,122 @@ def run_script(tmp_path):
 
 @dataclass(frozen=True)
 class Experiment:
-    """What `bash run.sh` made of a tiny data set: two repeats with points of their own."""
+    """A finished experiment in a folder of its own. Tests read it, and never write to it."""
 
-    told: str  # what it printed
     home: Path  # holds data/tiny and out/
-    root: Path  # out/tiny/ratio_0.5
+
+    @property
+    def root(self) -> Path:
+        """The folder of its repeats."""
+        return (self.home / "out" / RUN).parent
+
+    @property
+    def printed(self) -> str:
+        """What the run printed."""
+        return (self.home / "printed.txt").read_text()
+
+    @property
+    def data_before(self) -> str:
+        """Digest of its data set before the run."""
+        return (self.home / "data_before.txt").read_text()
+
+
+def made_once(
+    factory: pytest.TempPathFactory, name: str, make: Callable[[Path], str]
+) -> Experiment:
+    """An experiment that the first of all workers makes; `make` returns what its run printed."""
+    base = factory.getbasetemp()
+    home = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    home.mkdir(exist_ok=True)
+    with open(home / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (home / "printed.txt").is_file():
+            printed = make(home)
+            (home / "printed.txt").write_text(printed)
+    return Experiment(home)
+
+
+def make_experiment(home: Path) -> str:
+    """`bash run.sh` on a tiny data set: two repeats with points of their own."""
+    data = make_dataset(home / "data" / "tiny", test=3)
+    (home / "data_before.txt").write_text(digest(data))
+    stages = ["--detection", *TINY_DETECTION, "--rounds", 1, "--seg", *TINY_SEG]
+    done = run_process("run.sh", *TINY, *place(home), "--repeats", 2, *stages, cwd=home)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="session")
 def experiment(tmp_path_factory) -> Experiment:
-    """A finished experiment that tests read, and never write to; all workers share one."""
-    base = tmp_path_factory.getbasetemp()
-    home = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "experiment"
-    home.mkdir(exist_ok=True)
-    with open(home / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (home / "told.txt").is_file():
-            make_dataset(home / "data" / "tiny", test=3)
-            command = [
-                "bash", PROJECT / "run.sh", *TINY, "--data-root", home / "data",
-                "--root-save-dir", home / "out", "--repeats", 2,
-                "--detection", "--rounds", 1, "--r1", 6, "--r2", 12, "--sigma", 1.5,
-                "--seg", "--crf-epochs", 1, "--crf-sigma-xy", 3, "--merge-radius", 6,
-            ]  # fmt: skip
-            done = subprocess.run(
-                list(map(str, command)), cwd=home, capture_output=True, text=True,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-            )  # fmt: skip
-            assert done.returncode == 0, done.stdout + done.stderr
-            (home / "told.txt").write_text(done.stdout)
-    told = (home / "told.txt").read_text()
-    return Experiment(told, home, home / "out" / "tiny" / "ratio_0.5")
+    """Two repeats of both stages; its arguments are `both_stages`."""
+    return made_once(tmp_path_factory, "experiment", make_experiment)
 
 
-ACTION = {"prepare_data": "prepare", "train": "train", "test": "test", "main": "main"}
+@pytest.fixture(scope="session")
+def self_trained(experiment, tmp_path_factory) -> Experiment:
+    """The first repeat, whose stage 2 trains a second network for two epochs."""
+
+    def make(home: Path) -> str:
+        link_tree(experiment.home / "data", home / "data")
+        link_tree(experiment.root / "repeat_1" / "detection", home / "out" / RUN / "detection")
+        seg = [*both_stages(home)[1], *SELF_TRAINING]
+        done = run_process("code_seg/main.py", *seg, cwd=home)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return made_once(tmp_path_factory, "self_trained", make)
 
 
-def run_here(stage: str, script: str, *arguments: object) -> None:
-    """What a script of a stage does, in this process: no seconds of imports."""
+def link_run(source: Experiment, home: Path) -> Path:
+    """The first repeat of an experiment, and its data set, where a test may change them.
+
+    `both_stages(home)` are its arguments there. Returns the folder that holds both stages.
+    """
+    link_tree(source.home / "data", home / "data")
+    link_tree(source.root / "repeat_1", home / "out" / RUN)
+    return home / "out" / RUN
+
+
+@pytest.fixture
+def finished(experiment, tmp_path) -> Path:
+    """A finished run of both stages in tmp_path, which a test may change."""
+    return link_run(experiment, tmp_path)
+
+
+# Script of a stage -> the action it does, and the class of its options.
+ACTION = {
+    "prepare_data": ("prepare", "PrepareOptions"),
+    "train": ("train", "TrainOptions"),
+    "test": ("test", "TestOptions"),
+    "main": ("main", "Options"),
+}
+
+
+def flags(cls: type) -> set[str]:
+    """All flags of an options class's command line."""
+    return set(make_parser(cls, "")._option_string_actions)
+
+
+def taken_by(cls: type, stage_options: type, arguments: list[str]) -> list[str]:
+    """Arguments without those that other scripts of the stage take, but not that of `cls`."""
+    taken, others, keep = [], flags(stage_options) - flags(cls), True
+    for word in arguments:
+        if word.startswith("--"):
+            keep = word not in others
+        if keep:
+            taken.append(word)
+    return taken
+
+
+def run_here(stage: str, script: str, *arguments: object) -> object:
+    """What a script of a stage does, in this process: no seconds of imports.
+
+    Flags of the stage that the script does not take are left out, so that all scripts of a run may
+    be given the same ones.
+    """
+    action, name = ACTION[script]
     module = importlib.import_module(f"{stage}.{script}")
-    options = importlib.import_module(f"{stage}.options").Options
-    parse(options, "", list(map(str, arguments))).run(getattr(module, ACTION[script]))
+    options = importlib.import_module(f"{stage}.options")
+    cls = getattr(options, name)
+    words = taken_by(cls, options.Options, list(map(str, arguments)))
+    return together(getattr(module, action), parse(cls, "", words))

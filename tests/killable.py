@@ -1,6 +1,6 @@
 """Both stages in a process that is killed: a script, see test_killed.py.
 
-usage: killable.py SEED KILLS ARGUMENTS_OF_DETECTION -- ARGUMENTS_OF_SEGMENTATION
+usage: killable.py SEED KILLS OPTIONS_OF_DETECTION -- OPTIONS_OF_SEGMENTATION
 
 Imports everything once, then forks a child for each attempt and kills it with SIGKILL: every
 other time after a random while, else at a random one of its writes, before or after the rename.
@@ -26,25 +26,25 @@ from code_common.config import parse
 STAGES = (code_detection, code_seg)
 
 
-def die_at_a_write(count: int, after: bool) -> None:
-    """Let this process die at its `count`-th rename, before or after it."""
-    rename, left = os.replace, [count]
+def die_at_a_write(number: int, after: bool) -> None:
+    """Let this process die at its rename of this number, from 1, before or after it."""
+    rename, writes = os.replace, []
 
     def replace(source, target):
-        left[0] -= 1
-        if left[0] == 0:
-            print(
-                f"killed {'after' if after else 'before'} writing {Path(target).name}", flush=True
-            )
-            if after:
-                rename(source, target)
-            os.kill(os.getpid(), signal.SIGKILL)
-        rename(source, target)
+        writes.append(target)
+        if len(writes) < number:
+            return rename(source, target)
+        moment = "after" if after else "before"
+        print(f"killed {moment} writing {Path(target).name}", flush=True)
+        if after:
+            rename(source, target)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     os.replace = replace
 
 
-def attempt(arguments: list[list[str]]) -> None:
+def do_both_stages(arguments: list[list[str]]) -> None:
+    """Do both stages, or go on with them; `arguments` are the options of each."""
     for stage, given in zip(STAGES, arguments, strict=True):
         stage.main.main(parse(stage.options.Options, "", given))
 
@@ -57,17 +57,18 @@ def main() -> None:
     rng = random.Random(int(seed))
     done = 0
     while True:
+        to_kill, at_a_write = done < int(kills), done % 2 == 1
         child = os.fork()
         if child == 0:
-            if done < int(kills) and done % 2:
-                die_at_a_write(rng.randint(1, 8), rng.random() < 0.5)
-            attempt(arguments)
+            if to_kill and at_a_write:
+                die_at_a_write(rng.randint(1, 8), after=rng.random() < 0.5)
+            do_both_stages(arguments)
             os._exit(0)
-        if done < int(kills) and not done % 2:
+        if to_kill and not at_a_write:
             time.sleep(rng.uniform(0.02, 1.0))
             os.kill(child, signal.SIGKILL)
         status = os.waitpid(child, 0)[1]
-        rng.random()
+        rng.random()  # the child's draws are not this process': the next child shall have others
         if not os.WIFSIGNALED(status):
             print(f"ended after {done} kills")
             sys.exit(os.waitstatus_to_exitcode(status))

@@ -1,10 +1,11 @@
 """Options: flags, help texts, the data set's row, bounds."""
 
 import dataclasses
+from typing import ClassVar
 
 import pytest
 
-from code_common.config import field_comments, fingerprint, make_parser, parse
+from code_common.config import field_help, fingerprint, flag_of, make_parser, parse, shown_fields
 from code_common.errors import InputError
 from code_detection.options import Options as Detection
 from code_seg.options import Options as Segmentation
@@ -14,11 +15,55 @@ BOTH = pytest.mark.parametrize("options", [Detection, Segmentation])
 
 @BOTH
 def test_every_field_is_a_flag_with_a_help_text(options):
-    text = make_parser(options, "x").format_help()
-    comments = field_comments(options)
-    for name in (field.name for field in dataclasses.fields(options)):
-        assert "--" + name.replace("_", "-") in text
-        assert len(comments[name]) > 10, name
+    text, described = make_parser(options, "x").format_help(), field_help(options)
+    assert shown_fields(options) and set(described) == {f.name for f in dataclasses.fields(options)}
+    for name, (section, comment) in described.items():
+        assert flag_of(name) in text and section in text
+        assert len(comment) > 10, name
+
+
+@BOTH
+def test_flags_stand_in_the_groups_of_the_source(options):
+    """Inference and hardware come last, as they matter least."""
+    groups = {g.title: g for g in make_parser(options, "x")._action_groups if g._group_actions}
+    described = field_help(options)
+    for title, group in groups.items():
+        for action in (a for a in group._group_actions if a.dest != "help"):
+            assert described[action.dest].section == title
+    assert list(groups)[-2:] == ["inference", "hardware"]
+    assert "options" in groups  # --help alone
+    assert [a.dest for a in groups["options"]._group_actions] == ["help"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """Options of no script."""
+
+    # --- paper
+    width: int = 3  # in centimetres;
+    #   the height follows
+    # --- pens
+    colour: str = "red"  # of the line
+    thickness: float = 0.5  # of the line
+
+    USES: ClassVar[tuple] = ("paper", "thickness")
+
+
+def test_help_goes_on_below_its_field():
+    assert field_help(Drawing)["width"] == ("paper", "in centimetres; the height follows")
+    assert field_help(Drawing)["colour"] == ("pens", "of the line")
+
+
+def test_a_script_shows_what_it_uses(capsys):
+    """Sections or single options; what other scripts of the stage take is told apart."""
+    assert [field.name for field in shown_fields(Drawing)] == ["width", "thickness"]
+    wrong = {"--colour": "--colour means nothing to", "--color": "no such option: --color"}
+    for flag, message in wrong.items():
+        with pytest.raises(SystemExit) as stopped:
+            make_parser(Drawing, "x").parse_args([flag, "blue"])
+        assert stopped.value.code == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
 
 
 @BOTH
@@ -33,20 +78,18 @@ def test_none_takes_the_row_of_the_data_set_and_a_flag_wins(options):
 @BOTH
 def test_a_profile_is_over_the_row_and_a_flag_over_both(options):
     for dataset in ("MO", "sample", "mine"):
-        row, narrow = (
-            parse(options, "x", ["--dataset", dataset, *more])
-            for more in ([], ["--profile", "narrow"])
-        )
-        changed = options.PROFILES["narrow"]
+        row = parse(options, "x", ["--dataset", dataset])
+        scratch = parse(options, "x", ["--dataset", dataset, "--profile", "scratch"])
+        changed = options.PROFILES["scratch"]
         for field in dataclasses.fields(options):
             value = changed.get(field.name, getattr(row, field.name))
             if field.name != "profile":
-                assert getattr(narrow, field.name) == value, (dataset, field.name)
+                assert getattr(scratch, field.name) == value, (dataset, field.name)
     flags = ["--epochs", "3", "--pretrained", "imagenet", "--width", "1", "--dropout", "0.2"]
-    for order in (["--profile", "narrow", *flags], [*flags, "--profile", "narrow"]):
+    for order in (["--profile", "scratch", *flags], [*flags, "--profile", "scratch"]):
         mixed = parse(options, "x", ["--dataset", "MO", *order])
-        own = mixed.epochs, mixed.pretrained, mixed.width, mixed.dropout
-        assert own == (3, "imagenet", 1, 0.2)
+        assert (mixed.epochs, mixed.pretrained) == (3, "imagenet")
+        assert (mixed.width, mixed.dropout) == (1, 0.2)
         assert mixed.schedule == "cosine"
 
 
@@ -54,8 +97,8 @@ def test_a_profile_is_over_the_row_and_a_flag_over_both(options):
 def test_a_profile_changes_nothing_that_its_flags_would_not(options):
     """A run begun with the flags goes on with the profile, and the other way round."""
     assert "profile" in options.NOT_IN_RESULT
-    assert set(options.PROFILES["narrow"]).isdisjoint(options.NOT_IN_RESULT)
-    with pytest.raises(InputError, match="--profile must be one of paper, narrow, not wide"):
+    assert set(options.PROFILES["scratch"]).isdisjoint(options.NOT_IN_RESULT)
+    with pytest.raises(InputError, match="--profile must be one of paper, scratch, not wide"):
         parse(options, "x", ["--profile", "wide"])
 
 
@@ -82,17 +125,26 @@ def test_repeat_and_seed_change_every_seed(options):
     """D18: the seed is stored and used."""
     seeds = {
         parse(options, "x", ["--random-seed", str(s), "--repeat", str(r)]).seed(p)
-        for s in (1, 2) for r in (1, 2) for p in (0, 1)
-    }  # fmt: skip
+        for s in (1, 2)
+        for r in (1, 2)
+        for p in (0, 1)
+    }
     assert len(seeds) == 8
 
 
 @BOTH
 @pytest.mark.parametrize(
     ("flag", "value"),
-    [("--ratio", "0"), ("--ratio", "1.5"), ("--epochs", "0"), ("--lr", "-1"), ("--model", "vgg"),
-     ("--overlap", "224"), ("--precision", "fp8")],
-)  # fmt: skip
+    [
+        ("--ratio", "0"),
+        ("--ratio", "1.5"),
+        ("--epochs", "0"),
+        ("--lr", "-1"),
+        ("--model", "vgg"),
+        ("--overlap", "224"),
+        ("--precision", "fp8"),
+    ],
+)
 def test_out_of_bounds_names_the_option_and_the_value(options, flag, value):
     with pytest.raises(InputError, match=f"{flag} .*{value}"):
         parse(options, "x", [flag, value])

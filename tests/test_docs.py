@@ -12,12 +12,20 @@ import numpy as np
 import pytest
 from conftest import TINY, make_dataset
 
+from code_common import config, old_runs
 from code_common.files.reading import read_image, read_json
 from code_common.files.writing import write_json, write_points
 
 PROJECT = Path(__file__).resolve().parents[1]
-PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", PROJECT / "data" / "README.md",
-         *sorted((PROJECT / "docs").glob("*.md"))]  # fmt: skip
+PAGES = [
+    *(PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "data/README.md")),
+    *sorted((PROJECT / "docs").rglob("*.md")),
+]
+README = PROJECT / "README.md"
+OPTIONS = PROJECT / "docs/reference/options.md"
+FORMATS = PROJECT / "docs/reference/formats.md"
+DIFFERENCES = PROJECT / "docs/reference/differences.md"
+CHANGES = PROJECT / "docs/reference/changes.md"  # the one page that names what is gone
 STARTS = ("bash ", "python ", "pip ", "sbatch ", "torchrun ", "python3 ")
 # Commands that another test runs, or that cannot run inside of the tests.
 ELSEWHERE = {
@@ -53,7 +61,7 @@ def commands(page: Path) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-EVERY = {page: commands(page) for page in PAGES}
+EVERY = {page: commands(page) for page in PAGES if page != CHANGES}
 
 
 def file_of_test(name: str) -> Path:
@@ -116,7 +124,9 @@ def place(tmp_path, experiment, monkeypatch):
     for path in (tmp_path / "data/MO/images").iterdir():
         text = f"<Annotations><Annotation><Regions>{region}</Regions></Annotation></Annotations>"
         (tmp_path / "MONUSEG_XML" / f"{path.stem}.xml").write_text(text)
-    table = re.findall(r"```json\n(.*?)```", (PROJECT / "docs/experiments.md").read_text(), re.S)
+    table = re.findall(
+        r"```json\n(.*?)```", (PROJECT / "docs/guides/experiments.md").read_text(), re.S
+    )
     (tmp_path / "sweep.json").write_text(table[0])
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -149,12 +159,10 @@ def adapted(command: str, home: Path) -> list[str]:
         return both(words, CHECKED)
     if script.endswith("/predict.py"):
         return words + QUICK
-    if script == "code_seg/test.py":
-        return words + WHERE + SMALL
+    if script in ("code_seg/test.py", "code_seg/oracles.py"):
+        return words + WHERE + QUICK
     if script == "tools/sweep.py":
         return [*words, "--minutes", "0"]  # test_sweep.py runs one
-    if script == "code_seg/oracles.py":
-        return words + WHERE + SMALL
     if script == "docs/make.py":
         return [*words, "--out", "docs_out"]
     if "labels.py" in script and len(words) < 4:  # named in passing
@@ -162,8 +170,7 @@ def adapted(command: str, home: Path) -> list[str]:
     return words
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name if p.parent != PROJECT / "data" else
-                         "data-README.md")  # fmt: skip
+@pytest.mark.parametrize("page", EVERY, ids=lambda page: str(page.relative_to(PROJECT)))
 def test_every_command_runs(page, place, monkeypatch, capsys):
     """One after the other, as a reader does; run.sh's by what it checks before it begins."""
     for command in EVERY[page]:
@@ -199,8 +206,8 @@ def test_every_run_runs(command, place):
 
 
 def test_formats_begin_as_the_page_says(experiment):
-    """The files that docs/formats.md names are there, and begin with the lines it shows."""
-    page = (PROJECT / "docs/formats.md").read_text()
+    """The files that the page on formats names are there, and begin with the lines it shows."""
+    page = FORMATS.read_text()
     sections = re.split(r"^### ", page, flags=re.M)[1:]
     assert len(sections) >= 12
     for section in sections:
@@ -218,7 +225,7 @@ def test_formats_begin_as_the_page_says(experiment):
 
 
 def test_the_table_of_nuclei_begins_as_the_page_says(place, monkeypatch):
-    shown = re.findall(r"^    (id,.*)$", (PROJECT / "docs/formats.md").read_text(), re.M)[0]
+    shown = re.findall(r"^    (id,.*)$", FORMATS.read_text(), re.M)[0]
     words = "predict.py --model experiments/MO/ratio_0.1/repeat_1 --images MY_IMAGES --out OUT"
     monkeypatch.setattr("sys.argv", [*words.split(), *QUICK, "--instances", "components"])
     runpy.run_path(str(PROJECT / "code_seg/predict.py"), run_name="__main__")
@@ -229,20 +236,18 @@ def test_the_table_of_nuclei_begins_as_the_page_says(place, monkeypatch):
 def test_every_defect_has_a_row_and_a_test():
     """D1 to D34."""
     rows = re.findall(r"^\| (D\d+) \|.*\| `(\S+)::(\w+)` \|$",
-                      (PROJECT / "docs/differences.md").read_text(), re.M)  # fmt: skip
+                      DIFFERENCES.read_text(), re.M)  # fmt: skip
     assert [row[0] for row in rows] == [f"D{k}" for k in range(1, 35)]
     for _, file, name in rows:
         assert f"def {name}(" in file_of_test(file).read_text(), name
     for file, name in re.findall(r"`(test_\w+\.py)::(\w+)`",
-                                 (PROJECT / "docs/differences.md").read_text()):  # fmt: skip
+                                 DIFFERENCES.read_text()):  # fmt: skip
         assert f"def {name}(" in file_of_test(file).read_text(), name
 
 
 def test_the_list_of_options_is_that_of_the_program():
     namespace = runpy.run_path(str(PROJECT / "docs/make.py"))
-    assert (PROJECT / "docs/options.md").read_text() == namespace["make_options"](), (
-        "run python docs/make.py"
-    )
+    assert OPTIONS.read_text() == namespace["make_options"](), "run python docs/make.py"
 
 
 def test_figures_are_made_from_a_run(place, monkeypatch, capsys):
@@ -254,29 +259,74 @@ def test_figures_are_made_from_a_run(place, monkeypatch, capsys):
         "sys.argv", ["make.py", "--run", "experiments/MO/ratio_0.1", "--out", "out"]
     )
     runpy.run_path(str(PROJECT / "docs/make.py"), run_name="__main__")
-    shown = re.findall(r"\]\(figures/(\w+\.jpg)\)", (PROJECT / "docs/method.md").read_text())
+    shown = re.findall(
+        r"\]\(\.\./figures/(\w+\.jpg)\)", (PROJECT / "docs/explanation/method.md").read_text()
+    )
     assert {p.name for p in (place / "out/figures").iterdir()} == set(shown)
     assert read_image(place / "out/figures/labels.jpg").shape[0] == 266
 
 
+def anchors(page: Path) -> set[str]:
+    """What the headings of a page are linked by, as GitHub makes it."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    heads = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w -]", "", head.lower()).strip().replace(" ", "-") for head in heads}
+
+
 def test_links_and_pictures_are_there():
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)#]+)(?:#[\w-]+)?\)", page.read_text()):
-            assert target.startswith("http") or (page.parent / target).exists(), (page.name, target)
+        for target, anchor in re.findall(r"\]\(([^)#]*)(?:#([\w-]+))?\)", page.read_text()):
+            if target.startswith("http"):
+                continue
+            linked = page.parent / target if target else page
+            assert linked.exists(), (page.name, target)
+            if anchor:
+                assert anchor in anchors(linked), (page.name, target, anchor)
+
+
+def known_flags() -> set[str]:
+    """Every flag that some script or run.sh has."""
+    folders = ("code_common", "code_detection", "code_seg", "data", "docs", "tools",
+               "tests/benchmarks")  # fmt: skip
+    scripts = [path for folder in folders for path in (PROJECT / folder).rglob("*.py")]
+    source = "".join(path.read_text() for path in [*scripts, PROJECT / "run.sh"])
+    of_options = re.findall(r"`(--[\w-]+)`", OPTIONS.read_text())
+    of_others = {"--nproc_per_node", "--inplace", "--flag", "--no-flag"}
+    return {*of_options, *re.findall(r"(?<![\w-])(--[a-z][\w-]+)", source), *of_others}
 
 
 def test_pages_name_files_and_options_that_exist():
     """`code_seg/labels.py` and `--ratio` in backticks or in a command."""
-    known = set(re.findall(r"`(--[\w-]+)`", (PROJECT / "docs/options.md").read_text()))
-    scripts = [p for f in ("code_common", "code_detection", "code_seg", "data", "docs", "tools",
-                               "tests/benchmarks")
-               for p in (PROJECT / f).rglob("*.py")]  # fmt: skip
-    source = "".join(p.read_text() for p in scripts) + (PROJECT / "run.sh").read_text()
-    known |= set(re.findall(r"(?<![\w-])(--[a-z][\w-]+)", source))
-    others = {"--nproc_per_node", "--inplace", "--no-pretrained", "--flag", "--no-flag"}
-    for page in PAGES:
+    known = known_flags()
+    for page in EVERY:
         text = page.read_text()
-        for own in re.findall(r"`((?:code_|data/|docs/|tests/)[\w/]+\.\w+)`", text):
-            assert "data/M" in own or (PROJECT / own).exists(), (page.name, own)
+        for name in re.findall(r"`((?:code_|data/|docs/|tests/|tools/)[\w/]+\.\w+)`", text):
+            assert "data/M" in name or (PROJECT / name).exists(), (page.name, name)
         flags = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", text))
-        assert flags <= known | others, (page.name, flags - known - others)
+        assert flags <= known, (page.name, flags - known)
+
+
+def test_functions_that_pages_name_are_in_the_file_beside_them():
+    """Rows of tables: | what | `file.py` | `function` |."""
+    rows = re.findall(r"^\|[^|]*\| `([\w/]+\.py)`[^|]*\|([^|]*)\|$", README.read_text(), re.M)
+    assert len(rows) >= 6
+    for file, functions in rows:
+        for name in re.findall(r"`(\w+)`", functions):
+            assert f"def {name}(" in (PROJECT / file).read_text(), (file, name)
+
+
+def test_the_table_of_changes_names_what_is_there():
+    """The new names exist, and the old ones are those that the code knows of."""
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", CHANGES.read_text(), re.M)
+    old = " ".join(row[1] for row in rows)
+    for name in [*old_runs.RENAMED, *old_runs.REMOVED]:
+        assert config.flag_of(name) in old, name
+    new = " ".join(row[2] for row in rows)
+    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]+", new)) <= known_flags()
+    for name in re.findall(r"`((?:code_|tests/|tools/)[\w/]+\.\w+)", new):
+        assert (PROJECT / name).exists(), name
+
+
+def test_the_front_door_is_short():
+    assert len(README.read_text().splitlines()) <= 120
+    assert len((PROJECT / "docs/guides/experiments.md").read_text().splitlines()) <= 150

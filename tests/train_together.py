@@ -18,38 +18,63 @@ from code_common.learning.network import ResUNet
 from code_common.learning.training import Recipe, fit
 from code_common.learning.transforms import Augmentation
 from code_detection.losses import masked_loss
-from code_seg.losses import crf_term, label_terms
+from code_seg.labels import IGNORED
+from code_seg.losses import crf_loss, label_loss
 
 CPU = torch.device("cpu")
+RNG = np.random.default_rng(0)
+IMAGE = RNG.integers(0, 255, (96, 288, 3), np.uint8)
+LABEL = RNG.integers(0, 3, IMAGE.shape[:2]).astype(np.uint8)
+RECIPE = Recipe(
+    epochs=2,
+    batch_size=2,  # of three crops: in the last step the second process has none
+    lr=1e-4,
+    weight_decay=1e-4,
+    seed=1,
+    workers=0,
+    val_every=1,
+    precision=torch.float32,
+    dropout=0.3,
+)
 
 
 class Double(ResUNet):
+    """A ResUNet that computes in float64."""
+
     def forward(self, image, dropout=None):
         return super().forward(image.double(), dropout)
 
 
+def make_crop(_, warp):
+    crop = warp.image(IMAGE)
+    target = crop[..., 0].astype(np.float32) / 255
+    return {"image": crop, "label": warp.label(LABEL, IGNORED), "target": target}
+
+
+def loss(logits, batch):
+    """The losses of both stages together."""
+    known = (batch["label"] != IGNORED).float()
+    terms = masked_loss(logits, batch["target"], known)
+    terms |= label_loss(logits, batch["label"], batch["label"], alpha=0.5)
+    inside = torch.ones_like(known)
+    terms |= crf_loss(
+        logits,
+        batch["image"],
+        inside,
+        weight=0.005,
+        sigma_xy=3.0,
+        sigma_rgb=0.1,
+        backend="torch",
+    )
+    return terms
+
+
 def main() -> None:
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 255, (96, 288, 3), np.uint8)
-    label = rng.integers(0, 3, image.shape[:2]).astype(np.uint8)
-
-    def make_crop(index, warp):
-        crop, own = warp.image(image), warp.label(label, 2)
-        return {"image": crop, "label": own, "target": crop[..., 0].astype(np.float32) / 255}
-
-    def loss(logits, batch):
-        known = (batch["label"] != 2).float()
-        terms = {"mse": masked_loss(logits, batch["target"], known)}
-        terms |= label_terms(logits, batch["label"], batch["label"], 0.5)
-        inside = torch.ones_like(known)
-        return terms | crf_term(logits, batch["image"], inside, 0.005, 3.0, 0.1, "torch")
-
     torch.manual_seed(0)
     network = Double("resnet18", 2).double()
-    # Three crops in batches of two: in the last step the second process has none.
-    dataset = CropDataset([image.shape[:2]], make_crop, Augmentation(64), 96, 1)
-    recipe = Recipe("resnet18", 2, 2, 1e-4, 1e-4, 1, 0, 1, torch.float32, dropout=0.3)
-    fit(network, dataset, ["tile"], loss, None, recipe, CPU, Path(sys.argv[1]), "t")
+    dataset = CropDataset([IMAGE.shape[:2]], make_crop, Augmentation(64), patch=96, seed=1)
+    folder = Path(sys.argv[1])
+    fit(network, dataset, ["tile"], loss, None, RECIPE, CPU, folder, "t")
 
 
 work_together(CPU, main)

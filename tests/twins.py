@@ -14,33 +14,34 @@ def objects(instances):
 
 def slow_aji(truth, predicted):
     """Kumar's definition: masks and loops; nuclei that share no pixel are not tried."""
-    common = union = 0
+    intersection = union = 0
     used = set()
-    for t in objects(truth):
-        found = {k: predicted == k for k in np.unique(predicted[t]) if k}
-        if not found:
-            union += t.sum()
+    for true in objects(truth):
+        touching = {k: predicted == k for k in np.unique(predicted[true]) if k}
+        if not touching:
+            union += true.sum()
             continue
-        best = max(found, key=lambda k: (t & found[k]).sum() / (t | found[k]).sum())
-        common, union = common + (t & found[best]).sum(), union + (t | found[best]).sum()
+        best = max(touching, key=lambda k: (true & touching[k]).sum() / (true | touching[k]).sum())
+        intersection += (true & touching[best]).sum()
+        union += (true | touching[best]).sum()
         used.add(best)
-    return common / (union + sum((predicted == k).sum() for k in np.unique(predicted)
-                                 if k and k not in used))  # fmt: skip
+    unused = [k for k in np.unique(predicted) if k and k not in used]
+    return intersection / (union + sum((predicted == k).sum() for k in unused))
 
 
 def slow_objects(truth, predicted, value, fallback):
     """Object-level score (GlaS): `value` of the partner of largest overlap, weighted by area."""
     total = 0.0
-    for own, other in ((truth, predicted), (predicted, truth)):
-        area = (own > 0).sum()
-        for o in objects(own):
-            shared = np.bincount(other[o])
+    for one, other in ((truth, predicted), (predicted, truth)):
+        area = (one > 0).sum()
+        for mask in objects(one):
+            shared = np.bincount(other[mask])
             shared[0] = 0
             if shared.max(initial=0):
-                score = value(o, other == shared.argmax())
+                score = value(mask, other == shared.argmax())
             else:
-                score = fallback(o, other)
-            total += o.sum() / area * score / 2
+                score = fallback(mask, other)
+            total += mask.sum() / area * score / 2
     return total
 
 
@@ -50,7 +51,10 @@ def slow_dice(truth, predicted):
     def dice(a, b):
         return 2 * (a & b).sum() / (a.sum() + b.sum())
 
-    return slow_objects(truth, predicted, dice, lambda *_: 0.0)
+    def nothing(*_):
+        return 0.0
+
+    return slow_objects(truth, predicted, dice, nothing)
 
 
 def slow_hausdorff(truth, predicted):
@@ -60,21 +64,22 @@ def slow_hausdorff(truth, predicted):
         a, b = np.argwhere(a), np.argwhere(b)
         return max(directed_hausdorff(a, b)[0], directed_hausdorff(b, a)[0])
 
-    def nearest(o, other):
-        return min(distance(o, p) for p in objects(other))
+    def nearest(mask, other):
+        return min(distance(mask, partner) for partner in objects(other))
 
     return slow_objects(truth, predicted, distance, nearest)
 
 
 def slow_refine(mask, cells, grow=5, shrink=7, min_area=30):
     """Refinement of the cluster label, cell by cell on the whole image."""
-    refined = np.zeros(mask.shape, bool)
+    refined, margin = np.zeros(mask.shape, bool), 20
+    inner = slice(margin, -margin), slice(margin, -margin)
     for number in range(1, cells.max() + 1):
-        own = cells == number
-        part = ndimage.binary_dilation(np.pad(mask & own, 20), disk(grow))
+        cell = cells == number
+        part = ndimage.binary_dilation(np.pad(mask & cell, margin), disk(grow))
         part = ndimage.binary_fill_holes(part)
-        part = ndimage.binary_erosion(part, disk(shrink))[20:-20, 20:-20]
-        refined |= part & own
+        part = ndimage.binary_erosion(part, disk(shrink))[inner]
+        refined |= part & cell
     parts, count = ndimage.label(refined, structure=np.ones((3, 3)))
     sizes = ndimage.sum(refined, parts, range(count + 1))
     return (sizes >= min_area)[parts] & refined
@@ -91,8 +96,8 @@ def slow_voronoi(points, shape):
     """Nearest point of each pixel, one distance map per point."""
     y, x = np.mgrid[: shape[0], : shape[1]]
     cells, best = np.zeros(shape, np.int32), np.full(shape, np.inf)
-    for number, (r, c) in enumerate(points, start=1):
-        distance = np.square(y - r) + np.square(x - c)
+    for number, (row, col) in enumerate(points, start=1):
+        distance = np.square(y - row) + np.square(x - col)
         nearer = distance < best
         cells[nearer], best[nearer] = number, distance[nearer]
     return cells

@@ -3,7 +3,7 @@
 python tools/compare.py --runs experiments/MO --out compared
 python tools/compare.py --runs paper=experiments/MO points=other/MO/ratio_0.1 --out compared
 
-A run is a folder of repeats (ratio_R), or of several of those; NAME= calls it something.
+Each DIR is a folder ratio_R, or one that holds several of them. NAME= gives it another name.
 """
 
 import argparse
@@ -13,22 +13,35 @@ from pathlib import Path
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from code_common.errors import run_script
-from code_common.reporting.comparison import find, write_comparison
 
-
-def main() -> None:
-    """Command line."""
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", nargs="+", required=True, metavar="[NAME=]DIR",
-                        help="folders of repeats or of several ratios; the others are compared "
-                        "with the first")  # fmt: skip
+    parser.add_argument(
+        "--runs",
+        nargs="+",
+        required=True,
+        metavar="[NAME=]DIR",
+        help="the experiments; all are compared with the first",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
-    args = parser.parse_args()
-    write_comparison([e for given in args.runs for e in find(given)], args.out)
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
-    run_script(main)
+    arguments = parse_arguments()
+
+from code_common.errors import run_script
+from code_common.reporting.comparison import find_experiments, write_comparison
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Compare the experiments. Raises InputError where a folder has no finished run."""
+    experiments = [e for run in arguments.runs for e in find_experiments(run)]
+    write_comparison(experiments, arguments.out)
+
+
+if __name__ == "__main__":
+    run_script(lambda: main(arguments))

@@ -1,6 +1,7 @@
-# Sourced by run.sh and tests/run.sh: a Python with everything installed, and the CRF extension.
-# Sets PYTHON. An active virtual or conda environment is used as it is; else .venv is made.
-# usage: setup_environment REQUIREMENTS_FILE... ; a second call takes a moment.
+# Sourced by run.sh and tests/run.sh: installs the packages and builds the CRF extension.
+# usage: setup_environment REQUIREMENTS_FILE...
+# Sets PYTHON. Uses an active virtual or conda environment as it is; else makes .venv. Where
+# everything is there already it takes a moment.
 
 PROJECT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
@@ -40,21 +41,23 @@ from importlib.metadata import PackageNotFoundError, version
 def numbers(text):
     return [int(n) for n in re.findall(r"\d+", text)[:3]]
 
+def installed(package):
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
 # Other builds of OpenCV bring the same module.
 same = {"opencv-python": ["opencv-python-headless", "opencv-contrib-python"]}
 for path in sys.argv[1:]:
     for line in open(path):
-        found = re.match(r"([\w.-]+)(?:>=([\d.]+))?\s*$", line)
-        if not found:
+        requirement = re.match(r"([\w.-]+)(?:>=([\d.]+))?\s*$", line)
+        if not requirement:
             continue
-        name, least = found.groups()
-        for candidate in [name, *same.get(name, [])]:
-            try:
-                have = version(candidate)
-                break
-            except PackageNotFoundError:
-                have = None
-        if have is None or (least and numbers(have) < numbers(least)):
+        name, least = requirement.groups()
+        versions = [installed(package) for package in (name, *same.get(name, []))]
+        present = next(filter(None, versions), None)
+        if present is None or (least and numbers(present) < numbers(least)):
             sys.exit(1)
 PY
 }
@@ -72,8 +75,8 @@ install_requirements() {
 
 build_once() { (cd "$1" && "$PYTHON" setup.py build_ext --inplace --force >>build/log.txt 2>&1); }
 
-# Builds once for each version of the sources, of torch and of Python. Without a compiler the pure
-# PyTorch loss serves, and the run says so.
+# Builds once for each version of the sources, of torch and of Python. Without a compiler the run
+# uses the pure PyTorch loss, and says so.
 build_extension() {
   local folder="$PROJECT/code_seg/crf_loss" stamp key
   stamp="$folder/build/stamp"
@@ -84,7 +87,7 @@ print(sys.executable, sys.version.split()[0], version("torch"))')"
   echo "[setup] building the CRF extension (a minute or two)"
   mkdir -p "$folder/build"
   : >"$folder/build/log.txt"
-  # A CUDA toolkit that fails does not stop the C++ kernels.
+  # Where the CUDA kernels cannot be built, the C++ kernels still can.
   if build_once "$folder" || { [[ -z "${FORCE_CUDA:-}" ]] && FORCE_CUDA=0 build_once "$folder"; }; then
     echo "$key" >"$stamp"
   else

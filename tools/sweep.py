@@ -2,14 +2,16 @@
 
 python tools/sweep.py --table sweep.json --out experiments/sweep --minutes 10
 
-Goes on where it stopped: done runs are skipped, and one that was stopped is continued. The table:
+The same command continues where it stopped: finished runs are skipped, and a run that was stopped
+is continued. The table:
 
 {"dataset": "MO", "ratios": [0.05, 0.1], "repeats": 3, "both": "--no-pretrained --epochs 20",
  "variants": {"points": {}, "smooth": {"seg": "--alpha 0.3", "detection of": "points"}}}
 
-Flags are as run.sh takes them: of `both` stages, or of `detection` or `seg` alone. A variant with
-"detection of" takes the detections of another one. The variant "paper" (connected components,
-lattice CRF loss) is always run, first. Choose by the column of validation, not by the test.
+Options are as run.sh takes them: of `both` stages, or of `detection` or `seg` alone. A variant
+with "detection of" takes the detections of another variant. The variant "paper" (connected
+components, lattice CRF loss) is always run, first. Choose by the column of validation, not by the
+test.
 """
 
 import argparse
@@ -22,16 +24,43 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+PROJECT = Path(__file__).resolve().parents[1]
 if not __package__:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, str(PROJECT))
+
+
+def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
+    """The command line, and the options in it that are for both stages."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="Other options go to both stages.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--table", type=Path, required=True, metavar="FILE", help="the experiments")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="their results")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=float("inf"),
+        help="stop after that time; the same command continues (default: no limit)",
+    )
+    return parser.parse_known_args(argv)
+
+
+if __name__ == "__main__":
+    arguments, stage_options = parse_arguments()
 
 from code_common.errors import InputError, run_script
 from code_common.files.reading import read_json
-from code_common.reporting.comparison import find, write_comparison
+from code_common.files.run_folder import stage_folder
+from code_common.reporting.comparison import finished_experiments, write_comparison
 
-PROJECT = Path(__file__).resolve().parents[1]
+SCRIPTS = {"detection": "code_detection/main.py", "seg": "code_seg/main.py"}
+SOURCE = "detection of"  # names the variant whose detections a variant takes
 PAPER = {"both": "--profile paper", "seg": "--instances components --crf-backend lattice"}
-STAGES = {"detection": "code_detection/main.py", "seg": "code_seg/main.py"}
+TABLE_TYPES = {"dataset": str, "ratios": list, "repeats": int, "both": str, "variants": dict}
+LONGEST_WAIT_S = 1e6  # what the system's timers take; it stands for no limit
 
 
 @dataclass(frozen=True)
@@ -42,51 +71,73 @@ class Job:
     command: list[str]
 
 
-def read_table(path: Path) -> dict:
-    """Read a table of experiments. Raises InputError, saying what is wrong with it."""
+def read_sweep(path: Path) -> dict:
+    """Read a table of experiments and put the variant "paper" first.
+
+    Raises InputError, which says what is wrong with the table.
+    """
     table = read_json(path)
-    form = {"dataset": str, "ratios": list, "repeats": int, "both": str, "variants": dict}
     if not isinstance(table, dict) or not {"dataset", "ratios", "variants"} <= set(table):
         raise InputError(f"{path}: expected an object with dataset, ratios and variants")
     for name, value in table.items():
-        if not isinstance(value, form.get(name, ())):
-            raise InputError(
-                f"{path}: {name}: expected {', '.join(form)} in their form, see --help"
-            )
-    table["variants"] = {"paper": PAPER, **table["variants"]}
-    known = {*STAGES, "detection of"}
-    for name, own in table["variants"].items():
-        ok = isinstance(own, dict) and set(own) <= known | {"both"}
-        if not ok or not all(isinstance(v, str) for v in own.values()) or Path(name).name != name:
-            raise InputError(f"{path}: variant {name!r}: expected texts {', '.join(sorted(known))}")
-        of = own.get("detection of")
-        if of is not None and ("detection of" in table["variants"].get(of, {"detection of": 0})):
-            raise InputError(f"{path}: variant {name!r}: {of!r} runs no detection of its own")
+        if name not in TABLE_TYPES or not isinstance(value, TABLE_TYPES[name]):
+            names = ", ".join(TABLE_TYPES)
+            raise InputError(f"{path}: {name}: expected {names} in the form that --help shows")
+    variants = table["variants"] = {"paper": PAPER, **table["variants"]}
+    for name, variant in variants.items():
+        check_variant(path, name, variant)
+    for name, variant in variants.items():
+        source = variant.get(SOURCE)
+        if source is not None and (source not in variants or SOURCE in variants[source]):
+            raise InputError(f"{path}: variant {name!r}: {source!r} runs no detection of its own")
     return table
 
 
-def jobs(table: dict, out: Path, more: list[str]) -> Iterator[Job]:
-    """Every stage to run: all variants of a repeat before the next, to be compared early."""
-    both = shlex.split(table.get("both", "")) + more
+def check_variant(path: Path, name: str, variant: object) -> None:
+    """Raise InputError where a variant of a table has not the form that --help shows."""
+    known = {"both", *SCRIPTS, SOURCE}
+    if Path(name).name != name:
+        raise InputError(f"{path}: variant {name!r}: expected a name without folders")
+    if not isinstance(variant, dict) or not set(variant) <= known:
+        raise InputError(f"{path}: variant {name!r}: expected {', '.join(sorted(known))}")
+    if not all(isinstance(value, str) for value in variant.values()):
+        raise InputError(f"{path}: variant {name!r}: expected texts")
+
+
+def list_jobs(table: dict, out: Path, stage_options: list[str]) -> Iterator[Job]:
+    """Every stage to run: all variants of a repeat before the next, so that they can be compared
+    early.
+
+    stage_options: further options of both stages.
+    """
     for repeat in range(1, table.get("repeats", 1) + 1):
         for ratio in table["ratios"]:
-            for name, own in table["variants"].items():
-                place = ["--dataset", table["dataset"], "--ratio", str(ratio)]
-                place += ["--repeat", str(repeat), "--root-save-dir", str(out / name)]
-                for stage, script in STAGES.items():
-                    command = [sys.executable, str(PROJECT / script), *place, *both]
-                    command += shlex.split(own.get("both", "")) + shlex.split(own.get(stage, ""))
-                    of = own.get("detection of")
-                    if of and stage == "detection":
-                        continue
-                    if of:
-                        run = f"{table['dataset']}/ratio_{ratio:g}/repeat_{repeat}/detection"
-                        command += ["--detection-results-dir", str(out / of / run)]
-                    yield Job(f"{name}, ratio {ratio:g}, repeat {repeat}: {stage}", command)
+            for name in table["variants"]:
+                yield from variant_jobs(table, out, stage_options, name, ratio, repeat)
+
+
+def variant_jobs(
+    table: dict, out: Path, stage_options: list[str], name: str, ratio: float, repeat: int
+) -> Iterator[Job]:
+    """The stages of one run of a variant."""
+    variant, dataset = table["variants"][name], table["dataset"]
+    run = ["--dataset", dataset, "--ratio", str(ratio), "--repeat", str(repeat)]
+    run += ["--root-save-dir", str(out / name)]
+    source = variant.get(SOURCE)
+    for stage, script in SCRIPTS.items():
+        if source and stage == "detection":
+            continue
+        command = [sys.executable, str(PROJECT / script), *run]
+        command += [*shlex.split(table.get("both", "")), *stage_options]
+        command += shlex.split(variant.get("both", "")) + shlex.split(variant.get(stage, ""))
+        if source:
+            detections = stage_folder(out / source, dataset, ratio, repeat, "detection")
+            command += ["--detection-results-dir", str(detections)]
+        yield Job(f"{name}, ratio {ratio:g}, repeat {repeat}: {stage}", command)
 
 
 def run_for(command: list[str], seconds: float) -> int | None:
-    """Run a command; its exit status, or None where it was stopped for want of time."""
+    """Run a command; its exit status, or None where it was stopped because the time was up."""
     process = subprocess.Popen(command)
     try:
         return process.wait(seconds)
@@ -100,39 +151,35 @@ def run_for(command: list[str], seconds: float) -> int | None:
         raise
 
 
-def main() -> None:
-    """Command line; unknown options are given on to both stages."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )  # fmt: skip
-    parser.add_argument("--table", type=Path, required=True, metavar="FILE", help="the experiments")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="their results")
-    parser.add_argument("--minutes", type=float, default=float("inf"),
-                        help="stop after that long; the same command goes on")  # fmt: skip
-    args, more = parser.parse_known_args()
-    table = read_table(args.table)
-    every = list(jobs(table, args.out, more))
-    end, done = time.monotonic() + 60 * args.minutes, 0
-    for job in every:
-        left = end - time.monotonic()
-        if left <= 0:
-            break
-        print(f"== [{done + 1}/{len(every)}] {job.title}", flush=True)
-        status = run_for(job.command, min(left, 1e6))
+def run_jobs(jobs: list[Job], minutes: float) -> int:
+    """Run jobs in order until the time is up; how many are done. Raises InputError if one fails."""
+    end = time.monotonic() + 60 * minutes
+    for number, job in enumerate(jobs):
+        seconds_left = end - time.monotonic()
+        if seconds_left <= 0:
+            return number
+        print(f"== [{number + 1}/{len(jobs)}] {job.title}", flush=True)
+        status = run_for(job.command, min(seconds_left, LONGEST_WAIT_S))
         if status is None:
-            break
+            return number
         if status:
             raise InputError(f"{job.title}: ended with status {status}; see above")
-        done += 1
-    folders = {name: args.out / name / table["dataset"] for name in table["variants"]}
-    begun = {n: f for n, f in folders.items() if any(f.glob("*/repeat_*/*/test/metrics.json"))}
-    experiments = [e for name, folder in begun.items() for e in find(f"{name}={folder}")]
+    return len(jobs)
+
+
+def main(arguments: argparse.Namespace, stage_options: list[str]) -> None:
+    """Run the table, and compare what is finished."""
+    table, out = read_sweep(arguments.table), arguments.out
+    jobs = list(list_jobs(table, out, stage_options))
+    done = run_jobs(jobs, arguments.minutes)
+    experiments = []
+    for name in table["variants"]:
+        experiments += finished_experiments(out / name / table["dataset"], name)
     if experiments:
-        write_comparison(experiments, args.out)
-    more_to_do = "" if done == len(every) else "; the same command goes on"
-    print(f"{done} of {len(every)} jobs are done{more_to_do}")
+        write_comparison(experiments, out)
+    more = "" if done == len(jobs) else "; the same command continues"
+    print(f"{done} of {len(jobs)} jobs are done{more}")
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(lambda: main(arguments, stage_options))

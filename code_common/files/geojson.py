@@ -1,6 +1,7 @@
-"""Nuclei as GeoJSON that QuPath reads (0.6 and newer are strict): closed, valid rings.
+"""Nuclei as GeoJSON for QuPath.
 
-Coordinates are x, y in pixels from the top left corner of the image, QuPath's frame.
+QuPath 0.6 and newer accept only closed rings that do not cross themselves. Coordinates are x, y in
+pixels from the top left corner of the image, as in QuPath.
 """
 
 import json
@@ -16,13 +17,14 @@ _NAMESPACE = uuid.UUID("b5b5fd32-6ac4-4b1c-9d19-1c6a2f7f3a11")
 
 
 def rings(mask: np.ndarray) -> list[list[list[float]]]:
-    """Closed outlines of the components (edges shared) of a mask [H, W] bool, holes filled.
+    """Closed outlines, lists of (x, y) in pixels, of the components of a mask [H, W] bool.
 
-    The contour runs through the middles of the edges between pixels, never twice through a point.
+    Holes are filled. Pixels that share an edge are in one component. An outline runs through the
+    middles of the edges between pixels, and never twice through one point.
     """
     filled = ndimage.binary_fill_holes(mask)
     contours = find_contours(np.pad(filled, 1).astype(np.uint8), 0.5, fully_connected="low")
-    # A padded index counts from the middle of a pixel and starts one early: - 1 + 1/2.
+    # find_contours gives indices of pixel centres in the padded mask: - 1 for the padding, + 1/2.
     return [(contour[:, ::-1] - 0.5).tolist() for contour in contours]
 
 
@@ -33,10 +35,11 @@ def nucleus_feature(
     scale: float = 1.0,
     name: str = "Nucleus",
 ) -> dict:
-    """A detection with the outline of mask [h, w], whose first pixel is at `corner` (row, column).
+    """A QuPath detection with the outline of a nucleus.
 
-    One of several components is a MultiPolygon. Coordinates are multiplied by `scale`. The same
-    nucleus gives the same id.
+    mask [h, w] bool: its pixels; corner: row and column of the mask's first pixel in the image;
+    measurements: name -> value; scale: factor of the coordinates; name: of the class. A nucleus of
+    several components is a MultiPolygon. The same nucleus always gets the same id.
     """
     x_y = np.array(corner[::-1])
     parts = [[((np.array(ring) + x_y) * scale).round(2).tolist()] for ring in rings(mask)]
@@ -57,7 +60,7 @@ def nucleus_feature(
 
 
 def point_feature(x: float, y: float, prob: float, name: str = "Nucleus") -> dict:
-    """A detected point; x and y in pixels of the image file, from its corner."""
+    """A QuPath point annotation of a detection at x, y in pixels of the image file."""
     return {
         "type": "Feature",
         "id": str(uuid.uuid5(_NAMESPACE, f"point {x} {y}")),
@@ -73,10 +76,10 @@ def point_feature(x: float, y: float, prob: float, name: str = "Nucleus") -> dic
 def nuclei_geojson(
     instances: np.ndarray, prob: np.ndarray | None = None, name: str = "Nucleus"
 ) -> dict:
-    """A FeatureCollection of detections, one for each id of an instance map [H, W].
+    """A FeatureCollection with one QuPath detection for each id of an instance map [H, W].
 
-    With a probability map [H, W] in 0..1 each has its mean as a measurement, beside the area in
-    square pixels.
+    Each has its area in square pixels as a measurement and, with a probability map [H, W] in 0..1,
+    its mean probability.
     """
     features = []
     for k, box in enumerate(ndimage.find_objects(instances), 1):
@@ -92,7 +95,7 @@ def nuclei_geojson(
 
 
 class Features:
-    """A GeoJSON file that is written feature by feature."""
+    """A GeoJSON file that is written feature by feature: `add` any number of times, then `end`."""
 
     def __init__(self, file: BinaryIO):
         self.file, self.count = file, 0
@@ -105,5 +108,5 @@ class Features:
         self.count += 1
 
     def end(self) -> None:
-        """Write what comes after the last one."""
+        """Write the end of the file, after the last feature."""
         self.file.write(b"\n]}\n")

@@ -1,4 +1,4 @@
-"""Strict reading: images, label images, tables and JSON, or an InputError that names the file."""
+"""Strict reading of images, label images, tables and JSON. An InputError names a bad file."""
 
 import csv
 import json
@@ -14,12 +14,12 @@ from PIL import Image
 from code_common.errors import InputError, reason
 
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
-# An allow-list: the other formats Pillow knows are no microscopy and have had the parser bugs.
+# Pillow's other formats are not used in microscopy, and their parsers have had security bugs.
 _FORMATS = ("PNG", "TIFF", "BMP", "JPEG")
 
 
 def read_json(path: Path) -> object:
-    """Read JSON; InputError names the file where it is absent or no JSON."""
+    """Read a JSON file. Raises InputError if it does not exist or is not JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -29,7 +29,11 @@ def read_json(path: Path) -> object:
 
 
 def read_table(path: Path) -> dict[str, np.ndarray]:
-    """Read a numeric CSV table: column name -> float64 [N]. Lines that begin with '#' are notes."""
+    """Read a numeric CSV table: column name -> float64 [N].
+
+    Lines that begin with '#' are notes and are skipped. Raises InputError if the file does not
+    exist, is empty, or holds something else than numbers below its header line.
+    """
     try:
         lines = [ln for ln in Path(path).read_text(encoding="utf-8").splitlines() if ln.strip()]
     except FileNotFoundError:
@@ -51,9 +55,10 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_points(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    """Read points [N, 2] int64 (row, column) of a CSV table with the columns row and col.
+    """Read points [N, 2] int64 (row, column) from a CSV table with the columns row and col.
 
-    Raises InputError for another table, or a point outside of an image of this shape.
+    Places are rounded to pixels. Raises InputError if a column is missing, or if a point lies
+    outside an image of `shape` (rows, columns).
     """
     table = read_table(path)
     if not {"row", "col"} <= set(table):
@@ -67,7 +72,7 @@ def read_points(path: Path, shape: tuple[int, int]) -> np.ndarray:
 
 @contextmanager
 def _quiet_opencv() -> Iterator[None]:
-    """OpenCV says nothing of a file that it cannot read: the error will."""
+    """Silence OpenCV's log while it tries to read a file. The caller reports a failure."""
     log = getattr(cv2.utils, "logging", None)  # OpenCV 4.9 has no such module
     before = log.setLogLevel(log.LOG_LEVEL_SILENT) if log else None
     try:
@@ -78,11 +83,11 @@ def _quiet_opencv() -> Iterator[None]:
 
 
 def _read_raw(path: Path) -> np.ndarray:
-    """Decode a file fully: [H, W] or [H, W, C] in the file's own depth."""
+    """Decode an image file: [H, W] or [H, W, C] in the file's depth. Raises InputError."""
     path = Path(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a file is read, or an error says why not
+            warnings.simplefilter("ignore")  # a file that cannot be read raises an error
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=_FORMATS) as image:
                 if image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV"):
@@ -95,7 +100,7 @@ def _read_raw(path: Path) -> np.ndarray:
             f"{path}: more than {Image.MAX_IMAGE_PIXELS:,} pixels; cut it into tiles first"
         ) from None
     except Exception as error:  # a broken file raises almost anything: OSError, SyntaxError, ...
-        # Pillow has no 16-bit RGB TIFF; OpenCV has.
+        # Pillow cannot read a TIFF with 16-bit RGB; OpenCV can.
         array = None
         if path.suffix.lower() in (".tif", ".tiff") and path.is_file():
             with _quiet_opencv(), suppress(cv2.error):
@@ -112,16 +117,17 @@ def _read_raw(path: Path) -> np.ndarray:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Read an image as [H, W, 3] uint8 RGB, in the pixel order of the file (EXIF is not applied).
+    """Read an image as [H, W, 3] uint8 RGB.
 
-    Grey is repeated, 16 bit is scaled to 8, transparency is laid over white, as on a slide.
-    Raises InputError naming the file.
+    Grey is repeated in three channels, 16 bits are scaled to 8, and transparent pixels are laid
+    over white, as on a slide. EXIF orientation is ignored. Raises InputError if the file cannot be
+    read, or if its pixels are not grey, RGB or RGBA of 8 or 16 bits.
     """
     array = _read_raw(path)
     if array.dtype == bool:
         array = array.astype(np.uint8) * 255
     elif array.dtype in (np.uint16, np.int32):
-        # 'convert("RGB")' would clip 20000 to 255; integer depth is scaled instead.
+        # Pillow's convert("RGB") would clip 20000 to 255. The values are scaled instead.
         array = (np.clip(array, 0, 65535).astype(np.uint32) // 257).astype(np.uint8)
     elif array.dtype != np.uint8:
         raise InputError(f"{path}: {array.dtype} pixels; expected 8 or 16 bit integers")
@@ -140,38 +146,42 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def read_label(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    """Read an integer label image as int32 [H, W] and check that it fits its image.
+    """Read an integer label image as int32 [H, W].
 
-    Raises InputError where it is no label image or its size differs from `shape`.
+    Raises InputError if the file cannot be read, if it is a colour image, or if its size is not
+    `shape` (rows, columns), the shape of its image.
     """
     label = _read_raw(path)
     if label.ndim == 3 and label.shape[2] > 1:
-        same = (label[..., :3] == label[..., :1]).all()
-        if not same:
+        channels_are_equal = (label[..., :3] == label[..., :1]).all()
+        if not channels_are_equal:
             raise InputError(f"{path}: a colour image; expected one integer id per pixel")
         label = label[..., 0]
     label = label.reshape(label.shape[:2])
     if label.dtype.kind not in "iub":
         raise InputError(f"{path}: {label.dtype} pixels; expected integer ids")
     if label.shape != tuple(shape):
-        turned = " (it looks rotated)" if label.shape == tuple(shape)[::-1] else ""
+        hint = " (it looks rotated)" if label.shape == tuple(shape)[::-1] else ""
         raise InputError(
             f"{path}: {label.shape[1]} x {label.shape[0]} pixels, but its image has "
-            f"{shape[1]} x {shape[0]}{turned}"
+            f"{shape[1]} x {shape[0]}{hint}"
         )
     return label.astype(np.int32)
 
 
 def read_prob(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    """Read a probability map [H, W] of `write_prob`; raises InputError as `read_label` does."""
+    """Read a probability map [H, W] in 0..1 that `write_prob` wrote.
+
+    Raises InputError as `read_label` does.
+    """
     return read_label(path, shape) / 65535
 
 
 def read_instances(path: Path, shape: tuple[int, int]) -> np.ndarray:
     """Read an instance map: int32 [H, W], 0 background, one id per nucleus.
 
-    An id may have several components. Raises InputError for a binary mask (D4: it must not be
-    re-labelled silently) and where the size differs from `shape`.
+    An id may have several components. Raises InputError as `read_label` does, for negative ids,
+    and for a binary mask. Such a mask must not be labelled again silently (D4).
     """
     instances = read_label(path, shape)
     ids = np.unique(instances)
@@ -188,7 +198,10 @@ def read_instances(path: Path, shape: tuple[int, int]) -> np.ndarray:
 
 
 def image_shape(path: Path) -> tuple[int, int]:
-    """Rows and columns of an image, from its header alone."""
+    """Rows and columns of an image, from its header if Pillow can read it.
+
+    Raises InputError as `read_image` does.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Writing files completely or not at all."""
 
 import csv
 import io
@@ -16,7 +16,11 @@ from PIL import Image
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears whole or not at all: temporary name in the same folder, fsync, rename."""
+    """Open a file for writing that appears only when it is complete.
+
+    It is written under a temporary name in the same folder, synchronised with the disk, and then
+    renamed. After an error the old file is still there. An OSError gets the file's name.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -34,13 +38,13 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
+    """Write a file completely or not at all."""
     with whole_file(path) as file:
         file.write(data)
 
 
 def write_json(path: Path, value: object, indent: int | None = 1) -> None:
-    """Write JSON, readable (or with indent None small) and strict (no NaN)."""
+    """Write strict JSON. Raises ValueError for NaN and infinity. indent None: on one line."""
     write_bytes(path, (json.dumps(value, indent=indent, allow_nan=False) + "\n").encode())
 
 
@@ -57,7 +61,7 @@ def write_prob(path: Path, prob: np.ndarray) -> None:
 
 
 def write_instances(path: Path, instances: np.ndarray) -> None:
-    """Write an instance map [H, W] as a deflated TIFF: uint16, or int32 where ids need it."""
+    """Write an instance map [H, W] as a deflated TIFF: uint16, or int32 if an id needs it."""
     small = instances.max(initial=0) <= np.iinfo(np.uint16).max
     buffer = io.BytesIO()
     image = Image.fromarray(instances.astype(np.uint16 if small else np.int32))
@@ -68,7 +72,7 @@ def write_instances(path: Path, instances: np.ndarray) -> None:
 def write_table(
     path: Path, columns: Sequence[str], rows: Iterable[Sequence], note: str = ""
 ) -> None:
-    """Write a CSV table with one header line, and a '# note' line above it where one is given."""
+    """Write a CSV table with one header line. A note stands above it in a line '# note'."""
     text = io.StringIO()
     if note:
         text.write(f"# {note}\n")
@@ -79,5 +83,5 @@ def write_table(
 
 
 def write_points(path: Path, points: np.ndarray, note: str = "") -> None:
-    """Write points [N, 2] as a CSV table row,col in pixels."""
+    """Write points [N, 2] as a CSV table with the columns row and col, in pixels."""
     write_table(path, ("row", "col"), points.tolist(), note)

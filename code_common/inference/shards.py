@@ -1,4 +1,4 @@
-"""Many images over many processes: whose turn an image is, what is done, what came out."""
+"""Many images over many processes: which process does an image, which images are done."""
 
 import hashlib
 import os
@@ -11,14 +11,16 @@ from tqdm import tqdm
 from code_common.config import fingerprint
 from code_common.errors import InputError
 from code_common.files.reading import read_json
+from code_common.files.run_folder import marker_path
 from code_common.files.writing import write_json
 from code_common.learning import distributed
 
-# () -> the files written for an image, and a JSON value to keep of it
-Work = Callable[[], tuple[Iterable[Path], object]]
+ALL = "0/1"  # the shard of a process that does every image
+# name of an image -> the files written for it, and a JSON value to keep of it
+Work = Callable[[str], tuple[Iterable[Path], object]]
 
 
-def choose_shard(text: str, environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+def parse_shard(text: str, environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
     """(I, N) of 'I/N': this process does every N-th image from I, which is 0 to N - 1.
 
     Where `text` is empty, a SLURM job array says it (SLURM_ARRAY_TASK_ID, _MIN, _COUNT); else
@@ -43,7 +45,7 @@ def file_key(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-class Results:
+class DoneFiles:
     """What is done in a folder: one small file for each image, written last.
 
     An image counts as done for the same `key` (weights and settings), unchanged input files (by
@@ -53,18 +55,16 @@ class Results:
     def __init__(self, folder: Path, key: str):
         self.folder, self.key = folder, key
 
-    def _marker(self, name: str) -> Path:
-        return self.folder / ".done" / f"{name}.json"
-
     def _key(self, inputs: Sequence[Path | None]) -> str:
         stats = [(str(p), p.stat()) for p in inputs if p and p.exists()]
         return fingerprint(self.key, [(p, s.st_size, s.st_mtime_ns) for p, s in stats])
 
     def get(self, name: str, inputs: Sequence[Path | None]) -> object:
         """What `put` was given for an image, or None where it is not done."""
-        if not self._marker(name).is_file():
+        marker = marker_path(self.folder, name)
+        if not marker.is_file():
             return None
-        done = read_json(self._marker(name))
+        done = read_json(marker)
         whole = done["key"] == self._key(inputs)
         whole = whole and all((self.folder / f).is_file() for f in done["files"])
         return done["value"] if whole else None
@@ -75,32 +75,34 @@ class Results:
         """Record that an image is done; `value` is any JSON value but null."""
         listed = [os.path.relpath(f, self.folder) for f in files]
         done = {"key": self._key(inputs), "files": listed, "value": value}
-        write_json(self._marker(name), done)
+        write_json(marker_path(self.folder, name), done)
 
 
-def do_share(
-    results: Results,
-    images: Mapping[str, tuple[Sequence[Path | None], Work]],
-    shard: tuple[int, int],
+def process_shard(
+    done: DoneFiles,
+    inputs: Mapping[str, Sequence[Path | None]],
+    work: Work,
+    shard: str,
     title: str,
 ) -> dict[str, object]:
     """Do the images of a shard that are not done; returns the values of all that are, by name.
 
-    images: name -> (input files, work). An image that cannot be read does not stop the others:
+    inputs: name -> input files of an image. An image that cannot be read does not stop the others:
     the InputError at the end names it, and how many more there are.
     """
-    names, failed = sorted(images), {}
-    quiet = None if distributed.rank() == 0 else True
-    for name in tqdm(names[shard[0] :: shard[1]], desc=title, leave=False, disable=quiet):
-        inputs, work = images[name]
-        if results.get(name, inputs) is None:
+    names, failed = sorted(inputs), {}
+    index, count = parse_shard(shard)
+    quiet = None if distributed.is_main() else True
+    for name in tqdm(names[index::count], desc=title, leave=False, disable=quiet):
+        if done.get(name, inputs[name]) is None:
             try:
-                results.put(name, inputs, *work())
+                files, value = work(name)
+                done.put(name, inputs[name], files, value)
             except InputError as error:
                 failed[name] = error
     if failed:
         more = f" (and {len(failed) - 1} more images failed)" if len(failed) > 1 else ""
         raise InputError(f"{next(iter(failed.values()))}{more}")
     distributed.wait_for_all()
-    values = {name: results.get(name, images[name][0]) for name in images}
+    values = {name: done.get(name, inputs[name]) for name in inputs}
     return {name: value for name, value in values.items() if value is not None}

@@ -1,6 +1,6 @@
 """Images to predict on, read in parts: tiles in the usual formats, large TIFFs, whole slides.
 
-Whole slides, and large TIFFs that are compressed, need one of two optional packages: tiffslide
+Whole slides and large compressed TIFFs need one of two optional packages: tiffslide
 (pip install tiffslide imagecodecs) or openslide (pip install openslide-python openslide-bin).
 """
 
@@ -8,6 +8,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,16 +21,17 @@ from code_common.inference.streaming import DiskMap
 from code_common.inference.tiling import Read, at_least, reader
 
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".scn", ".mrxs", ".vms", ".vmu", ".bif", ".svslide")
-READERS = ("tiffslide", "openslide")
-PICTURE = 4096  # longest side in pixels of an overlay
-LARGE = 8192**2  # pixels from which on an image is read in parts
-THUMBNAIL = 32  # pixels of the image along one of its thumbnail
-# Bounds of the difference between a pixel's largest and smallest channel that makes it tissue.
+TIFF_SUFFIXES = (".tif", ".tiff")
+READERS = ("tiffslide", "openslide")  # optional packages that open slides, in order of preference
+OVERLAY_SIDE = 4096  # largest side of an overlay in pixels
+LARGE = 8192**2  # pixels; a TIFF with more of them is read in parts
+THUMBNAIL_SCALE = 32  # side of a thumbnail pixel in pixels of the image
+# A pixel is tissue if its largest and smallest channel differ by a threshold within these bounds.
 TISSUE_BOUNDS = (8, 25)
 
 
 class _NoReader(InputError):
-    pass
+    """No installed package can open a slide."""
 
 
 @dataclass(frozen=True)
@@ -38,29 +40,31 @@ class Slide:
 
     shape: tuple[int, int]  # rows and columns
     read: Read
-    mpp: float | None  # microns per pixel, where known
-    scale: float  # pixels of the file along one of these
-    thumbnail: Callable[[], np.ndarray] | None  # of a large one: uint8 RGB, 1 / THUMBNAIL the size
+    mpp: float | None  # microns per pixel; None: unknown
+    scale: float  # side of a pixel in pixels of the file
+    # Makes a uint8 RGB image of 1 / THUMBNAIL_SCALE the size. None: the image is not large.
+    thumbnail: Callable[[], np.ndarray] | None
 
     @property
     def large(self) -> bool:
-        """Whether it is too large for results in one piece."""
+        """Whether the image is too large for results in one piece."""
         return self.thumbnail is not None
 
 
 def is_slide(path: Path) -> bool:
-    """Whether a file name ends like an image or a whole slide."""
+    """Whether a file name has the suffix of an image or of a whole slide."""
     suffixes = SLIDE_SUFFIXES + IMAGE_SUFFIXES
     return path.suffix.lower() in suffixes and not path.name.startswith(".")
 
 
-def find_slides(given: list[Path]) -> dict[str, Path]:
-    """The images among files and folders (not their subfolders), by the name of their results.
+def find_slides(paths: list[Path]) -> dict[str, Path]:
+    """The images among files and folders: name of the results -> path.
 
-    Raises InputError for a path that is absent, a folder without images, two of one name.
+    Subfolders are not searched. Raises InputError for a path that does not exist, for a folder
+    without images, and for two images of one name.
     """
-    found: dict[str, Path] = {}
-    for path in given:
+    slides: dict[str, Path] = {}
+    for path in paths:
         if not path.exists():
             raise InputError(f"{path}: no such file or folder")
         files = sorted(filter(is_slide, path.iterdir())) if path.is_dir() else [path]
@@ -68,54 +72,67 @@ def find_slides(given: list[Path]) -> dict[str, Path]:
             raise InputError(f"{path}: no images and no slides in this folder")
         for file in files:
             name = file.stem if is_slide(file) else file.name
-            if name in found:
-                raise InputError(f"{found[name]} and {file} share one name; keep one of them")
-            found[name] = file
-    return found
+            if name in slides:
+                raise InputError(f"{slides[name]} and {file} share one name; keep one of them")
+            slides[name] = file
+    return slides
 
 
 def open_slide(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
-    """Open an image or a whole slide to be read at `mpp` microns per pixel, or as it is.
+    """Open an image or a whole slide.
 
-    `file_mpp` says the file's own resolution, where it does not say it itself. Raises InputError
-    where the file cannot be read, or a resolution is asked for and the file's is unknown.
+    mpp: microns per pixel at which it is read; None: at the file's resolution. file_mpp: the
+    file's resolution; None: as the file says. Raises InputError if the file cannot be read, or if
+    `mpp` is given and the resolution of a large file is unknown.
     """
-    suffix, unread = path.suffix.lower(), None
+    suffix = path.suffix.lower()
     if suffix in SLIDE_SUFFIXES:
         return _open_large(path, mpp, file_mpp)
-    if suffix in (".tif", ".tiff"):
+    no_reader = None
+    if suffix in TIFF_SUFFIXES and not _is_small(path):
         try:
-            small = np.prod(image_shape(path)) <= LARGE
-        except InputError:
-            small = False  # maybe a TIFF that only the readers of slides understand
-        if not small:
-            try:
-                return _open_large(path, mpp, file_mpp)
-            except _NoReader as error:
-                unread = error
+            return _open_large(path, mpp, file_mpp)
+        except _NoReader as error:
+            no_reader = error
     try:
         image, scale = read_image(path), 1.0
     except InputError as error:
-        raise unread or error from None
+        raise no_reader or error from None
     if mpp and file_mpp and mpp != file_mpp:
         scale = mpp / file_mpp
-        size = [max(1, round(n / scale)) for n in image.shape[:2]]
-        image = cv2.resize(image, size[::-1], interpolation=_resampling(scale))
+        height, width = (max(1, round(n / scale)) for n in image.shape[:2])
+        image = cv2.resize(image, (width, height), interpolation=_resampling(scale))
     return Slide(image.shape[:2], reader(image), mpp or file_mpp, scale, None)
 
 
+def _is_small(path: Path) -> bool:
+    """Whether a TIFF is read whole. One with an unreadable header may still be a slide."""
+    try:
+        rows, cols = image_shape(path)
+    except InputError:
+        return False
+    return rows * cols <= LARGE
+
+
 def tissue(thumbnail: np.ndarray) -> np.ndarray:
-    """Which pixels [h, w] of a thumbnail are tissue, or next to it: it has colour, glass none."""
+    """Mask [h, w] bool of the tissue on a thumbnail [h, w, 3] uint8, and two pixels around it.
+
+    Tissue is coloured, glass is not.
+    """
     colour = thumbnail.max(2).astype(int) - thumbnail.min(2)
     least = np.clip(threshold_otsu(colour) if np.ptp(colour) else 0, *TISSUE_BOUNDS)
     return cv2.dilate((colour >= least).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
 
 
 def tissue_tiles(mask: np.ndarray, tile: int) -> Callable[[int, int], bool]:
-    """A function that says of a tile at (row, column) whether it holds tissue."""
+    """A function of (row, column) that tells whether the tile that begins there holds tissue.
+
+    mask: what `tissue` returns. tile: side in pixels of the image.
+    """
 
     def wanted(row: int, col: int) -> bool:
-        rows, cols = (slice(n // THUMBNAIL, -(-(n + tile) // THUMBNAIL)) for n in (row, col))
+        rows = slice(row // THUMBNAIL_SCALE, -(-(row + tile) // THUMBNAIL_SCALE))
+        cols = slice(col // THUMBNAIL_SCALE, -(-(col + tile) // THUMBNAIL_SCALE))
         return bool(mask[rows, cols].any())
 
     return wanted
@@ -126,7 +143,7 @@ def _resampling(scale: float) -> int:
 
 
 def padded(slide: Slide, least: int) -> tuple[Read, tuple[int, int]]:
-    """The slide's reader and shape, mirrored where a side is shorter than `least`."""
+    """The slide's reader and shape. A slide with a side below `least` pixels is mirrored."""
     if min(slide.shape) >= least:
         return slide.read, slide.shape
     image = at_least(slide.read(0, 0, *slide.shape), least)
@@ -134,90 +151,124 @@ def padded(slide: Slide, least: int) -> tuple[Read, tuple[int, int]]:
 
 
 def _open_large(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
-    if path.suffix.lower() in (".tif", ".tiff") and not mpp:
-        mapped = _open_mapped(path, file_mpp)
-        if mapped:
-            return mapped
-    file, errors = None, []
+    """`open_slide` for a file that is read in parts; _NoReader if no package can open it."""
+    if path.suffix.lower() in TIFF_SUFFIXES and not mpp:
+        tiff = MappedTiff.open(path)
+        if tiff:
+            return Slide(tiff.shape, tiff.read, file_mpp, 1.0, tiff.thumbnail)
+    file, package = _open_with_package(path)
+    written = file.properties.get(f"{package}.mpp-x") or file.properties.get("openslide.mpp-x")
+    known_mpp = file_mpp or (float(written) if written else None)
+    if mpp and not known_mpp:
+        raise InputError(f"{path}: does not say its microns per pixel; give --file-mpp")
+    scale = mpp / known_mpp if mpp and known_mpp else 1.0
+    pyramid = PyramidFile(path, file, scale)
+    return Slide(pyramid.shape, pyramid.read, mpp or known_mpp, scale, pyramid.thumbnail)
+
+
+def _open_with_package(path: Path) -> tuple[Any, str]:
+    """A slide opened with the first of READERS that can, and the name of that package."""
+    errors = []
     for name in READERS:
         try:
-            reader = importlib.import_module(name)
+            package = importlib.import_module(name)
         except ImportError:
             continue
         try:
-            file = (reader.TiffSlide if name == "tiffslide" else reader.OpenSlide)(str(path))
-            break
-        except Exception as error:  # each reader has its own errors, tifffile's among them
+            open_file = package.TiffSlide if name == "tiffslide" else package.OpenSlide
+            return open_file(str(path)), name
+        except Exception as error:  # each package has its own errors, and tifffile's
             errors.append(f"{name}: {reason(error)}")
-    if file is None:
-        why = "; ".join(errors) or "pip install tiffslide imagecodecs"
-        raise _NoReader(f"{path}: no reader for whole slides can open it ({why})")
-    own = file.properties.get(f"{name}.mpp-x") or file.properties.get("openslide.mpp-x")
-    own_mpp = file_mpp or (float(own) if own else None)
-    if mpp and not own_mpp:
-        raise InputError(f"{path}: does not say its microns per pixel; give --file-mpp")
-    scale = mpp / own_mpp if mpp and own_mpp else 1.0
-    shape = tuple(int(n / scale) for n in file.dimensions[::-1])
+    why = "; ".join(errors) or "pip install tiffslide imagecodecs"
+    raise _NoReader(f"{path}: no reader for whole slides can open it ({why})")
 
-    def region(row: float, col: float, rows: int, cols: int, scale: float) -> np.ndarray:
-        """[rows, cols] from (row, col), all in pixels that are `scale` of the file's."""
-        level = file.get_best_level_for_downsample(scale * 1.001)
-        down = file.level_downsamples[level]
-        size = [max(1, round(n * scale / down)) for n in (cols, rows)]
+
+class PyramidFile:
+    """A slide that tiffslide or openslide has opened, read at one resolution.
+
+    The file holds the image at several resolutions, its levels. A part is read from the coarsest
+    level that is fine enough, and is then reduced to the wanted resolution.
+    """
+
+    def __init__(self, path: Path, file: Any, scale: float):
+        """file: a TiffSlide or an OpenSlide; scale: side of a pixel in pixels of the file."""
+        self.path, self.file, self.scale = path, file, scale
+        self.shape: tuple[int, int] = tuple(int(n / scale) for n in file.dimensions[::-1])
+
+    def region(self, row: int, col: int, rows: int, cols: int, scale: float) -> np.ndarray:
+        """The part [rows, cols, 3] uint8 from (row, col).
+
+        All four are in pixels with a side of `scale` pixels of the file.
+        """
+        # The tolerance accepts a level whose scale is a rounded number.
+        level = self.file.get_best_level_for_downsample(scale * 1.001)
+        level_scale = self.file.level_downsamples[level]
+        size = [max(1, round(n * scale / level_scale)) for n in (cols, rows)]
         corner = round(col * scale), round(row * scale)
-        part = np.asarray(file.read_region(corner, level, size))
-        if part.shape[2] == 4:  # transparent outside of what was scanned, where glass would be
+        part = np.asarray(self.file.read_region(corner, level, size))
+        if part.shape[2] == 4:  # what was not scanned is transparent: white, as glass is
             part = np.where(part[..., 3:] < 255, np.uint8(255), part[..., :3])
         if part.shape[:2] != (rows, cols):
-            part = cv2.resize(part, (cols, rows), interpolation=_resampling(scale / down))
+            interpolation = _resampling(scale / level_scale)
+            part = cv2.resize(part, (cols, rows), interpolation=interpolation)
         return part
 
-    def read(row: int, col: int, rows: int, cols: int) -> np.ndarray:
-        rows, cols = min(rows, shape[0] - row), min(cols, shape[1] - col)
+    def read(self, row: int, col: int, rows: int, cols: int) -> np.ndarray:
+        """The part [rows, cols, 3] uint8 from (row, col), cut off at the image's border.
+
+        Raises InputError if the file cannot be read there.
+        """
+        rows, cols = min(rows, self.shape[0] - row), min(cols, self.shape[1] - col)
         try:
-            return region(row, col, rows, cols, scale)
+            return self.region(row, col, rows, cols, self.scale)
         except Exception as error:
             raise InputError(
-                f"{path}: cannot be read at row {row}, column {col} ({reason(error)})"
+                f"{self.path}: cannot be read at row {row}, column {col} ({reason(error)})"
             ) from None
 
-    def thumbnail() -> np.ndarray:
-        small = [-(-n // THUMBNAIL) for n in shape]
-        return region(0, 0, *small, scale * THUMBNAIL)
+    def thumbnail(self) -> np.ndarray:
+        """The whole image as uint8 RGB of 1 / THUMBNAIL_SCALE the size."""
+        rows, cols = (-(-n // THUMBNAIL_SCALE) for n in self.shape)
+        return self.region(0, 0, rows, cols, self.scale * THUMBNAIL_SCALE)
 
-    return Slide(shape, read, mpp or own_mpp, scale, thumbnail)
 
+class MappedTiff:
+    """An uncompressed RGB TIFF. It is mapped, so only the parts that are read take memory."""
 
-def _open_mapped(path: Path, mpp: float | None) -> Slide | None:
-    """A TIFF that is not compressed: mapped, so that only what is read takes memory; else None."""
-    try:
-        image = tifffile.memmap(path, mode="r")
-    except Exception:
-        return None
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        return None
-    shape = image.shape[:2]
-    del image
+    def __init__(self, path: Path, shape: tuple[int, int]):
+        self.path, self.shape = path, shape
 
-    def read(row: int, col: int, rows: int, cols: int) -> np.ndarray:
-        # Mapped anew each time: what was read before need not stay in memory.
-        return np.array(tifffile.memmap(path, mode="r")[row : row + rows, col : col + cols])
+    @classmethod
+    def open(cls, path: Path) -> "MappedTiff | None":
+        """The TIFF, or None if it cannot be mapped or is no uint8 RGB image."""
+        try:
+            image = tifffile.memmap(path, mode="r")
+        except Exception:  # a compressed or broken file; tifffile has many types of errors
+            return None
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            return None
+        return cls(path, image.shape[:2])
 
-    def thumbnail() -> np.ndarray:
+    def read(self, row: int, col: int, rows: int, cols: int) -> np.ndarray:
+        """The part [rows, cols, 3] uint8 from (row, col), cut off at the image's border."""
+        # The file is mapped again for each part, so that earlier parts can leave the memory.
+        return np.array(tifffile.memmap(self.path, mode="r")[row : row + rows, col : col + cols])
+
+    def thumbnail(self) -> np.ndarray:
+        """The whole image as uint8 RGB of 1 / THUMBNAIL_SCALE the size."""
+        height, width = self.shape
         strips = []
-        for row in range(0, shape[0], THUMBNAIL):
-            strip = read(row, 0, THUMBNAIL, shape[1])
-            small = (-(-shape[1] // THUMBNAIL), 1)
-            strips.append(cv2.resize(strip, small, interpolation=cv2.INTER_AREA))
+        for row in range(0, height, THUMBNAIL_SCALE):
+            strip = self.read(row, 0, THUMBNAIL_SCALE, width)
+            size = -(-width // THUMBNAIL_SCALE), 1
+            strips.append(cv2.resize(strip, size, interpolation=cv2.INTER_AREA))
         return np.concatenate(strips)
-
-    return Slide(shape, read, mpp, 1.0, thumbnail)
 
 
 class Strips:
-    """Parts of a slide, read in strips that neighbouring parts share."""
+    """Parts of a slide. They are cut out of strips that neighbouring parts share."""
 
-    HEIGHT = 256
+    HEIGHT = 256  # rows from one strip's start to the next; a taller part is read by itself
 
     def __init__(self, slide: Slide):
         self.slide, self.first, self.strip = slide, -1, None
@@ -235,16 +286,21 @@ class Strips:
 
 
 def reduced(slide: Slide, labels: DiskMap | None = None) -> tuple[np.ndarray, np.ndarray, int]:
-    """A picture of a slide of at most PICTURE pixels, its labels, and by what it was reduced."""
-    by = -(-max(slide.shape) // PICTURE)
-    height, width = (n // by * by for n in slide.shape)
+    """A small picture of a slide for its overlay.
+
+    Returns the picture [h, w, 3] uint8 with sides of at most OVERLAY_SIDE pixels, the map `labels`
+    at the same size [h, w] (empty without one), and the factor by which both were reduced.
+    """
+    factor = -(-max(slide.shape) // OVERLAY_SIDE)
+    height, width = (n // factor * factor for n in slide.shape)
+    middle = factor // 2  # the pixel of the map that gives a small pixel its label
     pictures, maps = [], []
-    for row in range(0, height, 64 * by):
-        rows = min(64 * by, height - row)
-        size = width // by, rows // by
+    for row in range(0, height, 64 * factor):
+        rows = min(64 * factor, height - row)
+        size = width // factor, rows // factor
         part = slide.read(row, 0, rows, width)
         pictures.append(cv2.resize(part, size, interpolation=cv2.INTER_AREA))
-        if labels:  # the pixel in the middle
-            maps.append(labels.read(row + by // 2, by // 2, rows - by // 2, width - by // 2, by))
+        if labels:
+            maps.append(labels.read(row + middle, middle, rows - middle, width - middle, factor))
     empty = np.zeros((0, 0), np.uint32)
-    return np.concatenate(pictures), np.concatenate(maps) if maps else empty, by
+    return np.concatenate(pictures), np.concatenate(maps) if maps else empty, factor

@@ -4,86 +4,96 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from code_common.config import fingerprint
 from code_common.errors import InputError
 from code_common.files.reading import read_json
-from code_common.files.run_folder import STAGES
+from code_common.files.run_folder import (
+    STAGES,
+    metrics_path,
+    options_path,
+    results_folder,
+    selection_path,
+)
 from code_common.learning.checkpoints import load_state, network_of
+from code_common.learning.network import ResUNet
+from code_common.old_runs import checkpoint_path, options_today
 
 FORMAT = "nuclei from partial points, version 1"
 # The options of each stage that its results depend on.
 SETTINGS = {
     "detection": ("r1", "threshold", "min_area", "max_area"),
-    "segmentation": ("min_area", "magnify_to"),
+    "segmentation": ("min_area", "nucleus_radius"),
 }
-# What runs and files have that are older than the option.
-LATER = {"detection": {}, "segmentation": {"magnify_to": 0.0}}
-CHOSEN = ("threshold", "instances")  # those that a run may have chosen by its validation images
-CARD = ("dataset", "ratio", "repeat", "random_seed", "model", "epochs")
+# What the validation images of a run may have chosen; it comes from selection.json.
+CHOSEN_ON_VALIDATION = ("threshold", "instances")
+# The options that a packed run tells about itself.
+CARD_FIELDS = ("dataset", "ratio", "repeat", "random_seed", "model", "epochs")
+# What a packed run holds of a checkpoint; `members` is that of older ones, see network_of.
+WEIGHTS = ("model", "members", "width", "stem_stride", "out_channels", "network")
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedStage:
     """A stage's network, ready for inference, and the settings that it was selected with."""
 
-    network: nn.Module
+    network: ResUNet
     settings: dict
     key: str  # changes with the weights or the settings
 
 
 def _pack_stage(folder: Path, stage: str) -> dict:
-    saved = read_json(folder / "options.json")
-    selection = read_json(folder / "selection.json")
+    saved, selection = read_json(options_path(folder)), read_json(selection_path(folder))
     try:
-        checkpoint = folder / selection["checkpoint"]
-        settings = {k: (LATER[stage] | saved["options"])[k] for k in SETTINGS[stage]}
-        card = {k: saved["options"][k] for k in CARD}
-    except (KeyError, TypeError):
+        checkpoint = checkpoint_path(folder, selection["checkpoint"])
+        options = options_today(saved["options"])
+        settings = {k: options[k] for k in SETTINGS[stage]}
+        card = {k: options[k] for k in CARD_FIELDS}
+    except (AttributeError, KeyError, TypeError):
         raise InputError(
             f"{folder}: options.json or selection.json is not of this project"
         ) from None
     state = load_state(checkpoint)
-    settings |= {k: selection[k] for k in CHOSEN if k in selection}
+    settings |= {k: selection[k] for k in CHOSEN_ON_VALIDATION if k in selection}
     card |= {k: saved.get(k) for k in ("pretrained_loaded", "commit", "torch")}
-    metrics = folder / "test" / "metrics.json"
-    if metrics.is_file():
-        scores = read_json(metrics)
+    if metrics_path(results_folder(folder)).is_file():
+        scores = read_json(metrics_path(results_folder(folder)))
         card["test"] = scores.get("pooled", scores.get("mean"))
-    names = ("model", "members", "width", "stem_stride", "out_channels", "network")
-    weights = {k: state[k] for k in names if k in state}  # older checkpoints tell less
+    weights = {k: state[k] for k in WEIGHTS if k in state}  # older checkpoints tell less
     return {**weights, "settings": settings, "card": card}
 
 
-def pack(run: Path) -> dict:
+def pack_run(run: Path) -> dict:
     """What prediction needs of a run: a folder that holds detection/, segmentation/ or both, or
     one of these. Raises InputError where neither was finished.
     """
     stages = {stage: run / stage for stage in STAGES}
     if run.name in STAGES:
         stages = {run.name: run}
-    done = {s: f for s, f in stages.items() if (f / "selection.json").is_file()}
+    done = {s: f for s, f in stages.items() if selection_path(f).is_file()}
     if not done:
         raise InputError(f"{run}: no finished run; expected detection/ and segmentation/ in it")
     return {"format": FORMAT, **{s: _pack_stage(f, s) for s, f in done.items()}}
 
 
-def read(path: Path) -> dict:
-    """What `pack` gives of a run's folder, or gave of the one that a file was exported from."""
-    state = pack(path) if path.is_dir() else load_state(path)
+def read_packed_run(path: Path) -> dict:
+    """What `pack_run` gives of a run's folder, or gave of the run that a file was made from."""
+    state = pack_run(path) if path.is_dir() else load_state(path)
     if state.get("format") != FORMAT:
         raise InputError(f"{path}: no exported run; expected a file of tools/export_model.py")
     return state
 
 
-def load(path: Path, device: torch.device) -> dict[str, Trained]:
+def load_trained_run(path: Path, device: torch.device) -> dict[str, TrainedStage]:
     """The stages of a run's folder, or of the one file that it was exported to, by name."""
-    state, stages = read(path), {}
-    for stage in set(STAGES) & set(state):
-        own = state[stage]
-        weights = {k: v.sum(dtype=torch.float64).item() for k, v in own["network"].items()}
-        key = fingerprint(weights, own["settings"])
-        settings = LATER[stage] | own["settings"]
-        stages[stage] = Trained(network_of(own, path, device), settings, key)
+    state, stages = read_packed_run(path), {}
+    for stage in STAGES:
+        if stage in state:
+            packed = state[stage]
+            weights = {k: v.sum(dtype=torch.float64).item() for k, v in packed["network"].items()}
+            settings = options_today(packed["settings"])
+            settings = {k: settings[k] for k in (*SETTINGS[stage], *CHOSEN_ON_VALIDATION)
+                        if k in settings}  # fmt: skip
+            key = fingerprint(weights, settings)
+            stages[stage] = TrainedStage(network_of(packed, path, device), settings, key)
     return stages

@@ -5,10 +5,10 @@ from pathlib import Path
 from urllib.error import URLError
 
 import torch
-import torchvision
 
 from code_common.errors import InputError, reason
-from code_common.learning.network import Ensemble, ResUNet
+from code_common.learning.encoders import ENCODERS
+from code_common.learning.network import ResUNet
 
 
 def load_state(path: Path) -> dict:
@@ -23,15 +23,6 @@ def load_state(path: Path) -> dict:
         ) from None
 
 
-def check_width(width: float, pretrained: str) -> None:
-    """Raise InputError where first weights are wanted that are there for width 1 alone."""
-    if pretrained == "imagenet" and width != 1:
-        raise InputError(
-            f"--width {width:g}: ImageNet weights are those of width 1; train from scratch with "
-            "--no-pretrained, or give a file with --pretrained FILE"
-        )
-
-
 def load_encoder(network: ResUNet, model: str, pretrained: str) -> str:
     """Start the encoder from 'imagenet', 'none', or a file; returns what was really loaded.
 
@@ -41,9 +32,8 @@ def load_encoder(network: ResUNet, model: str, pretrained: str) -> str:
     """
     if pretrained == "none":
         return "none"
-    check_width(network.width, pretrained)
     if pretrained == "imagenet":
-        weights = torchvision.models.get_model_weights(model).IMAGENET1K_V1
+        weights = ENCODERS[model].weights(model)
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         try:
             state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
@@ -62,21 +52,18 @@ def load_encoder(network: ResUNet, model: str, pretrained: str) -> str:
         state = {
             k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")
         }
-    state = {k: v for k, v in state.items() if not k.startswith("fc.")}
-    own = network.encoder.state_dict()
-    bad = [k for k, v in own.items() if k not in state or state[k].shape != v.shape]
+    wanted = network.encoder.state_dict()
+    bad = [k for k, v in wanted.items() if k not in state or state[k].shape != v.shape]
     if bad:
         raise InputError(f"{pretrained}: the weights do not fit a {model} (first: {bad[0]})")
     network.encoder.load_state_dict(state, strict=False)
     return loaded
 
 
-def save_network(network: ResUNet | Ensemble, model: str, **extra: object) -> dict:
+def save_network(network: ResUNet, **extra: object) -> dict:
     """What a checkpoint holds to build the network again: see `load_network`."""
-    networks = network.networks if isinstance(network, Ensemble) else [network]
-    one, state = networks[0], {"model": model, "members": len(networks)}
-    state |= {"width": one.width, "stem_stride": one.stem_stride}
-    state |= {"out_channels": one.head.out_channels, "network": network.state_dict()}
+    state = {k: getattr(network, k) for k in ("model", "width", "stem_stride")}
+    state |= {"out_channels": network.head.out_channels, "network": network.state_dict()}
     return {**state, **extra}
 
 
@@ -87,20 +74,24 @@ def checkpoint_bytes(state: dict) -> memoryview:
     return buffer.getbuffer()
 
 
-def network_of(state: dict, path: Path, device: torch.device) -> ResUNet | Ensemble:
+def network_of(state: dict, path: Path, device: torch.device) -> ResUNet:
     """The network that a checkpoint's state describes, ready for inference; `path` names it."""
     try:
-        # Older checkpoints tell no width or stride: they are the paper's, and one network.
+        if state.get("members", 1) != 1:
+            raise InputError(
+                f"{path}: an average of {state['members']} networks (--members), which this "
+                "version does not read; give one of them, member_K/best.pt, or use the version "
+                "that made it"
+            )
+        # Older checkpoints tell no width or stride: they are the paper's.
         shape = {k: state[k] for k in ("width", "stem_stride") if k in state}
-        count = state.get("members", 1)
-        networks = [ResUNet(state["model"], state["out_channels"], **shape) for _ in range(count)]
-        network = networks[0] if count == 1 else Ensemble(networks)
+        network = ResUNet(state["model"], state["out_channels"], **shape)
         network.load_state_dict(state["network"])
-    except (KeyError, TypeError, ValueError, RuntimeError):
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):
         raise InputError(f"{path}: not a checkpoint of this project") from None
     return network.to(device, memory_format=torch.channels_last).eval()
 
 
-def load_network(path: Path, device: torch.device) -> ResUNet | Ensemble:
+def load_network(path: Path, device: torch.device) -> ResUNet:
     """The network of a checkpoint, ready for inference."""
     return network_of(load_state(path), path, device)

@@ -9,7 +9,7 @@ from code_common.files.reading import read_json
 
 
 class ColourStatistics:
-    """Mean and deviation of each channel over images that are added one by one."""
+    """Mean and standard deviation of each channel over images that are added one by one."""
 
     def __init__(self) -> None:
         self.sum, self.square, self.count = np.zeros(3), np.zeros(3), 0
@@ -22,14 +22,17 @@ class ColourStatistics:
         self.count += len(values)
 
     def result(self) -> dict[str, list[float]]:
-        """Mean and deviation of R, G, B for colours in 0..1."""
+        """'mean' and 'std' of R, G, B for colours in 0..1. At least one image must be added."""
         mean = self.sum / self.count
         std = np.sqrt(np.maximum(self.square / self.count - mean**2, 1e-6))
         return {"mean": mean.tolist(), "std": std.tolist()}
 
 
 def read_colours(path: Path) -> tuple[list[float], list[float]]:
-    """Mean and deviation of R, G, B of a file of `ColourStatistics`; InputError for another one."""
+    """Mean and standard deviation of R, G, B (0..1) from a file of `ColourStatistics.result`.
+
+    Raises InputError if the file does not exist or holds something else.
+    """
     colours = read_json(path)
     try:
         mean, std = ([float(v) for v in colours[k]] for k in ("mean", "std"))

@@ -1,4 +1,4 @@
-"""Training crops: reproducible per (seed, epoch, index), whatever the number of workers."""
+"""Training crops. A crop depends only on seed, epoch and index, not on the number of workers."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -12,12 +12,16 @@ from code_common.learning.patches import windows
 from code_common.learning.stain import draw_stain
 from code_common.learning.transforms import Augmentation, Warp
 
-# (index of the image, its warp) -> named arrays of one crop
+# (index of the image, map of the crop) -> named arrays of the crop
 MakeCrop = Callable[[int, Warp], dict[str, np.ndarray]]
 
 
 class CropDataset(Dataset):
-    """One augmented crop for each patch of each image, its stains changed by up to `stain`."""
+    """One augmented crop for each patch of each image.
+
+    shapes: rows and columns of each image; make_crop: makes the arrays of a crop, the colours as
+    'image'; patch: side of a patch in pixels; stain: strength of the stain augmentation, 0: none.
+    """
 
     def __init__(
         self,
@@ -28,19 +32,16 @@ class CropDataset(Dataset):
         seed: int,
         stain: float = 0.0,
     ):
-        self.make_crop, self.augmentation, self.patch, self.seed, self.stain = (
-            make_crop,
-            augmentation,
-            patch,
-            seed,
-            stain,
-        )
+        self.make_crop, self.augmentation = make_crop, augmentation
+        self.patch, self.seed, self.stain = patch, seed, stain
+        # Index of the image and top left corner of each patch.
         self.patches = [(i, w) for i, shape in enumerate(shapes) for w in windows(shape, patch)]
 
     def __len__(self) -> int:
         return len(self.patches)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor | int]:
+        """The crop of a key (epoch, index of the patch): named tensors and 'image_index'."""
         epoch, index = key
         image, window = self.patches[index]
         rng = np.random.default_rng((self.seed, epoch, index))
@@ -51,17 +52,18 @@ class CropDataset(Dataset):
         return {**tensors, "image_index": image}
 
     def collate(self, crops: list[dict]) -> dict[str, torch.Tensor]:
-        """The crops as one batch, which may be empty: [B, ...] for each name."""
+        """The crops as one batch: [B, ...] for each name. B may be 0."""
         if crops:
             return default_collate(crops)
         return {name: values[:0] for name, values in default_collate([self[0, 0]]).items()}
 
 
 class EpochBatches(torch.utils.data.Sampler):
-    """Shuffled batches of (epoch, index) keys: a crop depends on seed, epoch and index alone.
+    """Shuffled batches of keys (epoch, index).
 
-    Of every batch, process `rank` of `size` has the crops rank, rank + size, ...; so all of them
-    together see the batches that one process would see, and the last may leave one without any.
+    Process `rank` of `size` gets the keys rank, rank + size, ... of each batch. All processes
+    together therefore see the batches that one process would see. A process may get no key of the
+    last batch.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int, rank: int = 0, size: int = 1):
@@ -72,7 +74,7 @@ class EpochBatches(torch.utils.data.Sampler):
         return -(-self.count // self.batch_size)
 
     def whole(self, step: int) -> int:
-        """Crops of a step in all processes together."""
+        """Number of crops of a step in all processes together."""
         return min(self.batch_size, self.count - step * self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
@@ -82,25 +84,30 @@ class EpochBatches(torch.utils.data.Sampler):
             yield keys[first : first + self.batch_size][self.rank :: self.size]
 
 
-def _quiet_worker(_: int) -> None:
+def _start_worker(_: int) -> None:
+    """Prepare a process that makes crops."""
     import cv2
 
-    cv2.setNumThreads(0)  # the workers are the parallelism
-    tell = sys.excepthook
+    cv2.setNumThreads(0)  # the workers already use all cores
+    show_error = sys.excepthook
 
-    def tell_but_a_lost_reader(kind, error, where) -> None:
-        # A run that is stopped while it takes a batch hangs up on its worker. The run says so
-        # itself; that it no longer listens is not worth a traceback from a thread of the worker.
+    def show_error_unless_disconnected(kind, error, traceback) -> None:
+        # A run that is stopped while it waits for a batch closes the connection to its worker.
+        # The run reports the stop itself, so the worker shows no traceback.
         if not issubclass(kind, (ConnectionError, EOFError)):
-            tell(kind, error, where)
+            show_error(kind, error, traceback)
 
-    sys.excepthook = tell_but_a_lost_reader
+    sys.excepthook = show_error_unless_disconnected
 
 
 def make_loader(
     dataset: CropDataset, batch_size: int, workers: int, pin: bool, rank: int = 0, size: int = 1
 ) -> DataLoader:
-    """Batches of an epoch; set `loader.batch_sampler.epoch` before each epoch."""
+    """A loader of the batches of an epoch. Set `loader.batch_sampler.epoch` before each epoch.
+
+    workers: processes that make crops, 0: none; pin: pinned memory, for a GPU; rank and size: this
+    process and the number of processes that train together.
+    """
     return DataLoader(
         dataset,
         batch_sampler=EpochBatches(len(dataset), batch_size, dataset.seed, rank, size),
@@ -108,7 +115,7 @@ def make_loader(
         num_workers=workers,
         # Forked workers share the decoded images instead of copying them.
         multiprocessing_context="fork" if workers and "fork" in get_all_start_methods() else None,
-        worker_init_fn=_quiet_worker,
+        worker_init_fn=_start_worker,
         persistent_workers=workers > 0,
         pin_memory=pin,
         generator=torch.Generator().manual_seed(dataset.seed),

@@ -1,7 +1,7 @@
-"""Several processes that work as one: each GPU has one, started by torchrun or by `launch`.
+"""Several processes that work as one, one for each GPU. torchrun or `launch` starts them.
 
-The state is torch.distributed's own. Where it was never joined there is one process, every
-function below is the identity, and nothing is sent.
+torch.distributed holds the state. Without it there is one process: every function below then
+returns its argument, and nothing is sent.
 """
 
 import os
@@ -17,32 +17,31 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-# One process may prepare labels for long while the others wait for it.
-TIMEOUT = timedelta(hours=12)
-GRACE_S = 3.0  # for processes that were told to stop
+TIMEOUT = timedelta(hours=12)  # one process may prepare labels for hours while the others wait
+GRACE_S = 3.0  # time for processes to stop after Ctrl-C
 
 
 def local_rank() -> int | None:
-    """This process' number on its machine, or None where it was started alone."""
+    """Number of this process on its machine, or None if it was started alone."""
     return int(os.environ["LOCAL_RANK"]) if "LOCAL_RANK" in os.environ else None
 
 
 def work_together(device: torch.device, action: Callable[[], object]) -> object:
-    """Do `action` with the processes that were started with this one (WORLD_SIZE), if any.
+    """Call `action` together with the processes that were started with this one (WORLD_SIZE).
 
-    Returns what `action` does in the first process, elsewhere None.
+    Returns the result of `action` in the first process, and None in the others.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return action()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    # Messages between steps go over gloo, so that a long wait never blocks a GPU.
+    # Messages between steps use gloo, so that a long wait does not block a GPU.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=TIMEOUT)
     try:
         result = action()
     except RuntimeError as error:
-        # Another process has failed and told why; this one only lost its peer.
+        # Another process has failed and reported why. This one only lost the connection to it.
         if re.search("onnection|peer|NCCL", str(error)):
             sys.exit(1)
         raise
@@ -52,17 +51,22 @@ def work_together(device: torch.device, action: Callable[[], object]) -> object:
 
 
 def rank() -> int:
-    """Number of this process; 0 is the one that writes."""
+    """Number of this process. Process 0 writes and prints."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+def is_main() -> bool:
+    """Whether this is the process that writes and prints."""
+    return rank() == 0
+
+
 def size() -> int:
-    """How many processes work as one."""
+    """Number of processes that work as one."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def add_up(values: Tensor) -> Tensor:
-    """Sum over the processes, the same bits in all of them; no gradient."""
+    """Sum over the processes, with the same bits in all of them and without a gradient."""
     if size() > 1:
         values = values.clone()
         dist.all_reduce(values)
@@ -70,7 +74,7 @@ def add_up(values: Tensor) -> Tensor:
 
 
 def from_first(value: object) -> object:
-    """The value that the first process has."""
+    """The value of the first process."""
     if size() == 1:
         return value
     box = [value]
@@ -79,7 +83,7 @@ def from_first(value: object) -> object:
 
 
 def from_all(value: object) -> list:
-    """The values of all processes, in order."""
+    """The values of all processes, in the order of their ranks."""
     if size() == 1:
         return [value]
     box: list = [None] * size()
@@ -88,12 +92,12 @@ def from_all(value: object) -> list:
 
 
 def wait_for_all() -> None:
-    """Go on when every process has come here."""
+    """Return when all processes have called this."""
     from_all(None)
 
 
 class _AddUp(torch.autograd.Function):
-    """Sum over the processes; as each one's loss depends on it, so is its gradient."""
+    """Sum over the processes, with a gradient: that is the sum of the processes' gradients."""
 
     @staticmethod
     def forward(_, values: Tensor) -> Tensor:
@@ -105,9 +109,9 @@ class _AddUp(torch.autograd.Function):
 
 
 class SharedNorm(nn.BatchNorm2d):
-    """A batch norm over the batch of all processes, also where one of them has no image of it.
+    """A batch norm over the images of all processes. A process may have no image.
 
-    torch's own SyncBatchNorm works on GPUs alone.
+    torch's SyncBatchNorm works only on GPUs.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -118,49 +122,59 @@ class SharedNorm(nn.BatchNorm2d):
         sums = _AddUp.apply(torch.cat([x.sum((0, 2, 3)), count]))
         count = sums[-1].detach()
         mean = (sums[:-1] / count).view(1, -1, 1, 1)
-        # Around the mean, as a difference of two large sums would lose the digits.
+        # E[x^2] - mean^2 would lose digits as the difference of two large numbers.
         variance = _AddUp.apply((x - mean).square().sum((0, 2, 3))) / count
         with torch.no_grad():
             self.num_batches_tracked += 1
-            share = self.momentum or 1 / float(self.num_batches_tracked)
-            self.running_mean.lerp_(mean.flatten(), share)
-            self.running_var.lerp_(variance * count / (count - 1), share)
+            momentum = self.momentum or 1 / float(self.num_batches_tracked)
+            self.running_mean.lerp_(mean.flatten(), momentum)
+            self.running_var.lerp_(variance * count / (count - 1), momentum)
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return (x - mean) * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
 
 
 def share_norms(network: nn.Module) -> None:
-    """Make every batch norm of a network one over all processes; parameters stay as they are."""
+    """Turn each batch norm of a network into a SharedNorm with the same parameters."""
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SharedNorm
 
 
 def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def launch(count: int, command: Sequence[str] | None = None) -> int:
-    """Run this script (or `command`) as `count` processes of one machine; returns the exit status.
+    """Run this script, or `command`, as `count` processes on this machine.
 
-    That is the first status other than 0, when the other processes are stopped.
+    A process that fails stops the others. Returns 0 or the first positive exit status; 1 if
+    processes were only stopped by signals.
     """
     command = command or [sys.executable, *sys.argv]
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(count)}
+    common = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(_free_port()),
+        "WORLD_SIZE": str(count),
+    }
     children = []
     for k in range(count):
-        environment = {**os.environ, **place, "RANK": str(k), "LOCAL_RANK": str(k)}
+        environment = {**os.environ, **common, "RANK": str(k), "LOCAL_RANK": str(k)}
         children.append(subprocess.Popen(command, env=environment))
     try:
-        while None in (states := [child.poll() for child in children]) and not any(states):
+        states = [child.poll() for child in children]
+        while None in states and not any(states):
             time.sleep(0.1)
+            states = [child.poll() for child in children]
     except KeyboardInterrupt:
-        # A terminal tells the children, too; who sends the signal to this process alone does not.
+        # A terminal also sends Ctrl-C to the children. They get time to stop by themselves.
         time.sleep(GRACE_S)
     for child in children:
         if child.poll() is None:
             child.terminate()
     states = [child.wait() for child in children]
-    return next((s for s in states if s > 0), 1 if any(states) else 0)
+    failures = [state for state in states if state > 0]
+    if failures:
+        return failures[0]
+    return 1 if any(states) else 0

@@ -1,4 +1,4 @@
-"""Where decoded images are kept during training: in memory, or on the disk."""
+"""A cache of decoded images during training, in memory or on the disk."""
 
 import io
 import os
@@ -11,26 +11,34 @@ from code_common.files.reading import image_shape
 from code_common.files.writing import write_bytes
 
 
-def keeper(
+def make_image_cache(
     folder: Path, images: Sequence[Path], bytes_per_pixel: int, where: str
 ) -> Callable[[str, np.ndarray], np.ndarray]:
-    """How to keep the decoded arrays of a data set: a function of (name, array).
+    """A function (name, array) -> array that puts a decoded array into the cache.
 
-    where: 'memory'; 'disk', as read-only maps of files in `folder`, of which memory holds what is
-    used; or 'auto': memory where all of them take no more than half of it.
+    where: 'memory': the array itself is kept; 'disk': it becomes a read-only map of a file in
+    `folder`, and memory holds only what is used; 'auto': memory if all `images`, at
+    `bytes_per_pixel`, take at most half of it, else the disk. Raises InputError as `image_shape`
+    does.
     """
     if where == "auto":
         pixels = sum(np.prod(image_shape(path), dtype=np.int64) for path in images)
-        known = hasattr(os, "sysconf")  # not on Windows
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known else 16 << 30
-        where = "memory" if pixels * bytes_per_pixel <= memory / 2 else "disk"
-    if where == "memory":
-        return lambda _, array: array
+        where = "memory" if pixels * bytes_per_pixel <= _memory_bytes() / 2 else "disk"
 
-    def keep(name: str, array: np.ndarray) -> np.ndarray:
+    def keep_in_memory(_: str, array: np.ndarray) -> np.ndarray:
+        return array
+
+    def cache_on_disk(name: str, array: np.ndarray) -> np.ndarray:
         data = io.BytesIO()
         np.save(data, array)
         write_bytes(folder / f"{name}.npy", data.getbuffer())
         return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
 
-    return keep
+    return keep_in_memory if where == "memory" else cache_on_disk
+
+
+def _memory_bytes() -> int:
+    """Memory of this machine. 16 GB are assumed on Windows, which has no sysconf."""
+    if not hasattr(os, "sysconf"):
+        return 16 << 30
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,19 +1,19 @@
-"""ResUNet: a U-Net decoder on a torchvision ResNet encoder (Qu et al. 2020, Fig. 3)."""
+"""ResUNet: a U-Net decoder on a ResNet encoder (Qu et al. 2020, Fig. 3)."""
 
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import Tensor, nn
 
-MODELS = ("resnet18", "resnet34", "resnet50", "resnet101")
+from code_common.learning.encoders import ENCODERS
+
 UP_CHANNELS = (256, 128, 64, 64)  # of the decoder's blocks, coarse to fine, at width 1
 
 
 def channels_at(width: float, channels: int) -> int:
     """Channels of a layer at a width: a multiple of eight, which hardware multiplies best."""
-    return max(8, 8 * round(channels * width / 8))
+    return channels if width == 1 else max(8, 8 * round(channels * width / 8))
 
 
 def _narrowed(encoder: nn.Module, width: float) -> nn.Module:
@@ -23,9 +23,17 @@ def _narrowed(encoder: nn.Module, width: float) -> nn.Module:
             if isinstance(layer, nn.Conv2d):
                 colours = layer.in_channels == 3
                 before = 3 if colours else channels_at(width, layer.in_channels)
-                after = channels_at(width, layer.out_channels)
+                depthwise = layer.groups == layer.in_channels > 1
+                assert depthwise or layer.groups == 1, f"{name}: grouped, no other width is known"
                 other = nn.Conv2d(
-                    before, after, layer.kernel_size, layer.stride, layer.padding, bias=False
+                    before,
+                    channels_at(width, layer.out_channels),
+                    layer.kernel_size,
+                    layer.stride,
+                    layer.padding,
+                    layer.dilation,
+                    groups=before if depthwise else 1,
+                    bias=layer.bias is not None,
                 )
                 # As torchvision does it.
                 nn.init.kaiming_normal_(other.weight, mode="fan_out", nonlinearity="relu")
@@ -52,10 +60,10 @@ class UpBlock(nn.Module):
 class ResUNet(nn.Module):
     """Logits [B, out_channels, H, W] of RGB images [B, 3, H, W] in 0..1, of any H and W.
 
-    The channel means and deviations of the training images are part of the state, so a
-    checkpoint needs no file beside it. `width` is the share of the channels of the paper's network
-    that every layer has. With a `stem_stride` of 1 in place of 2, the features of every layer are
-    twice as fine, as in HoVer-Net (Graham et al. 2019).
+    `model` is a row of ENCODERS. The channel means and deviations of the training images are part
+    of the state, so a checkpoint needs no file beside it. `width` is the share of the channels of
+    the paper's network that every layer has. With a `stem_stride` of 1 instead of 2, the features
+    of every layer are twice as fine, as in HoVer-Net (Graham et al. 2019).
     """
 
     def __init__(
@@ -70,18 +78,18 @@ class ResUNet(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1).float())
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1).float())
-        self.encoder = torchvision.models.get_model(model, weights=None)
-        self.encoder.fc = nn.Identity()
-        self.width, self.stem_stride = width, stem_stride
+        self.model, self.width, self.stem_stride = model, width, stem_stride
+        self.encoder = ENCODERS[model].build(model)
         if width != 1:
             _narrowed(self.encoder, width)
-        self.encoder.conv1.stride = (stem_stride, stem_stride)
+        stem = self.encoder.get_submodule(ENCODERS[model].stem)
+        stem.stride = (stem_stride, stem_stride)
+        c0, c1, c2, c3, c4 = (channels_at(width, c) for c in ENCODERS[model].channels)
         ups = self.up_channels = up_channels(width)
-        c1, c2, c3, c4 = (_out_channels(getattr(self.encoder, f"layer{i}")) for i in (1, 2, 3, 4))
         self.up4 = UpBlock(c4, c3, ups[0])
         self.up3 = UpBlock(ups[0], c2, ups[1])
         self.up2 = UpBlock(ups[1], c1, ups[2])
-        self.up1 = UpBlock(ups[2], self.encoder.conv1.out_channels, ups[3])
+        self.up1 = UpBlock(ups[2], c0, ups[3])
         self.head = nn.ConvTranspose2d(ups[3], out_channels, stem_stride, stride=stem_stride)
 
     def forward(self, image: Tensor, dropout: Tensor | None = None) -> Tensor:
@@ -90,37 +98,16 @@ class ResUNet(nn.Module):
         x = (image - self.mean) / self.std
         # The encoder halves up to five times; sizes in between are padded and cut back (D27).
         x = F.pad(x, (0, -w % 32, 0, -h % 32), mode="replicate")
-        e = self.encoder
-        x0 = e.relu(e.bn1(e.conv1(x)))  # [B, 64, H/2, W/2]; all twice as fine at stem_stride 1
-        x1 = e.layer1(e.maxpool(x0))  # H/4
-        x2 = e.layer2(x1)  # H/8
-        x3 = e.layer3(x2)  # H/16
-        x4 = e.layer4(x3)  # H/32
+        # [B, c, H/s, W/s] for s of 2, 4, 8, 16, 32; all twice as fine at stem_stride 1
+        *skips, x = ENCODERS[self.model].features(self.encoder, x)
         scales = [None] * 4
         if dropout is not None:
-            scales = dropout.to(x4.dtype)[..., None, None].split(self.up_channels, dim=1)
-        x = x4
+            scales = dropout.to(x.dtype)[..., None, None].split(self.up_channels, dim=1)
         ups = (self.up4, self.up3, self.up2, self.up1)
-        for up, skip, scale in zip(ups, (x3, x2, x1, x0), scales, strict=True):
+        for up, skip, scale in zip(ups, reversed(skips), scales, strict=True):
             x = up(x, skip)
             x = x if scale is None else x * scale
         return self.head(x)[..., :h, :w]
-
-
-class Ensemble(nn.Module):
-    """Logits [B, C, H, W] whose probability is the mean of those of several networks, as in
-    Lakshminarayanan et al. 2017. C of 1 is the logit of a probability, else they are classes'.
-    """
-
-    def __init__(self, networks: Sequence[ResUNet]):
-        super().__init__()
-        self.networks = nn.ModuleList(networks)
-
-    def forward(self, image: Tensor) -> Tensor:
-        logits = torch.stack([network(image).float() for network in self.networks])
-        if logits.shape[2] > 1:
-            return logits.log_softmax(2).logsumexp(0)
-        return F.logsigmoid(logits).logsumexp(0) - F.logsigmoid(-logits).logsumexp(0)
 
 
 def up_channels(width: float) -> tuple[int, ...]:
@@ -138,11 +125,11 @@ def draw_dropout(images: int, rate: float, width: float, device: torch.device) -
     return keep.float() / (1 - rate)
 
 
-def _out_channels(layer: nn.Sequential) -> int:
-    block = layer[-1]
-    return (block.conv3 if hasattr(block, "conv3") else block.conv2).out_channels
-
-
 def to_network(images: Tensor, device: torch.device) -> Tensor:
     """uint8 [B, H, W, 3] -> float [B, 3, H, W] in 0..1 on the device, channels last in memory."""
     return images.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+
+
+def mixed_precision(precision: torch.dtype, device: torch.device) -> torch.autocast:
+    """The context in which a network computes in `precision`; float32 is its own precision."""
+    return torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32)

@@ -1,14 +1,14 @@
-"""Patches and tiles: windows that cover an image of any size exactly."""
+"""Patches and tiles: windows that cover an image of any size completely."""
 
 from math import ceil
 
 
 def starts(length: int, size: int, overlap: int = 0) -> list[int]:
-    """First pixels of windows of `size` that cover `length` pixels, evenly spread.
+    """First pixels of windows of `size` pixels that cover `length` pixels, evenly spread.
 
-    Neighbours share at least `overlap` pixels and the last window ends at the last pixel; a
-    window larger than the image starts at 0. 1000 px in windows of 250: 0, 250, 500, 750, the
-    paper's grid, while other sizes lose no pixel and leave no gap (D24).
+    Neighbours share at least `overlap` pixels, and the last window ends at the last pixel (D24).
+    A window larger than the image starts at 0. Windows of 250 px in 1000 px start at 0, 250, 500
+    and 750, as in the paper. Raises ValueError for an overlap outside 0..size - 1.
     """
     if not 0 <= overlap < size:
         raise ValueError(f"overlap must be from 0 to {size - 1}, not {overlap}")
@@ -19,6 +19,10 @@ def starts(length: int, size: int, overlap: int = 0) -> list[int]:
 
 
 def windows(shape: tuple[int, int], size: int, overlap: int = 0) -> list[tuple[int, int]]:
-    """Top left corners (row, column) of square windows that cover an image [H, W]."""
+    """Top left corners (row, column) of square windows that cover an image of shape [H, W].
+
+    size: side in pixels; overlap: least number of pixels that neighbours share. Raises ValueError
+    as `starts` does.
+    """
     rows, cols = (starts(n, size, overlap) for n in shape)
     return [(row, col) for row in rows for col in cols]

@@ -1,8 +1,9 @@
-"""Paired augmentation: one random map, drawn once, applied alike to image, labels and points.
+"""Paired augmentation: one random map for the image, its label maps and its points.
 
-All steps of the paper's recipe (resize, flips, shear, rotation, crop and, for stage 2, a B-spline
-deformation) are composed into one map from the crop back to the image, so that every array is
-interpolated once and points move exactly (D10: no maxima are searched in a rotated label).
+The map combines all steps of the paper's recipe (Qu et al. 2020, Sec. IV): resize, flips, shear,
+rotation, crop and, for stage 2, a B-spline deformation. It leads from the crop to the image. Each
+array is therefore interpolated only once, and points move exactly (D10: points are not searched as
+maxima of a rotated label).
 """
 
 from dataclasses import dataclass
@@ -13,11 +14,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Warp:
-    """A map from the pixels of a crop [size, size] to the coordinates of an image."""
+    """A map from the pixels of a crop [size, size] to coordinates of the image."""
 
-    size: int
+    size: int  # side of the crop in pixels
     matrix: np.ndarray  # [2, 3]: crop (x, y, 1) -> image (x, y)
-    field: np.ndarray | None = None  # [size, size, 2]: x, y displacement in crop pixels
+    field: np.ndarray | None = None  # [size, size, 2]: displacement (x, y) in crop pixels
 
     def _sample(self, array: np.ndarray, interpolation: int, border: dict) -> np.ndarray:
         if self.field is None:
@@ -29,22 +30,26 @@ class Warp:
         return cv2.remap(array, source[..., 0], source[..., 1], interpolation, **border)
 
     def image(self, image: np.ndarray) -> np.ndarray:
-        """Crop [size, size, 3] of an image; outside the image it is mirrored."""
+        """Crop [size, size, 3] of an image [H, W, 3], which is mirrored at its border."""
         return self._sample(image, cv2.INTER_LINEAR, {"borderMode": cv2.BORDER_REFLECT_101})
 
     def label(self, label: np.ndarray, outside: int) -> np.ndarray:
-        """Crop [size, size] of a uint8 label map, nearest pixel; `outside` beyond the image."""
+        """Crop [size, size] of a uint8 label map [H, W], by nearest pixels.
+
+        Pixels outside the image get the value `outside`.
+        """
         border = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": outside}
         return self._sample(label, cv2.INTER_NEAREST, border)
 
     def inside(self, shape: tuple[int, int]) -> np.ndarray:
-        """Boolean [size, size]: which crop pixels lie in an image of this shape."""
+        """Mask [size, size] bool of the crop pixels that lie in an image of shape [H, W]."""
         return self.label(np.ones(shape, np.uint8), 0) > 0
 
     def points(self, points: np.ndarray) -> np.ndarray:
-        """Points [N, 2] (row, column) of the image in the crop's frame; those outside are dropped.
+        """Points [N, 2] (row, column) of the image as points of the crop, int64.
 
-        Raises ValueError where the map has a deformation field, which has no closed inverse.
+        Points outside the crop are dropped. Raises ValueError if the map has a deformation field,
+        because its inverse has no closed form.
         """
         if self.field is not None:
             raise ValueError("points cannot be moved through a deformation field")
@@ -56,28 +61,31 @@ class Warp:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Ranges of the random map (Qu et al. 2020, Sec. IV: training details)."""
+    """Ranges from which a random map is drawn (Qu et al. 2020, Sec. IV, training details)."""
 
     size: int = 224  # side of the crop in pixels
     scale: tuple[float, float] = (0.8, 1.25)  # magnification
-    shear: float = 0.3  # largest shear along each axis
-    rotation: float = 90.0  # largest rotation in degrees
-    flip: bool = True
+    shear: float = 0.3  # largest shear along each axis, in both directions
+    rotation: float = 90.0  # largest rotation in degrees, in both directions
+    flip: bool = True  # along each axis with probability 1/2
     elastic: float = 0.0  # standard deviation of the B-spline control points in pixels; 0: none
-    elastic_probability: float = 0.5
+    elastic_probability: float = 0.5  # of a deformation, if `elastic` is not 0
 
     def draw(self, rng: np.random.Generator, window: tuple[int, int], patch: int) -> Warp:
-        """A random map into the patch [patch, patch] whose top left corner is `window`."""
+        """A random map whose crop shows a patch of the image.
+
+        window: row and column of the patch's top left corner; patch: its side in pixels.
+        """
         scale = np.exp(rng.uniform(*np.log(self.scale)))
         shear_x, shear_y = rng.uniform(-self.shear, self.shear, 2)
         angle = np.deg2rad(rng.uniform(-self.rotation, self.rotation))
         flips = rng.choice([-1.0, 1.0], 2) if self.flip else np.ones(2)
-        shearing = np.array([[1, shear_x], [shear_y, 1 + shear_x * shear_y]])  # keeps areas
-        turning = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        linear = turning @ shearing @ np.diag(flips) / scale
-        # The crop's centre moves within the patch as far as the crop still fits.
-        play = max(0.0, (patch - self.size / scale) / 2)
-        centre = np.array(window)[::-1] + (patch - 1) / 2 + rng.uniform(-play, play, 2)
+        shear = np.array([[1, shear_x], [shear_y, 1 + shear_x * shear_y]])  # keeps areas
+        rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        linear = rotation @ shear @ np.diag(flips) / scale
+        # The crop's centre is drawn so that a crop without rotation and shear fits into the patch.
+        slack = max(0.0, (patch - self.size / scale) / 2)
+        centre = np.array(window)[::-1] + (patch - 1) / 2 + rng.uniform(-slack, slack, 2)
         shift = centre - linear @ np.full(2, (self.size - 1) / 2)
         field = None
         if self.elastic > 0 and rng.random() < self.elastic_probability:
@@ -86,16 +94,19 @@ class Augmentation:
 
 
 def centre_crop(size: int, window: tuple[int, int], patch: int) -> Warp:
-    """The map without any change: the middle [size, size] of the patch at `window`."""
+    """The map that cuts out the middle [size, size] of a patch and changes nothing.
+
+    window: row and column of the patch's top left corner; patch: its side in pixels.
+    """
     corner = np.array(window)[::-1] + (patch - size) / 2
     return Warp(size, np.column_stack([np.eye(2), np.floor(corner)]))
 
 
 def bspline_field(rng: np.random.Generator, size: int, sigma: float, mesh: int = 6) -> np.ndarray:
-    """Random free-form deformation [size, size, 2]: cubic B-splines over mesh x mesh cells.
+    """Random free-form deformation [size, size, 2] float32: displacements (x, y) in pixels.
 
-    Each of the (mesh + 3)^2 control points moves by N(0, sigma) pixels along both axes (D16: all
-    of the parameters are drawn).
+    It is a cubic B-spline over mesh x mesh cells. Each of its (mesh + 3)^2 control points moves by
+    N(0, sigma) pixels along either axis (D16: all parameters are drawn).
     """
     position = np.arange(size) * mesh / size
     cell, t = position.astype(int), position % 1

@@ -1,4 +1,4 @@
-"""The pictures of a run: panels with a word each, one figure after the other, for the report."""
+"""The figures of a run: labelled pictures side by side, saved for its report."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,13 +12,14 @@ from code_common.errors import InputError
 from code_common.files.reading import read_image, read_json
 from code_common.files.writing import write_json, write_png
 
-INDEX = "figures.json"
-GAP, BAND = 8, 26  # pixels between panels, and above each for its word
+INDEX = "figures.json"  # lists the figures of a folder
+GAP, BAND = 8, 26  # pixels between panels, and above each panel for its label
+FONT_SIZES = range(15, 8, -1)
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture [H, W, 3] uint8 and what it shows, in a few words."""
+    """A picture [H, W, 3] uint8, and a few words that say what it shows."""
 
     label: str
     image: np.ndarray
@@ -26,7 +27,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Figure:
-    """Panels side by side, under a title and over a caption that says how to read them."""
+    """Panels side by side, with a title and a caption that says how to read them."""
 
     name: str
     title: str
@@ -35,67 +36,82 @@ class Figure:
 
 
 def write_album(folder: Path, figures: Iterable[Figure]) -> int:
-    """Write each panel as a PNG and figures.json, which lists them; returns how many figures."""
+    """Write each panel as a PNG, and figures.json, which lists them. Returns how many figures."""
     index = []
     for figure in figures:
-        files = []
-        for k, panel in enumerate(figure.panels, 1):
-            files.append({"file": f"{figure.name}_{k}.png", "label": panel.label})
-            write_png(folder / files[-1]["file"], panel.image)
-        index.append(
-            {"name": figure.name, "title": figure.title, "caption": figure.caption, "panels": files}
-        )
+        panels = []
+        for number, panel in enumerate(figure.panels, 1):
+            file = f"{figure.name}_{number}.png"
+            write_png(folder / file, panel.image)
+            panels.append({"file": file, "label": panel.label})
+        entry = {"name": figure.name, "title": figure.title, "caption": figure.caption}
+        index.append({**entry, "panels": panels})
     write_json(folder / INDEX, index)
     return len(index)
 
 
 def read_album(folder: Path) -> list[Figure]:
-    """The figures of a folder, none where there is no album. Raises InputError for another file."""
+    """The figures of a folder; none where it has no figures.json.
+
+    Raises InputError where figures.json is not of this project.
+    """
     path = folder / INDEX
     if not path.is_file():
         return []
     try:
-        return [
-            Figure(
-                own["name"], own["title"], own["caption"],
-                [Panel(p["label"], read_image(folder / Path(p["file"]).name))
-                 for p in own["panels"]],
-            )
-            for own in read_json(path)
-        ]  # fmt: skip
+        return [_read_figure(folder, entry) for entry in read_json(path)]
     except (KeyError, TypeError):
         raise InputError(f"{path}: no list of figures") from None
 
 
+def _read_figure(folder: Path, entry: dict) -> Figure:
+    panels = [
+        Panel(panel["label"], read_image(folder / Path(panel["file"]).name))
+        for panel in entry["panels"]
+    ]
+    return Figure(entry["name"], entry["title"], entry["caption"], panels)
+
+
 def strip(panels: Sequence[Panel], height: int) -> np.ndarray:
-    """The panels in one row, each `height` pixels high under its word: RGB."""
-    scaled = [shrink(p.image, height, by_height=True) for p in panels]
-    width = sum(s.shape[1] for s in scaled) + GAP * (len(panels) - 1)
-    sheet = Image.new("RGB", (width, height + BAND), "white")
-    draw, x = ImageDraw.Draw(sheet), 0
-    sizes = [ImageFont.load_default(size) for size in range(15, 8, -1)]
-    room = [image.shape[1] - 4 for image in scaled]
-    fits = [f for f in sizes if all(draw.textlength(p.label, f) <= w
-                                    for p, w in zip(panels, room, strict=True))]  # fmt: skip
-    font = (fits or sizes[-1:])[0]  # the largest in which every word stays over its panel
-    for panel, image in zip(panels, scaled, strict=True):
-        draw.text((x + 2, BAND - 8), panel.label, "#222222", font, anchor="ls")
-        sheet.paste(Image.fromarray(image), (x, BAND))
-        x += image.shape[1] + GAP
+    """The panels in one row, each `height` pixels high below its label: uint8 [H, W, 3]."""
+    images = [_scaled(panel.image, height / panel.image.shape[0]) for panel in panels]
+    widths = [image.shape[1] for image in images]
+    font = _largest_font([panel.label for panel in panels], widths)
+    sheet = Image.new("RGB", (sum(widths) + GAP * (len(panels) - 1), height + BAND), "white")
+    draw, left = ImageDraw.Draw(sheet), 0
+    for panel, image in zip(panels, images, strict=True):
+        draw.text((left + 2, BAND - 8), panel.label, "#222222", font, anchor="ls")
+        sheet.paste(Image.fromarray(image), (left, BAND))
+        left += image.shape[1] + GAP
     return np.asarray(sheet)
 
 
-def shrink(image: np.ndarray, side: int, by_height: bool = False) -> np.ndarray:
-    """The picture with its longer side (or its height) of `side` pixels; `by_height` also grows."""
-    h, w = image.shape[:2]
-    scale = side / (h if by_height else max(h, w))
-    if scale == 1 or (scale > 1 and not by_height):
+def _largest_font(labels: Sequence[str], widths: Sequence[int]) -> ImageFont.FreeTypeFont:
+    """The largest font in which each label is no wider than its panel; else the smallest."""
+    for size in FONT_SIZES:
+        font = ImageFont.load_default(size)
+        if all(font.getlength(text) <= w - 4 for text, w in zip(labels, widths, strict=True)):
+            break
+    return font
+
+
+def shrink(image: np.ndarray, side: int) -> np.ndarray:
+    """The picture with its longer side reduced to `side` pixels; a smaller one stays as it is."""
+    return _scaled(image, min(1, side / max(image.shape[:2])))
+
+
+def _scaled(image: np.ndarray, scale: float) -> np.ndarray:
+    if scale == 1:
         return image
-    size = max(1, round(w * scale)), max(1, round(h * scale))
+    height, width = image.shape[:2]
+    size = max(1, round(width * scale)), max(1, round(height * scale))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
 
 
 def middle(shape: tuple[int, int], side: int) -> tuple[slice, slice]:
-    """The central window of at most `side` x `side` pixels."""
-    starts = [max(0, (n - side) // 2) for n in shape]
-    return tuple(slice(s, min(n, s + side)) for s, n in zip(starts, shape, strict=True))
+    """The central window of at most `side` x `side` pixels of an image [H, W]."""
+    starts = [max(0, (length - side) // 2) for length in shape]
+    rows, columns = (
+        slice(start, min(length, start + side)) for start, length in zip(starts, shape, strict=True)
+    )
+    return rows, columns

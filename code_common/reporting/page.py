@@ -1,4 +1,4 @@
-"""One page of results: sections with tables, charts and pictures, as HTML and as Markdown."""
+"""A page of results, its sections with tables, charts and pictures, as HTML and as Markdown."""
 
 import base64
 import html
@@ -13,7 +13,8 @@ from PIL import Image
 from code_common.reporting.album import Figure, shrink
 from code_common.reporting.charts import Chart, to_svg
 
-WIDEST, THUMBNAIL = 1200, 250  # pixels of an embedded picture, and of one that stays small
+WIDEST = 1200  # pixels of the longer side of an embedded picture
+THUMBNAIL = 250  # figures whose pictures are no larger stand in narrow columns
 STYLE = """
 :root { color-scheme: light }
 * { box-sizing: border-box }
@@ -85,16 +86,16 @@ class Section:
 
 
 def _table(table: Table) -> str:
-    def head(name: str) -> str:
-        name = html.escape(name)
-        return f'<th scope="col">{f"<button>{name}</button>" if table.sortable else name}</th>'
-
+    heads = [html.escape(name) for name in table.head]
+    if table.sortable:
+        heads = [f"<button>{head}</button>" for head in heads]
+    head = "".join(f'<th scope="col">{head}</th>' for head in heads)
     rows = "".join(
         f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows
     )
     look = ' class="words"' if table.words else ""
     return (
-        f'<div class="scroll"><table{look}><thead><tr>{"".join(map(head, table.head))}</tr></thead>'
+        f'<div class="scroll"><table{look}><thead><tr>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
 
@@ -127,7 +128,7 @@ def _chart(chart: Chart) -> str:
 
 
 def anchor(title: str) -> str:
-    """What a section is linked by."""
+    """The id of a section, which links use."""
     return re.sub(r"\W+", "-", title.lower()).strip("-")
 
 
@@ -136,19 +137,9 @@ def to_html(title: str, sections: Sequence[Section]) -> str:
     parts = [f"<h1>{html.escape(title)}</h1>", "<nav>"]
     parts += [f'<a href="#{anchor(s.title)}">{html.escape(s.title)}</a>' for s in sections]
     parts.append("</nav>")
-    if any(s.figures for s in sections):
-        parts.append("<p>A click on a picture enlarges it.</p>")
-    for s in sections:
-        inner = f"<p>{html.escape(s.text)}</p>" if s.text else ""
-        inner += "".join(map(_table, s.tables))
-        if s.charts:
-            inner += f'<div class="charts">{"".join(map(_chart, s.charts))}</div>'
-        inner += "".join(map(_figure, s.figures))
-        if s.folded:
-            inner = f"<details><summary>show</summary>{inner}</details>"
-        parts.append(
-            f'<section id="{anchor(s.title)}"><h2>{html.escape(s.title)}</h2>{inner}</section>'
-        )
+    if any(section.figures for section in sections):
+        parts.append("<p>Click a picture to enlarge it.</p>")
+    parts += map(_section, sections)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -159,16 +150,32 @@ def to_html(title: str, sections: Sequence[Section]) -> str:
     )
 
 
+def _section(section: Section) -> str:
+    inner = f"<p>{html.escape(section.text)}</p>" if section.text else ""
+    inner += "".join(map(_table, section.tables))
+    if section.charts:
+        inner += f'<div class="charts">{"".join(map(_chart, section.charts))}</div>'
+    inner += "".join(map(_figure, section.figures))
+    if section.folded:
+        inner = f"<details><summary>show</summary>{inner}</details>"
+    title = html.escape(section.title)
+    return f'<section id="{anchor(section.title)}"><h2>{title}</h2>{inner}</section>'
+
+
 def to_markdown(title: str, sections: Sequence[Section]) -> str:
     """The words and tables of the page."""
     lines = [f"# {title}", ""]
-    for s in sections:
-        if s.folded or not (s.text or s.tables):
+    for section in sections:
+        if section.folded or not (section.text or section.tables):
             continue
-        lines += [f"## {s.title}", ""] + ([s.text, ""] if s.text else [])
-        for table in s.tables:
-            rows = [[cell.replace("|", "\\|") or " " for cell in row] for row in table.rows]
+        lines += [f"## {section.title}", ""]
+        if section.text:
+            lines += [section.text, ""]
+        for table in section.tables:
             lines.append("| " + " | ".join(table.head) + " |")
             lines.append("|---" * len(table.head) + "|")
-            lines += ["| " + " | ".join(row) + " |" for row in rows] + [""]
+            for row in table.rows:
+                cells = [cell.replace("|", "\\|") or " " for cell in row]
+                lines.append("| " + " | ".join(cells) + " |")
+            lines.append("")
     return "\n".join(lines)

@@ -4,22 +4,39 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
+from typing import NamedTuple
 
 from code_common.errors import InputError
 from code_common.files.reading import read_json
-from code_common.files.run_folder import STAGES
+from code_common.files.run_folder import (
+    STAGES,
+    marker_paths,
+    metrics_path,
+    options_path,
+    results_folder,
+    selection_path,
+)
+from code_common.old_runs import options_today
 
-SHOWN = ("pixel_f1", "object_dice", "aji", "pq")  # of a test image, beside detection F1
+# The scores of a segmentation that are shown where there is no room for all of them.
+SHOWN = ("pixel_f1", "object_dice", "aji", "pq")
+
+
+class Scores(NamedTuple):
+    """Scores on all test images by name, and the 95 % intervals of those that have one."""
+
+    values: dict[str, float]
+    intervals: dict[str, list[float]]
 
 
 @dataclass(frozen=True)
 class Repeat:
-    """One repeat's folder and the results that it holds; a stage that was not run has none."""
+    """One repeat's folder and the results in it; a stage that was not run has none."""
 
     folder: Path
-    options: dict[str, dict]  # stage -> options.json
+    saved: dict[str, dict]  # stage -> options.json
     detection: dict  # metrics.json, or {}
-    segmentation: dict
+    segmentation: dict  # metrics.json, or {}
 
     @property
     def method(self) -> str:
@@ -27,33 +44,73 @@ class Repeat:
         return self.segmentation.get("instances", "")
 
     def validation(self) -> float | None:
-        """AJI of the chosen method on the validation images, where they have masks."""
-        path = self.folder / "segmentation" / "selection.json"
+        """AJI of the chosen method on the validation images; None where they have no masks."""
+        path = selection_path(self.folder / "segmentation")
         return read_json(path).get("val_aji", {}).get(self.method) if path.is_file() else None
 
     def steps(self) -> dict[str, float]:
-        """Seconds of each step that was done, in order."""
-        markers = sorted(self.folder.glob("*/.done/*.json"), key=lambda p: p.stat().st_mtime)
-        return {f"{p.parts[-3]}: {p.stem}": read_json(p)["seconds"] for p in markers}
+        """Seconds of each step that was done, in order: 'detection: prepare', ..."""
+        markers = [(s, path) for s in STAGES for path in marker_paths(self.folder / s)]
+        return {f"{stage}: {path.stem}": read_json(path)["seconds"] for stage, path in markers}
 
     def seconds(self) -> float:
-        """Seconds of all of them."""
+        """Seconds of all steps together."""
         return sum(self.steps().values())
 
 
 def read_repeat(folder: Path) -> Repeat:
-    """Read a repeat's folder; InputError where there is none or a file is not of this project."""
+    """Read a repeat's folder. Raises InputError where there is none, or where a file in it is not
+    of this project.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such run")
-    saved = {s: folder / s / "options.json" for s in STAGES}
-    options = {s: read_json(p) for s, p in saved.items() if p.is_file()}
-    metrics = [folder / s / "test" / "metrics.json" for s in STAGES]
-    scores = [read_json(p) if p.is_file() else {} for p in metrics]
-    known = all(isinstance(o, dict) and isinstance(o.get("options"), dict)
-                for o in options.values())  # fmt: skip
-    if not known or any(s and not {"pooled", "mean"} & set(s) for s in scores):
+    saved, metrics = {}, {}
+    for stage in STAGES:
+        options_file, metrics_file = (
+            options_path(folder / stage),
+            metrics_path(results_folder(folder / stage)),
+        )
+        if options_file.is_file():
+            saved[stage] = read_json(options_file)
+        metrics[stage] = read_json(metrics_file) if metrics_file.is_file() else {}
+    options_known = all(
+        isinstance(content, dict) and isinstance(content.get("options"), dict)
+        for content in saved.values()
+    )
+    metrics_known = all(not m or {"pooled", "mean"} & set(m) for m in metrics.values())
+    if not (options_known and metrics_known):
         raise InputError(f"{folder}: options.json or metrics.json is not of this project")
-    return Repeat(folder, options, *scores)
+    saved = {s: {**c, "options": options_today(c["options"])} for s, c in saved.items()}
+    return Repeat(folder, saved, metrics["detection"], metrics["segmentation"])
+
+
+def scores_of(repeat: Repeat) -> dict[str, Scores]:
+    """The scores of 'detection', and of the segmentation by each instance method."""
+    scores = {}
+    if repeat.detection:
+        pooled, intervals = repeat.detection["pooled"], repeat.detection.get("interval", {})
+        scores["detection"] = Scores(pooled["all"], intervals)
+    intervals = repeat.segmentation.get("interval", {})
+    for method, groups in repeat.segmentation.get("mean", {}).items():
+        scores[method] = Scores(groups["all"], intervals.get(method, {}))
+    return scores
+
+
+def shared_scores(repeats: Sequence[Repeat]) -> dict[str, list[Scores]]:
+    """What `scores_of` gives of each repeat, for the columns that all repeats have."""
+    scores = [scores_of(repeat) for repeat in repeats]
+    columns = [column for column in scores[0] if all(column in s for s in scores)]
+    return {column: [s[column] for s in scores] for column in columns}
+
+
+def score_lines(repeats: Sequence[Repeat]) -> list[str]:
+    """The scores as lines to print."""
+    lines = []
+    for column, scores in shared_scores(repeats).items():
+        names = ("f1",) if column == "detection" else SHOWN
+        values = [f"{name} {spread([s.values[name] for s in scores])}" for name in names]
+        lines.append(f"{column:12s}  {'  '.join(values)}")
+    return lines
 
 
 def spread(values: Sequence[float], digits: int = 3) -> str:
@@ -63,31 +120,9 @@ def spread(values: Sequence[float], digits: int = 3) -> str:
 
 
 def with_interval(value: float, interval: Sequence[float] | None, digits: int = 3) -> str:
-    """A value and its interval, where there is one."""
+    """A value and its interval, where it has one."""
     text = f"{value:.{digits}f}"
     if not interval:
         return text
-    low, high = (f"{v:.{digits}f}" for v in interval)
+    low, high = (f"{end:.{digits}f}" for end in interval)
     return f"{text} [{low}, {high}]"
-
-
-def scores_of(repeat: Repeat) -> dict[str, tuple[dict[str, float], dict[str, list[float]]]]:
-    """'detection' and each instance method -> (scores, their intervals) on all test images."""
-    found = {}
-    if repeat.detection:
-        found["detection"] = repeat.detection["pooled"]["all"], repeat.detection.get("interval", {})
-    for method, groups in repeat.segmentation.get("mean", {}).items():
-        own = repeat.segmentation.get("interval", {}).get(method, {})
-        found[method] = groups["all"], own
-    return found
-
-
-def told(repeats: Sequence[Repeat]) -> list[str]:
-    """The scores as lines to print."""
-    lines, each = [], [scores_of(r) for r in repeats]
-    for column in each[0]:
-        if all(column in own for own in each):
-            names = ("f1",) if column == "detection" else SHOWN
-            values = [f"{n} {spread([own[column][0][n] for own in each])}" for n in names]
-            lines.append(f"{column:12s}  {'  '.join(values)}")
-    return lines

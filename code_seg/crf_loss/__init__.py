@@ -1,4 +1,4 @@
-"""Dense CRF loss with native and pure PyTorch kernels; build with setup.py in this folder."""
+"""Dense CRF loss with native and pure PyTorch kernels. setup.py builds the native ones."""
 
 from code_seg.crf_loss.crf_loss import STRENGTH, available, choose_backend, dense_crf_loss
 

@@ -2,10 +2,10 @@
 
     L = sum_k (m S_k)^T W (m (1 - S_k)) / sum(m),  mean over the batch
 
-S_k: probabilities of class k; m: mask of valid pixels; W: the Gaussian kernel over
-(x, y) / sigma_xy and (r, g, b) / sigma_rgb, its diagonal included, not normalised. As all kernels
-here are symmetric, dL/dS_k = m (W m - 2 W (m S_k)) / sum(m): W m and W (m S_k), filtered in one
-pass, give both the value and the gradient.
+S_k are the probabilities of class k, and m is the mask of valid pixels. W is the Gaussian kernel
+over (x, y) / sigma_xy and (r, g, b) / sigma_rgb. It includes its diagonal and is not normalised.
+All kernels here are symmetric, so dL/dS_k = m (W m - 2 W (m S_k)) / sum(m). One pass that filters m
+and m S_k gives both the value and the gradient.
 """
 
 import logging
@@ -18,8 +18,9 @@ from code_seg.crf_loss.low_rank import MAX_RANK, TOLERANCE, low_rank_filter
 
 BACKENDS = ("lattice", "exact", "torch")
 # The published crf_weight was tuned with the permutohedral lattice, whose sum is smaller than that
-# of the kernel it approximates. Multiplied by these, the backends pull alike: on a crop of each MO
-# training tile the lattice's gradient is 0.574 (0.570) of the kernel's at sigma_rgb 0.1 (0.2).
+# of the kernel it approximates. These factors make the gradients of the backends equally strong.
+# Measured on a crop of each MO training tile, the lattice's gradient is 0.574 of the kernel's at
+# sigma_rgb 0.1, and 0.570 at 0.2.
 STRENGTH = {"lattice": 1.0, "exact": 0.57, "torch": 0.57}
 WINDOW_SIGMAS = 4  # half side of the window of 'exact' in units of sigma_xy
 
@@ -27,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 def _load_native() -> str:
-    """Load the extension built beside this file; returns why it is absent, or ''."""
+    """Load the native extension. Returns the reason if it cannot be loaded, otherwise ''."""
     built = sorted(Path(__file__).parent.glob("crf_loss_native*.so"))
     built += sorted(Path(__file__).parent.glob("crf_loss_native*.pyd"))
     if not built:
@@ -62,7 +63,7 @@ if not NATIVE_ABSENT:
         return torch.empty_like(values), image.new_empty(len(image), dtype=torch.float64)
 
     def _register_autograd(op) -> None:
-        """The kernels are symmetric: the adjoint of the filter is the filter."""
+        """Register the gradient. The kernels are symmetric, so each filter is its own adjoint."""
 
         def setup_context(ctx, inputs, output):
             ctx.save_for_backward(inputs[0])
@@ -81,7 +82,7 @@ if not NATIVE_ABSENT:
 
 
 def available(backend: str, device: torch.device) -> str:
-    """Why a backend cannot run on a device, or '' where it can."""
+    """The reason why a backend cannot run on a device, or '' if it can."""
     if backend not in BACKENDS:
         return f"expected one of {', '.join(BACKENDS)}"
     if backend == "torch":
@@ -95,7 +96,7 @@ def available(backend: str, device: torch.device) -> str:
 
 
 def choose_backend(wanted: str, device: torch.device) -> str:
-    """The wanted backend, or 'torch' with one logged line where it cannot run."""
+    """The wanted backend. If it cannot run on the device, one line is logged, and it is 'torch'."""
     reason = available(wanted, device)
     if reason:
         _log.warning("CRF loss: %s, not %s: %s", "torch", wanted, reason)
@@ -104,20 +105,22 @@ def choose_backend(wanted: str, device: torch.device) -> str:
 
 
 def window_radius(sigma_xy: float) -> int:
-    """Half side in pixels of the window that 'exact' sums over."""
+    """Half the side in pixels of the window over which 'exact' sums."""
     return int(WINDOW_SIGMAS * sigma_xy + 0.5)
 
 
 def gaussian_filter(
     image: Tensor, values: Tensor, sigma_xy: float, sigma_rgb: float, backend: str
 ) -> Tensor:
-    """W values for each image of a batch.
+    """Filter values [B, C, H, W] with the kernel W of each image [B, 3, H, W] of a batch.
 
-    image [B, 3, H, W] in 0..1; values [B, C, H, W]; float32 or float64. Backends: 'lattice', the
-    permutohedral lattice (0.55-0.6 of the kernel's sum on H&E); 'exact', the kernel itself: on
-    CUDA and in float64 summed over a window of 4 sigma, else with low-rank colour features where
-    they are certified to be enough, and over the window for the images where they are not;
-    'torch', low-rank colour features in plain PyTorch, for any device.
+    The image is in 0..1; both tensors are float32 or float64. Returns W values [B, C, H, W].
+    Backends:
+    'lattice': the permutohedral lattice, whose sum is 0.55 to 0.6 of the kernel's on H&E.
+    'exact': the kernel itself. On CUDA and in float64 it is summed over a window of 4 sigma.
+        Otherwise low-rank colour features are used for the images for which their residual
+        certifies that they suffice, and the window for the others.
+    'torch': low-rank colour features in plain PyTorch, on any device.
     """
     if backend == "torch":
         return low_rank_filter(image, values, sigma_xy, sigma_rgb)[0]
@@ -138,18 +141,18 @@ def gaussian_filter(
 
 
 class _DenseCRFLoss(torch.autograd.Function):
-    """The value and, in the same pass, the gradient; the backward only multiplies."""
+    """The loss. The forward pass also computes the gradient, which the backward pass scales."""
 
     @staticmethod
     def forward(ctx, prob, image, mask, sigma_xy, sigma_rgb, backend):
         masked = prob * mask  # [B, K, H, W]
-        signals = torch.cat([mask, masked[:, :-1]], dim=1)
+        signals = torch.cat([mask, masked[:, :-1]], dim=1)  # the last class follows from the others
         filtered = gaussian_filter(image, signals, sigma_xy, sigma_rgb, backend)
-        total, parts = filtered[:, :1], filtered[:, 1:]  # W m; W (m S), but for the last class,
-        rest = torch.empty_like(masked)  # W (m (1 - S)), which is what is left
+        total, parts = filtered[:, :1], filtered[:, 1:]  # W m; W (m S) but for the last class
+        rest = torch.empty_like(masked)  # W (m (1 - S)) of all classes
         torch.sub(total, parts, out=rest[:, :-1])
         torch.sum(parts, 1, out=rest[:, -1])
-        norm = mask.sum((1, 2, 3)).clamp(min=1) * len(prob)  # an image without a pixel adds 0
+        norm = mask.sum((1, 2, 3)).clamp(min=1) * len(prob)  # an image without valid pixels adds 0
         values = torch.linalg.vecdot(masked.flatten(1), rest.flatten(1))  # [B]
         gradient = rest.mul_(2).sub_(total).mul_(mask / norm.view(-1, 1, 1, 1))
         ctx.save_for_backward(gradient)
@@ -170,12 +173,12 @@ def dense_crf_loss(
     sigma_rgb: float = 0.1,
     backend: str = "lattice",
 ) -> Tensor:
-    """Dense CRF loss, a scalar, differentiable in `prob`.
+    """Dense CRF loss (Qu et al. 2020, Eq. 5): a scalar, differentiable with respect to `prob`.
 
-    prob [B, K, H, W]: probabilities that sum to 1 over the classes (a softmax); image
-    [B, 3, H, W] in 0..1; mask [B, H, W] of valid pixels, none: all; sigma_xy in pixels, sigma_rgb
-    in 0..1. Half precision is computed in float32. An image without a valid pixel adds 0.
-    Raises ValueError where shapes or devices do not fit.
+    prob [B, K, H, W]: probabilities that sum to 1 over the classes; image [B, 3, H, W] in 0..1;
+    mask [B, H, W]: valid pixels, None: all; sigma_xy in pixels, sigma_rgb in 0..1; backend: see
+    `gaussian_filter`. Half precision is computed in float32. An image without valid pixels adds 0.
+    Raises ValueError if shapes or devices do not fit.
     """
     if prob.dim() != 4 or image.shape != (prob.shape[0], 3, *prob.shape[2:]):
         raise ValueError(

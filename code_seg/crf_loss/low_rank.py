@@ -1,9 +1,12 @@
 """The Gaussian kernel filter in plain PyTorch: low-rank colour features x separable Gaussians.
 
-W ~ sum_kl C_k (M^-1)_kl G C_l, with C_k(p) the colour kernel between pixel p and landmark colour k
-(pivoted Cholesky: Harbrecht, Peters & Schneider 2012), M that among the landmarks and G the spatial
-kernel, which goes through Gaussian nodes on a coarse grid: there M^-1 costs next to nothing. The
-result is symmetric and positive semi-definite, like the kernel. csrc/low_rank.h does the same.
+    W ~ sum_kl C_k (M^-1)_kl G C_l
+
+C_k(p) is the colour kernel between pixel p and landmark colour k, M the colour kernel among the
+landmarks, and G the spatial kernel. Pivoted Cholesky chooses the landmarks (Harbrecht, Peters &
+Schneider 2012). G is applied through Gaussian nodes on a coarse grid, where M^-1 costs almost
+nothing. The result is symmetric and positive semi-definite, as the kernel is. csrc/low_rank.h does
+the same.
 """
 
 import math
@@ -11,20 +14,21 @@ import math
 import torch
 from torch import Tensor
 
-SAMPLE = 4096  # pixels of an image that landmarks are chosen from
-TOLERANCE = 1e-3  # residual at which features are enough: gradients within 0.1 % on H&E
-MAX_RANK = 160  # landmarks at most: noise would need thousands
-NODE_SPACING = 0.7  # of the spatial nodes in units of sigma_xy: ripple below 1e-4
-NODE_MARGIN = 2.5  # of the nodes around the image
+SAMPLE = 4096  # pixels of an image among which landmarks are chosen
+TOLERANCE = 1e-3  # residual below which the features suffice: on H&E, gradients within 0.1 %
+MAX_RANK = 160  # largest number of landmarks; noise would need thousands
+NODE_SPACING = 0.7  # of the spatial nodes in units of sigma_xy; the ripple is below 1e-4
+NODE_MARGIN = 2.5  # of the nodes around the image in units of sigma_xy
 
 
 def landmarks(colours: Tensor, tolerance: float, max_rank: int) -> tuple[Tensor, float]:
-    """Indices [B, K] of the landmark colours among colours [B, n, 3] (in units of sigma).
+    """Choose landmark colours among colours [B, n, 3], which are in units of sigma_rgb.
 
-    Greedy: the next landmark is the colour that the features so far represent worst; they end
-    where the residual, the mean of the unrepresented part 1 - |phi|^2, is under `tolerance` for
-    every image. Returns the residual of the worst image, too: the kernel's error at a pair of
-    pixels is at most the root of the product of their residuals.
+    The choice is greedy: the next landmark is the colour that the features so far represent worst.
+    The residual is the mean of 1 - |phi|^2, the part of a colour that is not represented. The
+    choice ends when the residual of each image is below `tolerance`, or with `max_rank` landmarks.
+    Returns the indices [B, K] of the landmarks and the residual of the worst image. The error of
+    the kernel between two pixels is at most the root of the product of their residuals.
     """
     batch = torch.arange(len(colours), device=colours.device)
     rest = colours.new_ones(colours.shape[:2])  # [B, n]
@@ -45,9 +49,10 @@ def landmarks(colours: Tensor, tolerance: float, max_rank: int) -> tuple[Tensor,
 
 
 def spatial_nodes(length: int, sigma: float, like: Tensor) -> Tensor:
-    """A [nodes, length] with A^T A = exp(-(x - y)^2 / 2 sigma^2) up to 1e-4.
+    """A matrix A [nodes, length] with (A^T A)(x, y) = exp(-(x - y)^2 / 2 sigma^2) up to 1e-4.
 
-    A product of two Gaussians of deviation sigma / sqrt(2) around a node, summed over nodes.
+    Each node contributes the product of two Gaussians of deviation sigma / sqrt(2) around it.
+    length and sigma are in pixels; A has the type and device of `like`.
     """
     spacing = NODE_SPACING * sigma
     margin = NODE_MARGIN * sigma
@@ -66,11 +71,12 @@ def low_rank_filter(
     tolerance: float = TOLERANCE,
     max_rank: int = MAX_RANK,
 ) -> tuple[Tensor, float]:
-    """W values [B, C, H, W] for each image [B, 3, H, W] of a batch, and the residual.
+    """Filter values [B, C, H, W] with the kernel W of each image [B, 3, H, W] of a batch.
 
-    Tissue, whose colours lie near a plane, needs 30 to 100 features; of an image of arbitrary
-    colours, such as noise, `max_rank` features keep only a part of the kernel, and the residual
-    (see `landmarks`) tells.
+    Returns W values [B, C, H, W] and the residual (see `landmarks`). sigma_xy is in pixels,
+    sigma_rgb in the unit of the image. The colours of tissue lie near a plane, so 30 to 100
+    features are enough. For arbitrary colours, such as noise, `max_rank` features keep only a part
+    of the kernel, and the residual is large.
     """
     batch, channels, height, width = values.shape
     if values.numel() == 0:

@@ -2,13 +2,14 @@
 
 python setup.py build_ext --inplace      or      pip install .
 
-CUDA kernels are compiled, too, where nvcc and a CUDA build of torch are found. Environment:
-  FORCE_CUDA=1 / 0      compile them, or say why not and stop; never compile them
-  CUDA_HOME             the CUDA toolkit, if not the one that nvcc on the PATH belongs to
-  TORCH_CUDA_ARCH_LIST  architectures, such as "8.6;9.0+PTX" (default: those of the GPUs here;
-                        without a GPU 8.0 and 9.0, the latter as PTX for all newer ones, too)
-  CRF_LOSS_MARCH        -march of the C++ kernels (default: AVX2 where this machine has it; empty:
-                        for any machine)
+CUDA kernels are also compiled if nvcc and a CUDA build of torch are found. Environment variables:
+  FORCE_CUDA            1: compile the CUDA kernels, or stop with the reason why that is impossible;
+                        0: do not compile them
+  CUDA_HOME             folder of the CUDA toolkit (default: that of nvcc on the PATH)
+  TORCH_CUDA_ARCH_LIST  GPU architectures, such as "8.6;9.0+PTX" (default: those of the GPUs of this
+                        machine; without a GPU 8.0 and 9.0, and PTX of 9.0 for newer ones)
+  CRF_LOSS_MARCH        -march of the C++ kernels (default: AVX2 if this machine has it; empty: code
+                        that runs on any machine)
 """
 
 import os
@@ -23,7 +24,7 @@ from setuptools import setup
 
 
 def cuda_toolkit() -> Path | None:
-    """Folder of the toolkit that nvcc belongs to; nvcc itself tells, for it may be a wrapper."""
+    """Folder of the CUDA toolkit, or None. nvcc is asked for it, because it may be a wrapper."""
     for name in ("CUDA_HOME", "CUDA_PATH"):
         if os.environ.get(name):
             return Path(os.environ[name])
@@ -42,8 +43,8 @@ toolkit = cuda_toolkit()
 if toolkit is not None:
     os.environ["CUDA_HOME"] = str(toolkit)
 
-# pip builds in an environment of its own that hides the packages of this Python; only the torch
-# that will load the operators will do.
+# pip builds in an isolated environment, which hides the packages of this Python. But the build
+# needs the same torch that will load the operators.
 sys.path.append(sysconfig.get_path("purelib"))
 
 try:
@@ -56,7 +57,7 @@ os.chdir(Path(__file__).resolve().parent)
 
 
 def without_cuda() -> str:
-    """Why the CUDA kernels cannot be compiled here, or ''."""
+    """The reason why the CUDA kernels cannot be compiled here, or '' if they can."""
     if torch.version.cuda is None:
         return "this torch was built without CUDA"
     if toolkit is None:
@@ -74,7 +75,7 @@ def without_cuda() -> str:
 
 
 def machine_flags() -> list[str]:
-    """AVX2 where this machine has it: the lattice is built twice as fast."""
+    """Compiler flags for AVX2, if this machine has it. The lattice is then built twice as fast."""
     wanted = os.environ.get("CRF_LOSS_MARCH")
     if wanted is not None:
         return [f"-march={wanted}"] if wanted else []
@@ -84,7 +85,7 @@ def machine_flags() -> list[str]:
 
 
 class Build(BuildExtension):
-    """Says what is missing where the compiler is."""
+    """Stops with a clear message if there is no compiler."""
 
     def build_extensions(self) -> None:
         compiler = os.environ.get("CXX", "c++").split()[0]
@@ -101,7 +102,7 @@ openmp = [] if sys.platform in ("win32", "darwin") else ["-fopenmp"]
 if sys.platform == "win32":
     optimise = ["/O2"]
 else:
-    # No trapping: comparisons may be turned into selects, which vectorise.
+    # Without trapping the compiler may turn comparisons into selects, which vectorise.
     optimise = ["-O3", "-Wall", "-fno-math-errno", "-fno-trapping-math", *machine_flags()]
 
 force = os.environ.get("FORCE_CUDA", "")

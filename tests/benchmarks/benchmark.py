@@ -8,25 +8,30 @@ import platform
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[k]) for k in (1, 2)]
+sys.path[:0] = [str(Path(__file__).resolve().parents[k]) for k in (1, 2)]  # tests, the project
 
 from twins import slow_aji, slow_dice, slow_hausdorff, slow_known, slow_refine, slow_voronoi
 
 from code_common.errors import InputError, run_script
-from code_common.files.data_set import load_split
+from code_common.files.data_set import ImageFiles, load_split
 from code_common.files.reading import read_image, read_instances
+from code_common.files.run_folder import LABELS, label_path, points_path
 from code_common.files.writing import write_json, write_png, write_points
-from code_common.inference.tiling import predict_image
-from code_common.learning.network import ResUNet
+from code_common.inference.tiling import Tiling, predict_prob
+from code_common.learning.crops import CropDataset
+from code_common.learning.network import ResUNet, mixed_precision
+from code_detection import dataset as detection_dataset
 from code_detection.labels import distance_to, points_from_instances
 from code_detection.options import Options as DetectionOptions
-from code_detection.train import load_training as load_detection
+from code_seg import dataset as segmentation_dataset
 from code_seg.instances import components
 from code_seg.labels import (
     cluster,
@@ -37,11 +42,22 @@ from code_seg.labels import (
     voronoi_label,
 )
 from code_seg.metrics import aji, object_dice, object_hausdorff, overlaps, score
-from code_seg.options import Options as SegOptions
-from code_seg.train import load_training as load_seg
-from tests.benchmarks.crf_loss import median_seconds as seconds
+from code_seg.options import Options as SegmentationOptions
+from tests.benchmarks.crf_loss import median_seconds
 
 MO = Path(__file__).resolve().parents[3] / "shared" / "data" / "MO"
+SIDE = 1000  # of an MO tile in pixels
+NUCLEI = 551  # the tile with about as many is taken
+R2 = 22  # pixels; that of the detector on MO
+
+
+class Row(NamedTuple):
+    """A line of the table: seconds of the fast code and of the slow one."""
+
+    name: str
+    fast: float
+    slow: float
+    goal: float | None = None  # seconds that the fast code shall take at most
 
 
 def once(action) -> tuple:
@@ -51,10 +67,9 @@ def once(action) -> tuple:
     return result, time.perf_counter() - began
 
 
-def labels(image, truth) -> list[tuple]:
+def label_rows(image: np.ndarray, truth: np.ndarray) -> list[Row]:
     """Voronoi and cluster label of a tile with all of its points."""
-    points = points_from_instances(truth)
-    shape = truth.shape
+    points, shape = points_from_instances(truth), truth.shape
 
     def fast():
         cells, distance = voronoi_cells(points, shape)
@@ -66,115 +81,164 @@ def labels(image, truth) -> list[tuple]:
     features = np.hstack([colour, np.minimum(distance, 20).reshape(-1, 1)])
     group = cluster(features, 3, np.random.default_rng(0)).reshape(shape)
     mask = group == np.bincount(group[points[:, 0], points[:, 1]]).argmax()
-    _, slow = once(lambda: slow_voronoi(points, shape))
-    refined, slow_too = once(lambda: slow_refine(mask, cells))
+    _, slow_cells = once(lambda: slow_voronoi(points, shape))
+    refined, slow_refining = once(lambda: slow_refine(mask, cells))
     assert np.array_equal(refine_in_cells(mask, cells), refined)
-    slow += slow_too
-    return [(f"labels, 1000 x 1000, {len(points)} nuclei", seconds(fast, 5), slow, 0.5)]
+    name = f"labels, {SIDE} x {SIDE}, {len(points)} nuclei"
+    return [Row(name, median_seconds(fast, 5), slow_cells + slow_refining, goal=0.5)]
 
 
-def metrics(truth) -> list[tuple]:
+def metric_rows(truth: np.ndarray) -> list[Row]:
     """Scores of a prediction with errors: shifted, eroded, some missed."""
     moved = np.roll(truth, (2, 3), (0, 1))
     predicted = components((cv2.erode((moved > 0).astype(np.uint8), np.ones((3, 3)))) * 0.9, 20)
     predicted[np.isin(predicted, np.arange(1, predicted.max(), 10))] = 0
-    o = overlaps(truth, predicted)
-    true_aji, slow_aji_s = once(lambda: slow_aji(truth, predicted))
-    true_dice, slow_dice_s = once(lambda: slow_dice(truth, predicted))
-    true_hausdorff, slow_hausdorff_s = once(lambda: slow_hausdorff(truth, predicted))
-    assert abs(aji(o) - true_aji) < 1e-12 and abs(object_dice(o) - true_dice) < 1e-12
-    assert abs(object_hausdorff(truth, predicted, o) / true_hausdorff - 1) < 1e-5
-    slow_all = slow_aji_s + slow_dice_s + slow_hausdorff_s
+    table = overlaps(truth, predicted)
+    true_aji, aji_seconds = once(lambda: slow_aji(truth, predicted))
+    true_dice, dice_seconds = once(lambda: slow_dice(truth, predicted))
+    true_hausdorff, hausdorff_seconds = once(lambda: slow_hausdorff(truth, predicted))
+    assert abs(aji(table) - true_aji) < 1e-12 and abs(object_dice(table) - true_dice) < 1e-12
+    assert abs(object_hausdorff(truth, predicted, table) / true_hausdorff - 1) < 1e-5
+    fast_aji = median_seconds(lambda: aji(overlaps(truth, predicted)), 15)
+    fast_all = median_seconds(lambda: score(truth, predicted), 5)
+    slow_all = aji_seconds + dice_seconds + hausdorff_seconds
     return [
-        ("AJI alone", seconds(lambda: aji(overlaps(truth, predicted)), 15), slow_aji_s, 0.005),
-        ("all metrics", seconds(lambda: score(truth, predicted), 5), slow_all, 0.3),
+        Row("AJI alone", fast_aji, aji_seconds, goal=0.005),
+        Row("all metrics", fast_all, slow_all, goal=0.3),
     ]
 
 
-def weight_map(truth) -> list[tuple]:
+def weight_rows() -> list[Row]:
     """The region around points in which something is known, for a crop with 5 points."""
-    points = np.random.default_rng(0).integers(0, 224, (5, 2))
+    side = 224
+    points = np.random.default_rng(0).integers(0, side, (5, 2))
 
     def fast():
-        return distance_to(points, (224, 224)) <= 22
+        return distance_to(points, (side, side)) <= R2
 
-    assert np.array_equal(fast(), slow_known(points, (224, 224), 22))
-    slow = seconds(lambda: slow_known(points, (224, 224), 22), 3)
-    return [("detection weight map, 224 x 224", seconds(fast, 50), slow, None)]
+    def slow():
+        return slow_known(points, (side, side), R2)
+
+    assert np.array_equal(fast(), slow())
+    name = f"detection weight map, {side} x {side}"
+    return [Row(name, median_seconds(fast, 50), median_seconds(slow, 3))]
 
 
-def inference(image) -> list[tuple]:
+def inference_rows(image: np.ndarray) -> list[Row]:
     """Tiled inference of a 1000 x 1000 tile, 49 tiles of 224."""
     network = ResUNet("resnet34", 1).eval().to(memory_format=torch.channels_last)
     plain = ResUNet("resnet34", 1).eval()
 
-    def run(net, **changes):
-        return lambda: predict_image(net, image, torch.sigmoid, 224, overlap=80, **changes)
+    def seconds(one, tiling):
+        return median_seconds(lambda: predict_prob(one, image, tiling), 1)
 
-    slow = seconds(run(plain, batch_size=1), 1)
-    rows = [("tiled inference, fp32, batch 8", seconds(run(network, batch_size=8), 1), slow, None)]
-    half = seconds(run(network, batch_size=8, precision=torch.bfloat16), 1)
-    large = lambda: predict_image(  # noqa: E731
-        network, image, torch.sigmoid, 1000, overlap=0, batch_size=1, precision=torch.bfloat16
-    )
-    rows.append(("tiled inference, bf16, batch 8", half, slow, None))
-    rows.append(("inference, bf16, one tile of 1000", seconds(large, 1), slow, None))
-    return rows
-
-
-def training() -> list[tuple]:
-    """A training step of ResUNet-34: batch 8, 224 x 224."""
-    batch, last = torch.rand(8, 3, 224, 224), torch.channels_last
-
-    def step(layout, precision):
-        torch.manual_seed(0)
-        network = ResUNet("resnet34", 1).to(memory_format=layout)
-        optimizer = torch.optim.Adam(network.parameters(), 1e-4, fused=layout == last)
-        x = batch.contiguous(memory_format=layout)
-
-        def run():
-            mixed = precision != torch.float32
-            with torch.autocast("cpu", dtype=precision, enabled=mixed):
-                out = network(x)
-            loss = out.float().sigmoid().square().mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
-        return seconds(run, 3)
-
-    slow, half = step(torch.contiguous_format, torch.float32), step(last, torch.bfloat16)
+    eights = Tiling(tile=224, overlap=80, batch_size=8)
+    half = replace(eights, precision=torch.bfloat16)
+    whole = Tiling(tile=SIDE, overlap=0, batch_size=1, precision=torch.bfloat16)
+    slow = seconds(plain, replace(eights, batch_size=1))
     return [
-        ("training step, fp32, channels last, fused Adam", step(last, torch.float32), slow, None),
-        ("training step, bf16, channels last, fused Adam", half, slow, None),
-        *pipeline(half / 8),
+        Row("tiled inference, fp32, batch 8", seconds(network, eights), slow),
+        Row("tiled inference, bf16, batch 8", seconds(network, half), slow),
+        Row(f"inference, bf16, one tile of {SIDE}", seconds(network, whole), slow),
     ]
 
 
-def pipeline(step: float) -> list[tuple]:
+def step_seconds(layout: torch.memory_format, precision: torch.dtype, batch: torch.Tensor) -> float:
+    """What a training step of ResUNet-34 takes on a batch [B, 3, H, W]."""
+    torch.manual_seed(0)
+    network = ResUNet("resnet34", 1).to(memory_format=layout)
+    fused = layout == torch.channels_last
+    optimizer = torch.optim.Adam(network.parameters(), 1e-4, fused=fused)
+    x = batch.contiguous(memory_format=layout)
+
+    def step():
+        with mixed_precision(precision, x.device):
+            out = network(x)
+        loss = out.float().sigmoid().square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return median_seconds(step, 3)
+
+
+def training_rows() -> list[Row]:
+    """A training step of ResUNet-34, and what making its crops takes of it."""
+    batch = torch.rand(8, 3, 224, 224)
+    slow = step_seconds(torch.contiguous_format, torch.float32, batch)
+    fast = step_seconds(torch.channels_last, torch.float32, batch)
+    half = step_seconds(torch.channels_last, torch.bfloat16, batch)
+    return [
+        Row("training step, fp32, channels last, fused Adam", fast, slow),
+        Row("training step, bf16, channels last, fused Adam", half, slow),
+        *crop_rows(half / len(batch)),
+    ]
+
+
+def make_crops(folder: Path) -> dict[int, CropDataset]:
+    """The training crops of each stage on MO, with random points and labels, in `folder`."""
+    place = {"dataset": "MO", "data_dir": MO, "save_dir": folder}
+    rng, image_files = np.random.default_rng(0), load_split(MO)["train"]
+    for files in image_files:
+        points = rng.integers(0, SIDE, (30, 2))
+        label = to_colours(rng.integers(0, 3, (SIDE, SIDE)).astype(np.uint8))
+        write_points(points_path(folder, files.name), points)
+        for kind in LABELS:
+            write_png(label_path(folder, kind, files.name), label)
+    detection = DetectionOptions(**place).resolved()
+    segmentation = SegmentationOptions(**place).resolved()
+    return {
+        1: detection_dataset.load_training(detection, image_files, 0, "memory"),
+        2: segmentation_dataset.load_training(segmentation, image_files, "labels", "memory"),
+    }
+
+
+def seconds_per_crop(dataset: CropDataset, count: int = 96) -> float:
+    """What making one of a data set's first crops takes."""
+
+    def crops():
+        return [dataset[0, index] for index in range(count)]
+
+    return median_seconds(crops, 3) / count
+
+
+def crop_rows(step: float) -> list[Row]:
     """Making a training crop of each stage, beside the `step` seconds that the network takes of it.
 
     In one process, of the MO training tiles, with the augmentation of the options.
     """
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
-        place = {"dataset": "MO", "data_dir": MO, "save_dir": Path(folder)}
-        detection, seg = (o(**place).resolved() for o in (DetectionOptions, SegOptions))
-        rng = np.random.default_rng(0)
-        for sample in load_split(MO)["train"]:
-            points = rng.integers(0, 1000, (30, 2))
-            write_points(Path(folder) / "points" / f"{sample.name}.csv", points)
-            cells = to_colours(rng.integers(0, 3, (1000, 1000)).astype(np.uint8))
-            for kind in ("labels_voronoi", "labels_cluster"):
-                write_png(Path(folder) / kind / f"{sample.name}.png", cells)
-        samples = load_split(MO)["train"]
-        crops = load_detection(detection, samples), load_seg(seg, samples, 1)
-    for stage, dataset in zip((1, 2), crops, strict=True):
-        took = seconds(lambda own=dataset: [own[0, i] for i in range(96)], 3) / 96
-        rows.append(
-            (f"a crop of stage {stage}; slow: its training step, bf16", took, step, step / 5)
+        stages = make_crops(Path(folder))
+    return [
+        Row(
+            f"a crop of stage {stage}; slow: its training step, bf16",
+            seconds_per_crop(dataset),
+            step,
+            goal=step / 5,
         )
-    return rows
+        for stage, dataset in stages.items()
+    ]
+
+
+def report(rows: list[Row]) -> list[dict]:
+    """Print rows and return them for JSON."""
+    for name, fast, slow, goal in rows:
+        wanted = f"<= {1e3 * goal:g} ms" if goal else ""
+        print(f"{name:48s}{1e3 * fast:9.2f} ms{1e3 * slow:9.0f} ms{slow / fast:8.1f}x   {wanted}")
+    return [
+        dict(name=name, fast_s=fast, slow_s=slow, ratio=slow / fast, goal_s=goal)
+        for name, fast, slow, goal in rows
+    ]
+
+
+def choose_tile() -> tuple[ImageFiles, np.ndarray]:
+    """The MO training tile with about NUCLEI nuclei, and its instance map."""
+    tiles = []
+    for files in load_split(MO)["train"]:
+        truth = read_instances(files.instances, (SIDE, SIDE))
+        tiles.append((abs(len(np.unique(truth)) - NUCLEI), files.name, files, truth))
+    *_, files, truth = min(tiles, key=lambda tile: tile[:2])
+    return files, truth
 
 
 def main() -> None:
@@ -187,28 +251,17 @@ def main() -> None:
         raise InputError(f"{MO}: the benchmark needs the MO data set there")
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
-    tiles = []
-    for sample in load_split(MO)["train"]:
-        truth = read_instances(sample.instances, (1000, 1000))
-        tiles.append((abs(len(np.unique(truth)) - 551), sample.name, sample, truth))
-    _, _, sample, truth = min(tiles, key=lambda t: t[:2])  # the tile nearest to 550 nuclei
-    image = read_image(sample.image)
-    print(f"{sample.name}; {args.threads} threads; torch {torch.__version__}; {platform.machine()}")
+    files, truth = choose_tile()
+    image = read_image(files.image)
+    print(f"{files.name}; {args.threads} threads; torch {torch.__version__}; {platform.machine()}")
     print(f"{'':48s}{'fast':>12s}{'slow':>12s}{'ratio':>9s}   goal")
     figures = []
-    for rows in (labels(image, truth), metrics(truth), weight_map(truth)):
+    for rows in (label_rows(image, truth), metric_rows(truth), weight_rows()):
         figures += report(rows)
-    figures += report(inference(image)) + report(training())
+    figures += report(inference_rows(image))
+    figures += report(training_rows())
     if args.out:
-        write_json(args.out, {"tile": sample.name, "threads": args.threads, "rows": figures})
-
-
-def report(rows: list[tuple]) -> list[dict]:
-    """Print rows and return them for JSON."""
-    for name, fast, slow, goal in rows:
-        wanted = f"<= {1e3 * goal:g} ms" if goal else ""
-        print(f"{name:48s}{1e3 * fast:9.2f} ms{1e3 * slow:9.0f} ms{slow / fast:8.1f}x   {wanted}")
-    return [dict(name=n, fast_s=f, slow_s=s, ratio=s / f, goal_s=g) for n, f, s, g in rows]
+        write_json(args.out, {"tile": files.name, "threads": args.threads, "rows": figures})
 
 
 if __name__ == "__main__":

@@ -93,8 +93,8 @@ def test_both_files_are_read_by_the_importers_alike(page, tmp_path):
     content = json.loads(geojson.read_text())
     assert content["features"][0]["geometry"]["type"] == "MultiPoint"
     points = read_geojson(geojson).points
-    for found in (np.array(table), np.array(points)):
-        assert np.abs(found - places).max() < 0.6
+    for imported in (table, points):
+        assert np.abs(np.array(imported) - places).max() < 0.6
 
 
 def test_detections_are_loaded_and_corrected(page, tmp_path):
@@ -128,9 +128,9 @@ def test_corrected_detections_become_training_points(page, tmp_path, run_script)
     saved(page, "geojson", tmp_path)
     place = ["--data-dir", tmp_path / "set"]
     run_script("data/import_labels.py", "points", *place, "--source", tmp_path / "saved")
-    told = run_script("code_detection/prepare_data.py", *place, "--dataset", "own", "--ratio", "1",
-                      "--root-save-dir", tmp_path / "out").stdout  # fmt: skip
-    assert "5 of 5 points annotated in 2 training images" in told
+    run = ["--dataset", "mine", "--ratio", 1, "--root-save-dir", tmp_path / "out"]
+    printed = run_script("code_detection/prepare_data.py", *place, *run).stdout
+    assert "5 of 5 points annotated in 2 training images" in printed
     points = np.loadtxt(next(tmp_path.rglob("points/b.csv")), delimiter=",", skiprows=2)
     assert {tuple(p) for p in points.tolist()} == {(20, 30), (0, 299)}
 
@@ -157,13 +157,12 @@ def test_nothing_is_lost_when_the_page_is_closed(page, tmp_path):
     assert status(page) == "1 points, not saved"
 
 
-def test_what_cannot_be_opened_is_told(page, tmp_path):
-    (tmp_path / "c.png").write_text("no image")
-    (tmp_path / "a.csv").write_text("u,v\n1,2\n")
-    (tmp_path / "z.csv").write_text("x,y\n1,2\n")
-    (tmp_path / "a.geojson").write_text("{")
-    open_files(page, *(tmp_path / n for n in ("a.png", "c.png", "a.csv", "z.csv", "a.geojson")))
-    told = status(page)
-    for text in ("c.png: no image", "a.csv: expected the columns", "z.csv: open its image",
-                 "a.geojson: "):  # fmt: skip
-        assert text in told
+def test_what_cannot_be_opened_is_named(page, tmp_path):
+    broken = {"c.png": "no image", "a.csv": "u,v\n1,2\n", "z.csv": "x,y\n1,2\n", "a.geojson": "{"}
+    for name, content in broken.items():
+        (tmp_path / name).write_text(content)
+    open_files(page, tmp_path / "a.png", *(tmp_path / name for name in broken))
+    assert "c.png: no image" in status(page)
+    assert "a.csv: expected the columns" in status(page)
+    assert "z.csv: open its image" in status(page)
+    assert "a.geojson: " in status(page)

@@ -4,54 +4,45 @@ import importlib
 import os
 import pickle
 import shutil
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 import torch
-from conftest import ACTION, TINY, make_dataset, run_here
+from conftest import ACTION, RUN, both_stages, flags, run_here
 
+from code_common.config import read_command_line
 from code_common.errors import run_script
 from code_common.files.writing import write_json, write_png
+from code_common.launch import together
 from code_common.learning.checkpoints import save_network
 from code_common.learning.network import ResUNet
+from data.check import main as check
+from data.check import read_arguments
 
 D, S = "detection", "segmentation"
-SIZES = "--rounds 1 --r1 6 --r2 12 --sigma 1.5".split()
-MORE = {D: SIZES, S: "--crf-epochs 0 --merge-radius 6".split()}
 PACKAGE = {D: "code_detection", S: "code_seg"}
-RUN = "out/tiny/ratio_0.5/repeat_1"
 
 
 def start(stage: str, script: str, *more: str) -> None:
     """A script of a stage, as its __main__ does it, in the present folder."""
-    given = [*TINY, "--data-root", "data", "--root-save-dir", "out", *MORE[stage], *more]
-    run_script(lambda: run_here(PACKAGE[stage], script, *given))
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A data set and a finished run of both stages on it."""
-    folder = tmp_path_factory.mktemp("finished")
-    make_dataset(folder / "data" / "tiny")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        for stage in (D, S):
-            start(stage, "main")
-    finally:
-        os.chdir(before)
-    return folder
+    arguments = dict(zip((D, S), both_stages(Path()), strict=True))[stage]
+    run_script(lambda: run_here(PACKAGE[stage], script, *arguments, *more))
 
 
 @pytest.fixture
 def folder(finished, tmp_path, monkeypatch):
-    """A copy of it to be damaged; files are links, so damage replaces them."""
-    shutil.copytree(finished, tmp_path, copy_function=os.link, dirs_exist_ok=True)
+    """The present folder: a data set and a finished run. Files are links, so damage replaces."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def new(folder):
+    """The same before the run began."""
+    shutil.rmtree("out")
+    return folder
 
 
 def put(path: str | Path, content: object) -> None:
@@ -84,6 +75,8 @@ BINARY[5:9, 5:9] = BINARY[30:40, 30:40] = 255
 
 
 class Code:
+    """Runs a command where it is unpickled."""
+
     def __reduce__(self):
         return (os.system, ("echo run > run.txt",))
 
@@ -92,14 +85,14 @@ def pickled(path: str) -> None:
     put(path, pickle.dumps({"network": Code()}))
 
 
+def save(path: str, content: object) -> None:
+    Path(path).unlink(missing_ok=True)
+    torch.save(content, path)
+
+
 def other_network(path: str) -> None:
-    Path(path).unlink()
-    torch.save(save_network(ResUNet("resnet18", 1), "resnet34"), path)
-
-
-def without_keys(path: str) -> None:
-    Path(path).unlink()
-    torch.save({"weights": torch.zeros(3)}, path)
+    """A checkpoint that says it is of another network than its weights are."""
+    save(path, {**save_network(ResUNet("resnet18", 1)), "model": "resnet34"})
 
 
 # name, damage, what the line names
@@ -137,45 +130,46 @@ DATA = [
     ("no nucleus", lambda: put(LABEL, np.zeros((64, 64), np.int32)), "train1.png"),
 ]  # fmt: skip
 
-ROUND = f"{RUN}/{D}/round_0"
-FOUND = f"{RUN}/{D}/detections/train0_points.csv"
+DETECTION, SEG = f"out/{RUN}/detection", f"out/{RUN}/segmentation"
+ROUND = f"{DETECTION}/round_0"
+POINTS = f"{DETECTION}/points/train0.csv"
+DETECTIONS = f"{DETECTION}/detections/train0_points.csv"
 RUNS = [  # stage, script, more options, name, damage, what the line names
-    (D, "train", "", "no colours", lambda: put(f"{RUN}/{D}/colours.json", None), "colours.json"),
-    (D, "train", "", "colours broken", lambda: put(f"{RUN}/{D}/colours.json", "{"), "colours"),
-    (D, "train", "", "colours of two", lambda: put(f"{RUN}/{D}/colours.json", {"mean": [1, 2]}),
+    (D, "train", "", "no colours", lambda: put(f"{DETECTION}/colours.json", None), "colours.json"),
+    (D, "train", "", "colours broken", lambda: put(f"{DETECTION}/colours.json", "{"), "colours"),
+    (D, "train", "", "colours of two", lambda: put(f"{DETECTION}/colours.json", {"mean": [1, 2]}),
      "colours.json"),
-    (D, "train", "", "no points", lambda: put(f"{RUN}/{D}/points/train0.csv", None), "train0.csv"),
-    (D, "train", "", "words for points", lambda: put(f"{RUN}/{D}/points/train0.csv",
-                                                     "row,col\na,b\n"), "train0.csv"),
-    (D, "train", "", "points outside", lambda: put(f"{RUN}/{D}/points/train0.csv",
-                                                   "row,col\n5,900\n"), "outside"),
-    (D, "train", "", "points not finite", lambda: put(f"{RUN}/{D}/points/train0.csv",
-                                                      "row,col\nnan,inf\n"), "train0.csv"),
+    (D, "train", "", "no points", lambda: put(POINTS, None), "train0.csv"),
+    (D, "train", "", "words for points", lambda: put(POINTS, "row,col\na,b\n"), "train0.csv"),
+    (D, "train", "", "points outside", lambda: put(POINTS, "row,col\n5,900\n"), "outside"),
+    (D, "train", "", "points not finite", lambda: put(POINTS, "row,col\nnan,inf\n"), "train0.csv"),
     (D, "train", "--round 1", "no background", lambda: shutil.rmtree(
-        f"{RUN}/{D}/round_1/background"), "background/train0.png"),
+        f"{DETECTION}/round_1/background"), "background/train0.png"),
     (D, "train", "--pretrained no.pt", "no weights", lambda: None, "no.pt"),
     (D, "train", "--pretrained w.pt", "weights that run code", lambda: pickled("w.pt"), "w.pt"),
-    (D, "train", "--pretrained w.pt", "weights of nothing", lambda: torch.save(
-        {"a": torch.zeros(1)}, "w.pt"), "w.pt"),
+    (D, "train", "--pretrained w.pt", "weights of nothing", lambda: save(
+        "w.pt", {"a": torch.zeros(1)}), "w.pt"),
     (D, "test", "", "no checkpoint", lambda: put(f"{ROUND}/best.pt", None), "best.pt"),
     (D, "test", "", "checkpoint cut", lambda: cut(f"{ROUND}/best.pt"), "best.pt"),
     (D, "test", "", "checkpoint runs code", lambda: pickled(f"{ROUND}/best.pt"), "best.pt"),
     (D, "test", "", "another network", lambda: other_network(f"{ROUND}/best.pt"), "best.pt"),
-    (D, "test", "", "other keys", lambda: without_keys(f"{ROUND}/best.pt"), "best.pt"),
+    (D, "test", "", "other keys", lambda: save(
+        f"{ROUND}/best.pt", {"weights": torch.zeros(3)}), "best.pt"),
     (D, "test", "--img-dir none", "no folder of images", lambda: None, "none"),
-    (S, "prepare_data", "", "no detections", lambda: put(FOUND, None), "train0_points.csv"),
-    (S, "prepare_data", "", "other columns", lambda: put(FOUND, "a,b\n1,2\n"), "train0_points.csv"),
-    (S, "prepare_data", "", "an empty table", lambda: put(FOUND, ""), "train0_points.csv"),
+    (S, "prepare_data", "", "no detections", lambda: put(DETECTIONS, None), "train0_points.csv"),
+    (S, "prepare_data", "", "other columns", lambda: put(DETECTIONS, "a,b\n1,2\n"),
+     "train0_points.csv"),
+    (S, "prepare_data", "", "an empty table", lambda: put(DETECTIONS, ""), "train0_points.csv"),
     (S, "train", "", "no Voronoi label", lambda: shutil.rmtree(
-        f"{RUN}/{S}/labels_voronoi"), "labels_voronoi/train0.png"),
-    (S, "train", "", "last.pt cut", lambda: put(f"{RUN}/{S}/labels/last.pt", b"x" * 99),
+        f"{SEG}/labels_voronoi"), "labels_voronoi/train0.png"),
+    (S, "train", "", "last.pt cut", lambda: put(f"{SEG}/labels/last.pt", b"x" * 99),
      "last.pt"),
-    (S, "test", "", "no selection", lambda: put(f"{RUN}/{S}/selection.json", None), "selection"),
-    (S, "test", "", "selection of nothing", lambda: put(f"{RUN}/{S}/selection.json", {}),
+    (S, "test", "", "no selection", lambda: put(f"{SEG}/selection.json", None), "selection"),
+    (S, "test", "", "selection of nothing", lambda: put(f"{SEG}/selection.json", {}),
      "selection.json"),
-    (S, "test", "", "selection of a ghost", lambda: put(f"{RUN}/{S}/selection.json", {
+    (S, "test", "", "selection of a ghost", lambda: put(f"{SEG}/selection.json", {
         "checkpoint": "no/best.pt", "instances": "points"}), "no/best.pt"),
-    (S, "test", "", "selection of another version", lambda: put(f"{RUN}/{S}/selection.json", {
+    (S, "test", "", "selection of another version", lambda: put(f"{SEG}/selection.json", {
         "checkpoint": "labels/best.pt", "instances": "detected"}), "selection.json"),
 ]  # fmt: skip
 
@@ -183,7 +177,7 @@ OPTIONS = [
     ("--no-such-option", "no such option"), ("--ratio 2", "--ratio must be"),
     ("--ratio x", "--ratio"), ("--epochs 0", "--epochs must be"), ("--device moon", "--device"),
     ("--precision fp8", "--precision must be"), ("--model vgg", "--model must be"),
-    ("--tile 8", "--tile must be"), ("--overlap 64", "--overlap must be"),
+    ("--tile 8", "--tile must be"), ("--tile 64 --overlap 64", "--overlap must be"),
     ("--workers -2", "--workers must be"), ("--dropout 1", "--dropout must be"),
     ("--cache nowhere", "--cache must be"), ("--lr 0", "--lr must be"),
 ]  # fmt: skip
@@ -191,66 +185,83 @@ OPTIONS = [
 
 def tree(folder: Path) -> dict[str, int]:
     """Files and their times, but for what may be rewritten before input is read."""
-    files = (p for p in folder.rglob("*") if p.is_file())
-    return {str(p): p.stat().st_mtime_ns for p in files
-            if p.name not in ("options.json", ".lock")}  # fmt: skip
+    files = (path for path in folder.rglob("*") if path.is_file())
+    kept = (path for path in files if path.name not in ("options.json", ".lock"))
+    return {str(path): path.stat().st_mtime_ns for path in kept}
 
 
-def refused(action, capfd, named: str) -> None:
-    """The action ends with status 2 and one line that names what is wrong; nothing is written."""
-    before = tree(Path())
+def stopped_line(action, capfd) -> str:
+    """The one line with which an action ends with status 2."""
     capfd.readouterr()
     with pytest.raises(SystemExit) as stopped:
         action()
     error = capfd.readouterr().err
     assert stopped.value.code == 2, error
-    assert error.count("\n") == 1 and error.startswith("error: ") and named in error, error
+    assert error.count("\n") == 1 and error.startswith("error: "), error
+    return error
+
+
+def refused(action, capfd, named: str) -> None:
+    """The action ends with status 2 and one line that names what is wrong; nothing is written."""
+    before = tree(Path())
+    assert named in stopped_line(action, capfd)
     assert tree(Path()) == before
 
 
-@pytest.mark.parametrize("script", ["prepare_data", "main", "check"])
-@pytest.mark.parametrize(("damage", "named"), [c[1:] for c in DATA], ids=[c[0] for c in DATA])
-def test_data(folder, capfd, monkeypatch, script, damage, named):
-    shutil.rmtree(folder / RUN)
+broken_data = pytest.mark.parametrize(
+    ("damage", "named"), [case[1:] for case in DATA], ids=[case[0] for case in DATA]
+)
+
+
+@broken_data
+def test_broken_data_stops_the_preparation(new, capfd, damage, named):
     damage()
-    if script == "check":
-        monkeypatch.setattr("sys.argv", ["check.py", "--dataset", "tiny", "--data-root", "data"])
-        with pytest.raises(SystemExit) as stopped:
-            run_script(importlib.import_module("data.check").main)
-        told = capfd.readouterr().out
-        assert stopped.value.code == 2 and "FAIL" in told and named.split("/")[-1][:6] in told
-    elif script == "main":
-        with suppress(FileNotFoundError):
-            shutil.rmtree("out")
-        before = {str(p) for p in folder.rglob("*.pt")}
-        with pytest.raises(SystemExit) as stopped:
-            start(D, "main")
-        error = capfd.readouterr().err
-        assert stopped.value.code == 2 and named in error and error.count("\n") == 1, error
-        assert {str(p) for p in folder.rglob("*.pt")} == before
-        assert not list(folder.rglob("*.tmp"))
-    else:
-        with pytest.raises(SystemExit) as stopped:
-            start(D, script)
-        error = capfd.readouterr().err
-        assert stopped.value.code == 2 and named in error and error.count("\n") == 1, error
-        assert not list(folder.rglob("*.tmp")) and not list(folder.glob("out/**/colours.json"))
+    assert named in stopped_line(lambda: start(D, "prepare_data"), capfd)
+    assert not list(new.rglob("*.tmp")) and not list(new.glob("out/**/colours.json"))
+
+
+@broken_data
+def test_broken_data_stops_stage_1_before_training(new, capfd, damage, named):
+    damage()
+    assert named in stopped_line(lambda: start(D, "main"), capfd)
+    assert not list(new.rglob("*.pt")) and not list(new.rglob("*.tmp"))
+
+
+@broken_data
+def test_broken_data_is_a_finding_of_the_check(new, capfd, damage, named):
+    damage()
+    arguments = ["--dataset", "tiny", "--data-root", "data", "--root-save-dir", "out"]
+    assert check(read_arguments(arguments)) == 2
+    printed = capfd.readouterr().out
+    assert "FAIL" in printed and named.split("/")[-1][:6] in printed
 
 
 @pytest.mark.parametrize(
     ("stage", "script", "more", "damage", "named"),
-    [(*c[:3], *c[4:]) for c in RUNS],
-    ids=[f"{c[0]} {c[1]}: {c[3]}" for c in RUNS],
+    [(*case[:3], *case[4:]) for case in RUNS],
+    ids=[f"{case[0]} {case[1]}: {case[3]}" for case in RUNS],
 )
-def test_runs(folder, capfd, stage, script, more, damage, named):
+def test_a_broken_run_is_refused(folder, capfd, stage, script, more, damage, named):
     damage()
     refused(lambda: start(stage, script, *more.split()), capfd, named)
     assert not (folder / "run.txt").exists()
 
 
 @pytest.mark.parametrize("stage", [D, S])
-@pytest.mark.parametrize("script", list(ACTION))
-@pytest.mark.parametrize(("given", "named"), OPTIONS, ids=[c[0] for c in OPTIONS])
-def test_options(tmp_path, monkeypatch, capfd, stage, script, given, named):
+@pytest.mark.parametrize("script", ACTION)
+@pytest.mark.parametrize(("words", "named"), OPTIONS, ids=[case[0] for case in OPTIONS])
+def test_wrong_options_are_refused(tmp_path, monkeypatch, capfd, stage, script, words, named):
+    """By their name or value, or because the script has no use for them."""
     monkeypatch.chdir(tmp_path)
-    refused(lambda: start(stage, script, *given.split()), capfd, named)
+    monkeypatch.setattr("sys.argv", [f"{script}.py", *words.split()])
+    options = importlib.import_module(f"{PACKAGE[stage]}.options")
+    cls = getattr(options, ACTION[script][1])
+    if words.split()[0] in flags(options.Options) - flags(cls):
+        named = "means nothing to"
+
+    def begin():
+        """All that the script does before its own work."""
+        given = read_command_line(cls, "")
+        run_script(lambda: together(print, given))
+
+    refused(begin, capfd, named)

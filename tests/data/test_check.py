@@ -1,53 +1,72 @@
-"""The check of a data set finds what would spoil a run, all of it, and names file and remedy."""
+"""The check of a data set finds all that would spoil a run, and names the file and the remedy."""
 
 import json
 import shutil
 
 import numpy as np
 import pytest
-from conftest import make_dataset
+from conftest import make_dataset, run_process
 
 from code_common.files.reading import read_image, read_instances, read_json
-from code_common.files.writing import write_instances, write_json
-from code_common.files.writing import write_png as png
-from data.check import FAIL, WARN, difference_hash, main
+from code_common.files.run_folder import marker_path, stage_folder
+from code_common.files.writing import write_instances, write_json, write_png
+from data.check import main, read_arguments
+from data.findings import FAIL, WARN, difference_hash
+
+SIDE = 260  # of the images: as large as a patch
+SPLIT = "train_val_test.json"
 
 
 @pytest.fixture
 def folder(tmp_path):
-    return make_dataset(tmp_path / "data" / "tiny", train=3, val=1, test=2, shape=(260, 260))
+    return make_dataset(tmp_path / "data" / "tiny", train=3, val=1, test=2, shape=(SIDE, SIDE))
 
 
 @pytest.fixture
 def check(tmp_path, monkeypatch, capsys):
-    """Findings as (level, text), and the exit status."""
+    """Check that folder at ratio 1: what is printed, and the exit status."""
 
     def run(*more, seconds=1.0):
-        command = ["check.py", "--dataset", "tiny", "--data-root", str(tmp_path / "data")]
-        command += ["--root-save-dir", str(tmp_path / "out"), "--ratio", "1", *map(str, more)]
-        monkeypatch.setattr("sys.argv", command)
         # The time of two training steps is not what these tests are about.
-        monkeypatch.setattr("data.check.seconds_per_megapixel", lambda *_: seconds)
-        try:
-            main()
-            status = 0
-        except SystemExit as stopped:
-            status = stopped.code
+        monkeypatch.setattr("code_common.estimate.seconds_per_megapixel", lambda *_: seconds)
+        words = ["--dataset", "tiny", "--data-root", tmp_path / "data", "--ratio", 1]
+        words += ["--root-save-dir", tmp_path / "out", *more]
+        status = main(read_arguments([str(word) for word in words]))
         return capsys.readouterr().out, status
 
     return run
 
 
-def rewrite(path, change):
-    shape = read_image(path.parents[1] / "images" / f"{path.stem.removesuffix('_label')}.png").shape
-    write_instances(path, change(read_instances(path, shape[:2])))
+def label_path(folder, name):
+    return folder / "labels_instance" / f"{name}_label.tif"
+
+
+def change_label(folder, change):
+    """Replace the label of the first training image by what `change` makes of it."""
+    path = label_path(folder, "train0")
+    write_instances(path, change(read_instances(path, (SIDE, SIDE))))
+
+
+def change_split(folder, **sets):
+    write_json(folder / SPLIT, {**read_json(folder / SPLIT), **sets})
+
+
+def truncate(path, size):
+    path.write_bytes(path.read_bytes()[:size])
 
 
 def test_a_good_set_passes(folder, check):
-    told, status = check()
-    assert "0 failures, 1 warnings" in told and status == 1  # r1 of the default row is too large
-    assert "a nucleus of mean area has radius 5.9" in told and "--r1 6 --r2 12 --sigma 1.5" in told
-    assert "6 images read: 3 train, 1 val, 2 test" in told and "GB are free" in told
+    """Apart from r1, which is too large for nuclei of this size."""
+    printed, status = check()
+    assert "0 failures, 1 warnings" in printed and status == 1
+    assert "a nucleus of mean area has radius 5.9" in printed
+    assert "--r1 6 --r2 12 --sigma 1.5" in printed
+    assert "6 images read: 3 train, 1 val, 2 test" in printed and "GB are free" in printed
+
+
+def test_a_set_without_findings_has_status_0(folder, check):
+    printed, status = check("--detection", "--r1", 6)
+    assert "0 failures, 0 warnings" in printed and status == 0
 
 
 def remove_image(folder):
@@ -55,35 +74,33 @@ def remove_image(folder):
 
 
 def remove_split(folder):
-    (folder / "train_val_test.json").unlink()
+    (folder / SPLIT).unlink()
 
 
-def truncate(folder):
-    path = folder / "images" / "val0.png"
-    path.write_bytes(path.read_bytes()[:300])
+def cut_image(folder):
+    truncate(folder / "images" / "val0.png", 300)
 
 
-def truncate_label(folder):
-    path = folder / "labels_instance" / "train2_label.tif"
-    path.write_bytes(path.read_bytes()[:100])
+def cut_label(folder):
+    truncate(label_path(folder, "train2"), 100)
 
 
 def turn(folder):
-    png(folder / "images" / "train0.png", np.zeros((260, 300, 3), np.uint8))
-    png(folder / "labels_instance" / "train0_label.png", np.zeros((300, 260), np.uint16))
-    (folder / "labels_instance" / "train0_label.tif").unlink()
+    write_png(folder / "images" / "train0.png", np.zeros((260, 300, 3), np.uint8))
+    label_path(folder, "train0").unlink()
+    write_png(label_path(folder, "train0").with_suffix(".png"), np.zeros((300, 260), np.uint16))
 
 
 def binary(folder):
-    rewrite(folder / "labels_instance" / "train0_label.tif", lambda m: (m > 0).astype(np.int32))
+    change_label(folder, lambda label: (label > 0).astype(np.int32))
 
 
 def no_points(folder):
-    rewrite(folder / "labels_instance" / "train0_label.tif", lambda m: m * 0)
+    change_label(folder, np.zeros_like)
 
 
 def no_label(folder):
-    (folder / "labels_instance" / "train0_label.tif").unlink()
+    label_path(folder, "train0").unlink()
 
 
 def copy_into_test(folder):
@@ -91,18 +108,16 @@ def copy_into_test(folder):
 
 
 def escape(folder):
-    split = read_json(folder / "train_val_test.json")
-    write_json(folder / "train_val_test.json", {**split, "test": ["../../secret.png"]})
+    change_split(folder, test=["../../secret.png"])
 
 
 def name_twice(folder):
-    split = read_json(folder / "train_val_test.json")
-    write_json(folder / "train_val_test.json", {**split, "test": ["train0.png"]})
+    change_split(folder, test=["train0.png"])
 
 
 def nearly_copy(folder):
     image = read_image(folder / "images" / "train0.png").astype(int)
-    png(folder / "images" / "test1.png", np.clip(image + 3, 0, 255).astype(np.uint8))
+    write_png(folder / "images" / "test1.png", np.clip(image + 3, 0, 255).astype(np.uint8))
 
 
 def surplus(folder):
@@ -110,37 +125,37 @@ def surplus(folder):
 
 
 def scatter(folder):
-    def change(m):
-        return np.where(m > 0, m % 2 + 1, 0)  # two ids for all nuclei
-
-    rewrite(folder / "labels_instance" / "train0_label.tif", change)
+    """Two ids for all nuclei."""
+    change_label(folder, lambda label: np.where(label > 0, label % 2 + 1, 0))
 
 
 def specks(folder):
-    def change(m):
-        m = m.copy()
-        m[::40, ::40] = np.arange(1000, 1049).reshape(7, 7)
-        return m
+    def add_specks(label):
+        label = label.copy()
+        label[::40, ::40] = np.arange(1000, 1049).reshape(7, 7)
+        return label
 
-    rewrite(folder / "labels_instance" / "train0_label.tif", change)
+    change_label(folder, add_specks)
+
+
+def point_label(folder, rows):
+    dots = np.zeros((SIDE, SIDE), np.uint8)
+    dots[rows, 30] = 255
+    write_png(folder / "labels_point" / "train0_label_point.png", dots)
 
 
 def on_a_line(folder):
-    dots = np.zeros((260, 260), np.uint8)
-    dots[10:250:40, 30] = 255
-    png(folder / "labels_point" / "train0_label_point.png", dots)
+    point_label(folder, slice(10, 250, 40))
 
 
 def one_point(folder):
-    dots = np.zeros((260, 260), np.uint8)
-    dots[10, 30] = 255
-    png(folder / "labels_point" / "train0_label_point.png", dots)
+    point_label(folder, 10)
 
 
 def small_image(folder):
-    png(folder / "images" / "test0.png", np.zeros((90, 90, 3), np.uint8))
-    png(folder / "labels_instance" / "test0_label.png", np.zeros((90, 90), np.uint16))
-    (folder / "labels_instance" / "test0_label.tif").unlink()
+    write_png(folder / "images" / "test0.png", np.zeros((90, 90, 3), np.uint8))
+    label_path(folder, "test0").unlink()
+    write_png(label_path(folder, "test0").with_suffix(".png"), np.zeros((90, 90), np.uint16))
 
 
 def no_test_masks(folder):
@@ -149,15 +164,14 @@ def no_test_masks(folder):
 
 
 def no_val(folder):
-    split = read_json(folder / "train_val_test.json")
-    write_json(folder / "train_val_test.json", {**split, "val": []})
+    change_split(folder, val=[])
 
 
 CASES = [
     (remove_image, FAIL, "there is no such image"),
     (remove_split, FAIL, "train_val_test.json"),
-    (truncate, FAIL, "val0.png: not a readable"),
-    (truncate_label, FAIL, "train2_label.tif: not a readable"),
+    (cut_image, FAIL, "val0.png: not a readable"),
+    (cut_label, FAIL, "train2_label.tif: not a readable"),
     (turn, FAIL, "looks rotated"),
     (binary, FAIL, "a binary mask"),
     (no_points, FAIL, "train0: a training image without any point"),
@@ -179,72 +193,100 @@ CASES = [
 
 
 @pytest.mark.parametrize(
-    ("damage", "level", "text"), CASES, ids=lambda v: getattr(v, "__name__", "")
+    ("damage", "level", "text"), CASES, ids=lambda value: getattr(value, "__name__", "")
 )
 def test_findings(folder, check, damage, level, text):
+    """One damage is one finding of its level, and no other finding is worse."""
     damage(folder)
-    told, status = check()
-    (line,) = [line for line in told.splitlines() if text in line]
+    printed, status = check()
+    (line,) = [line for line in printed.splitlines() if text in line]
     assert line.startswith(level) and status == (2 if level == FAIL else 1)
-    assert FAIL not in told or level == FAIL
+    assert FAIL not in printed or level == FAIL
 
 
-def test_all_findings_at_once_also_as_json(folder, check):
-    for damage in (remove_image, truncate, no_points):
+def test_all_findings_come_at_once_also_as_json(folder, check):
+    for damage in (remove_image, cut_image, no_points):
         damage(folder)
-    told, status = check("--json")
-    findings = json.loads(told)
-    assert status == 2 and [f["level"] for f in findings].count(FAIL) == 3
-    assert all(f["file"] and f["fix"] for f in findings if f["level"] == FAIL)
+    printed, status = check("--json")
+    failures = [finding for finding in json.loads(printed) if finding["level"] == FAIL]
+    assert status == 2 and len(failures) == 3
+    assert all(finding["file"] and finding["fix"] for finding in failures)
 
 
-def test_in_brief_what_passed_before_is_not_read_again(tmp_path, folder, check):
+def test_in_brief_a_set_that_passed_is_not_read_again(tmp_path, folder, check):
     stamp = tmp_path / "out" / "stamp"
     first, status = check("--brief", stamp)
     assert "PASS" not in first and "warnings" in first and status == 0 and stamp.is_file()
-    told, status = check("--brief", stamp)
-    assert status == 0 and "warnings" not in told and told.count("[plan] ") == 2
+    again, status = check("--brief", stamp)
+    assert "warnings" not in again and again.count("[plan] ") == 2 and status == 0
+
+
+def test_in_brief_a_set_that_changed_is_read_again(tmp_path, folder, check):
+    stamp = tmp_path / "out" / "stamp"
+    check("--brief", stamp)
     no_points(folder)
-    told, status = check("--brief", stamp)
-    assert "without any point" in told and status == 2
+    printed, status = check("--brief", stamp)
+    assert "without any point" in printed and status == 2
 
 
-def test_the_plan_counts_what_is_left_to_do(tmp_path, folder, check):
-    """With a second a megapixel: three passes of a step, the repeats, and less what is done."""
-    more = ["--epochs", 6, "--val-every", 6, "--patch-size", 260, "--input-size", 100,
-            "--tile", 260, "--overlap", 0, "--detection", "--rounds", 0, "--seg",
-            "--crf-epochs", 0]  # fmt: skip
-    image = 0.26**2  # megapixels; val is seen for validation, detection, test and selection
-    detection = 3 * 6 * 3 * 0.1**2 + image * (1 + (3 + 0) + (1 + 2))
-    seg = 3 * 6 * 3 * 0.1**2 + image * (1 + 1 + 2 * 2)
-    total = 13 * (detection + seg)  # at ten minutes a megapixel, and 30 % beside the network
-    told, _ = check(*more, seconds=600)
-    assert f"about {total:.0f} min for a repeat" in told
-    told, _ = check("--repeats", 5, *more, seconds=600)
-    assert f"about {5 * total / 60:.1f} h for 5 repeats" in told
-    done = tmp_path / "out" / "tiny" / "ratio_1" / "repeat_1" / "detection" / ".done"
-    done.mkdir(parents=True)
-    for name in ("prepare", "train round 0", "detect", "test", "pictures"):
-        (done / f"{name}.json").write_text("{}")
-    told, _ = check(*more, seconds=600)
-    assert f"about {13 * seg:.0f} min for a repeat; 5 of 10 steps are done" in told
+# A run whose work can be added up by hand, in megapixels through the network.
+EPOCHS, CROP = 6, 100
+TRAIN, VAL, TEST = 3, 1, 2  # images of each set
+RUN_OPTIONS = [
+    *("--epochs", EPOCHS, "--val-every", EPOCHS, "--patch-size", SIDE, "--input-size", CROP),
+    *("--tile", SIDE, "--overlap", 0, "--detection", "--rounds", 0, "--seg", "--crf-epochs", 0),
+]
+IMAGE = 1e-6 * SIDE**2
+TRAINING = 3 * EPOCHS * TRAIN * 1e-6 * CROP**2 + VAL * IMAGE  # three passes of a step; validation
+DETECTION = TRAINING + TRAIN * IMAGE + (VAL + TEST) * IMAGE  # detects, tests
+SEG = TRAINING + VAL * IMAGE + 2 * TEST * IMAGE  # selects, tests twice
+SECONDS = 600  # of a megapixel
+MINUTES = SECONDS / 60 * 1.3  # 30 % more for what is not the network
+
+
+def test_the_plan_adds_up_what_is_to_be_done(folder, check):
+    printed, _ = check(*RUN_OPTIONS, seconds=SECONDS)
+    assert f"about {MINUTES * (DETECTION + SEG):.0f} min for a repeat" in printed
+
+
+def test_the_plan_counts_the_repeats(folder, check):
+    printed, _ = check("--repeats", 5, *RUN_OPTIONS, seconds=SECONDS)
+    assert f"about {5 * MINUTES * (DETECTION + SEG) / 60:.1f} h for 5 repeats" in printed
+
+
+def test_the_plan_leaves_out_what_is_done(tmp_path, folder, check):
+    stage = stage_folder(tmp_path / "out", "tiny", 1, 1, "detection")
+    for step in ("prepare", "train round 0", "detect", "test", "pictures"):
+        write_json(marker_path(stage, step), {})
+    printed, _ = check(*RUN_OPTIONS, seconds=SECONDS)
+    assert f"about {MINUTES * SEG:.0f} min for a repeat; 5 of 10 steps are done" in printed
 
 
 def test_like_images_have_like_hashes():
     rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 255, (8, 8, 3), np.uint8)
-    image = coarse.repeat(32, 0).repeat(32, 1)
+    coarse = rng.integers(0, 255, (2, 8, 8, 3), np.uint8)
+    image, other = coarse.repeat(32, 1).repeat(32, 2)
     noisy = np.clip(image + rng.normal(0, 4, image.shape), 0, 255).astype(np.uint8)
-    other = rng.integers(0, 255, (8, 8, 3), np.uint8).repeat(32, 0).repeat(32, 1)
-    same = (difference_hash(image) != difference_hash(noisy)).sum()
-    assert same < 60 < (difference_hash(image) != difference_hash(other)).sum()
+    different_bits = [(difference_hash(image) != difference_hash(i)).sum() for i in (noisy, other)]
+    assert different_bits[0] < 60 < different_bits[1]
+
+
+def test_help_says_whose_options_it_takes(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        read_arguments(["--help"])
+    text = capsys.readouterr().out
+    assert stopped.value.code == 0 and "[--detection OPTIONS...] [--seg OPTIONS...]" in text
+
+
+def test_options_behind_a_stage_are_of_that_stage():
+    request = read_arguments("--epochs 5 --detection --r1 7 --seg --epochs 9 --alpha 0.3".split())
+    assert (request.detection.epochs, request.detection.r1) == (5, 7)
+    assert (request.seg.epochs, request.seg.alpha) == (9, 0.3)
 
 
 def test_run_sh_stops_before_training(tmp_path, folder):
-    from test_scripts import bash
-
-    truncate(folder)
-    done = bash("--dataset", "tiny", "--data-root", tmp_path / "data",
-                "--root-save-dir", tmp_path / "out")  # fmt: skip
+    cut_image(folder)
+    place = ["--data-root", tmp_path / "data", "--root-save-dir", tmp_path / "out"]
+    done = run_process("run.sh", "--dataset", "tiny", *place, cwd=tmp_path)
     assert done.returncode == 2 and "val0.png: not a readable" in done.stdout
     assert "== tiny" not in done.stdout

@@ -1,19 +1,13 @@
 """Splits of a data set: every image once, patients together, the same from the same seed."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "data"))
-
-from make_split import grouped, share_out  # noqa: E402
-
-from code_common.files.data_set import read_split  # noqa: E402
-from code_common.files.writing import write_png  # noqa: E402
+from code_common.files.data_set import read_split
+from code_common.files.writing import write_png
+from data.make_split import PARTS, choose_fold, group_names, share_out
 
 
 @given(
@@ -26,18 +20,30 @@ def test_every_image_is_in_one_set_and_groups_stay_together(sizes, shares, seed)
     sets = share_out(groups, shares, np.random.default_rng(seed))
     assert sorted(sum(sets, [])) == sorted(sum(groups, []))
     for group in groups:
-        assert sum(not set(group).isdisjoint(each) for each in sets) == 1
+        assert sum(not set(group).isdisjoint(names) for names in sets) == 1
     if len(groups) >= len(shares):
         assert all(sets)
     wanted = np.array(shares) / sum(shares) * sum(sizes)
-    assert (np.array([len(s) for s in sets]) - wanted < max(sizes) + len(shares)).all()
+    actual = np.array([len(names) for names in sets])
+    assert (actual - wanted < max(sizes) + len(shares)).all()
 
 
 def test_what_the_pattern_finds_is_the_group():
     names = ["A-1_x.png", "A-1_y.png", "B-1_x.png"]
-    assert grouped(names, r"^(\w-\d)") == [names[:2], names[2:]]
-    assert grouped(names, r"-1_.") == [[names[0], names[2]], [names[1]]]
-    assert grouped(names, None) == [[n] for n in names]
+    assert group_names(names, r"^(\w-\d)") == [names[:2], names[2:]]
+    assert group_names(names, r"-1_.") == [[names[0], names[2]], [names[1]]]
+    assert group_names(names, None) == [[name] for name in names]
+
+
+def test_the_fold_after_the_test_is_for_validation():
+    groups = [["a"], ["b"], ["c"], ["d"]]
+
+    def fold(number):
+        return choose_fold(groups, 4, number, np.random.default_rng(0))
+
+    tests = [fold(number)[2] for number in (1, 2, 3, 4)]
+    vals = [fold(number)[1] for number in (1, 2, 3, 4)]
+    assert vals == tests[1:] + tests[:1] and sorted(sum(tests, [])) == ["a", "b", "c", "d"]
 
 
 @pytest.fixture
@@ -47,33 +53,49 @@ def images(tmp_path):
     return tmp_path
 
 
-def test_shares_and_seed(run_script, images):
-    out = run_script("data/make_split.py", "--data-dir", images).stdout
-    assert "6 train, 2 val, 2 test; 10 groups" in out
+@pytest.fixture
+def make_split(run_script, images):
+    """Run the script on these images."""
+
+    def run(*arguments, code=0):
+        return run_script("data/make_split.py", "--data-dir", images, *arguments, code=code)
+
+    return run
+
+
+def test_shares_are_sixty_twenty_twenty(make_split):
+    assert "6 train, 2 val, 2 test; 10 groups" in make_split().stdout
+
+
+def test_the_seed_decides(make_split, images):
+    make_split()
     first = read_split(images)
-    run_script("data/make_split.py", "--data-dir", images, code=2)
-    run_script("data/make_split.py", "--data-dir", images, "--overwrite")
+    make_split("--overwrite")
     assert read_split(images) == first
-    run_script("data/make_split.py", "--data-dir", images, "--overwrite", "--seed", 2)
+    make_split("--overwrite", "--seed", 2)
     assert read_split(images) != first
 
 
-def test_folds_test_every_image_once(run_script, images):
+def test_a_split_that_is_there_is_kept(make_split, images):
+    make_split()
+    first = read_split(images)
+    assert "--overwrite replaces it" in make_split("--seed", 2, code=2).stderr
+    assert read_split(images) == first
+
+
+def test_folds_test_every_image_once(make_split, images):
     tested = []
     for fold in range(1, 6):
-        run_script(
-            "data/make_split.py", "--data-dir", images, "--folds", 5, "--fold", fold,
-            "--group", r"^p\d", "--overwrite",
-        )  # fmt: skip
+        make_split("--folds", 5, "--fold", fold, "--group", r"^p\d", "--overwrite")
         split = read_split(images)
-        assert [len(split[part]) for part in ("train", "val", "test")] == [6, 2, 2]
+        assert [len(split[part]) for part in PARTS] == [6, 2, 2]
         assert len({name[:2] for name in split["test"]}) == 1
         tested += split["test"]
     assert len(set(tested)) == 10
 
 
 @pytest.mark.parametrize(
-    "arguments, told",
+    ("arguments", "message"),
     [
         (["--folds", 2], "--folds"),
         (["--folds", 4, "--fold", 5], "--fold"),
@@ -82,7 +104,7 @@ def test_folds_test_every_image_once(run_script, images):
         (["--shares", 0, 1, 1], "--shares"),
     ],
 )
-def test_wrong_arguments(run_script, images, arguments, told):
-    done = run_script("data/make_split.py", "--data-dir", images, *arguments, code=2)
-    assert told in done.stderr and done.stderr.count("\n") == 1
+def test_wrong_arguments(make_split, images, arguments, message):
+    done = make_split(*arguments, code=2)
+    assert message in done.stderr and done.stderr.count("\n") == 1
     assert not (images / "train_val_test.json").exists()

@@ -1,38 +1,34 @@
 """The synthetic sample: reproducible, exact masks, looks like H&E in numbers."""
 
-import importlib.util
-from pathlib import Path
-
+import cv2
 import numpy as np
 import pytest
 
 from code_common.errors import InputError
 from code_common.files.data_set import load_split
 from code_common.files.reading import read_image, read_instances
+from data.make_sample import main, make_sample, make_tile, parse_arguments, renumber
 
-PATH = Path(__file__).resolve().parents[2] / "data" / "make_sample.py"
-spec = importlib.util.spec_from_file_location("make_sample", PATH)
-make_sample = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(make_sample)
+SIDE = 256
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("sample")
-    make_sample.make_sample(out, 2, 1, 1, 256, 1)
+    make_sample(out, train=2, val=1, test=1, size=SIDE, seed=1)
     return out
 
 
 def test_the_layout_is_the_projects(folder):
     split = load_split(folder)
     assert [len(split[k]) for k in ("train", "val", "test")] == [2, 1, 1]
-    assert all(s.instances for part in split.values() for s in part)
+    assert all(files.instances for part in split.values() for files in part)
 
 
 def test_tiles_look_like_h_and_e(folder):
-    for sample in load_split(folder)["train"]:
-        image = read_image(sample.image).astype(float)
-        instances = read_instances(sample.instances, image.shape[:2])
+    for files in load_split(folder)["train"]:
+        image = read_image(files.image).astype(float)
+        instances = read_instances(files.instances, image.shape[:2])
         nuclei = instances > 0
         assert 0.12 < nuclei.mean() < 0.5
         inside, outside = image[nuclei].mean(0), image[~nuclei].mean(0)
@@ -43,10 +39,8 @@ def test_tiles_look_like_h_and_e(folder):
 
 
 def test_nuclei_vary_touch_and_are_whole(folder):
-    import cv2
-
-    sample = load_split(folder)["train"][0]
-    instances = read_instances(sample.instances, (256, 256))
+    files = load_split(folder)["train"][0]
+    instances = read_instances(files.instances, (SIDE, SIDE))
     areas = np.bincount(instances.ravel())[1:]
     assert 60 < len(areas) < 160 and areas.min() > 0
     assert 150 < np.median(areas) < 400 and areas.std() > 50
@@ -56,12 +50,18 @@ def test_nuclei_vary_touch_and_are_whole(folder):
 
 
 def test_the_seed_decides():
-    tiles = [make_sample.make_tile(np.random.default_rng(s), 64) for s in (1, 1, 2)]
-    assert np.array_equal(tiles[0][0], tiles[1][0]) and np.array_equal(tiles[0][1], tiles[1][1])
-    assert not np.array_equal(tiles[0][0], tiles[2][0])
+    first, same, other = (make_tile(np.random.default_rng(seed), 64) for seed in (1, 1, 2))
+    assert np.array_equal(first[0], same[0]) and np.array_equal(first[1], same[1])
+    assert not np.array_equal(first[0], other[0])
 
 
-def test_an_existing_data_set_is_not_touched(folder, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["make_sample.py", "--out", str(folder)])
+@pytest.mark.parametrize(
+    ("ids", "expected"), [([0, 7, 3, 7], [0, 2, 1, 2]), ([9, 4, 4, 9], [2, 1, 1, 2])]
+)
+def test_ids_have_no_gaps_and_0_is_background(ids, expected):
+    assert renumber(np.array([ids])).tolist() == [expected]
+
+
+def test_an_existing_data_set_is_not_touched(folder):
     with pytest.raises(InputError, match="already"):
-        make_sample.main()
+        main(parse_arguments(["--out", str(folder)]))

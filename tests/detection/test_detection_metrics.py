@@ -20,35 +20,35 @@ def gaussians(points, shape=(80, 80), sigma=2.75, height=1.0):
     return np.max(bumps, axis=0).astype(np.float32)
 
 
-def found(prob, **changes):
+def detections(prob, **changes):
     arguments = {"threshold": 0.35, "min_area": 12, "max_area": 200, **changes}
     return sorted(map(tuple, detect(prob, **arguments).tolist()))
 
 
 def test_a_peak_is_a_detection_at_its_centre():
-    assert found(gaussians([(20, 30), (60, 61)])) == [(20, 30), (60, 61)]
+    assert detections(gaussians([(20, 30), (60, 61)])) == [(20, 30), (60, 61)]
 
 
 def test_small_components_are_dropped_also_a_single_one():
     """D11: the filter ran only with several components."""
     prob = np.zeros((40, 40), np.float32)
     prob[10:13, 10:13] = 0.9  # 9 px
-    assert found(prob) == []
-    assert found(prob, min_area=9) == [(11, 11)]
-    assert found(np.zeros((5, 5), np.float32)) == []
+    assert detections(prob) == []
+    assert detections(prob, min_area=9) == [(11, 11)]
+    assert detections(np.zeros((5, 5), np.float32)) == []
 
 
 def test_touching_detections_are_split_not_dropped():
     """D11."""
     prob = gaussians([(40, 30), (40, 44)], sigma=5)
     prob = np.maximum(prob, 0.4 * (gaussians([(40, 37)], sigma=9) > 0.5))
-    assert len(found(prob, max_area=10**6)) == 1
-    assert found(prob, max_area=200) == [(40, 30), (40, 44)]
+    assert len(detections(prob, max_area=10**6)) == 1
+    assert detections(prob, max_area=200) == [(40, 30), (40, 44)]
 
 
 def test_a_large_plateau_is_one_detection_not_many():
     noise = RNG(0).uniform(0, 0.05, (60, 60)).astype(np.float32)
-    assert len(found(0.4 + noise)) <= 1
+    assert len(detections(0.4 + noise)) <= 1
 
 
 def test_a_detection_lies_on_its_component():
@@ -56,7 +56,7 @@ def test_a_detection_lies_on_its_component():
     y, x = np.mgrid[:40, :40]
     r = np.hypot(y - 20, x - 20)
     prob = ((r < 9) & (r > 6) & (x < 22)).astype(np.float32)
-    ((row, col),) = found(prob, max_area=10**6)
+    ((row, col),) = detections(prob, max_area=10**6)
     assert prob[row, col] == 1
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from code_common.errors import InputError, reason
-from code_common.files.data_set import find_samples, load_split, read_split
+from code_common.files.data_set import find_images, load_split, read_split
 from code_common.files.reading import read_image, read_instances, read_points, read_table
 from code_common.files.writing import (
     write_bytes,
@@ -144,12 +144,12 @@ def test_names_are_exact(tmp_path):
     images.mkdir()
     for name in ("img1.png", "img10.png", "a.b.TIF", "c.jpg"):
         save(images / name, GRADIENT)
-    found = find_samples(images, ["img1.png", "a.b", "c"])
+    found = find_images(images, ["img1.png", "a.b", "c"])
     assert [s.image.name for s in found] == ["img1.png", "a.b.TIF", "c.jpg"]
     assert [s.name for s in found] == ["img1", "a.b", "c"]
-    assert len(find_samples(images, None)) == 4
+    assert len(find_images(images, None)) == 4
     with pytest.raises(InputError, match="img2.png"):
-        find_samples(images, ["img2.png"])
+        find_images(images, ["img2.png"])
 
 
 def test_both_label_suffixes_and_points(tmp_path):
@@ -167,7 +167,7 @@ def test_both_label_suffixes_and_points(tmp_path):
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "a/b.png", "", ".."])
 def test_a_name_that_leaves_the_folder_is_refused(tmp_path, name):
     with pytest.raises(InputError, match="plain file name"):
-        find_samples(tmp_path, [name])
+        find_images(tmp_path, [name])
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_two_files_of_one_name_are_refused(tmp_path):
     save(tmp_path / "a.png", GRADIENT)
     save(tmp_path / "a.tif", GRADIENT)
     with pytest.raises(InputError, match="share one name"):
-        find_samples(tmp_path, ["a"])
+        find_images(tmp_path, ["a"])
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Images seen magnified: geometry, parts against the whole, and what it is for: small nuclei."""
+"""Images seen magnified: geometry, parts against the whole, and small nuclei in training."""
 
 import numpy as np
 import pytest
@@ -10,6 +10,14 @@ from torch import nn
 from code_common.config import parse
 from code_common.files.data_set import load_split
 from code_common.files.reading import read_image, read_json
+from code_common.files.run_folder import (
+    SELF_TRAINING_LABELS,
+    detected_points_path,
+    detections_folder,
+    label_errors_path,
+    label_path,
+    points_path,
+)
 from code_common.files.writing import write_instances, write_json, write_png, write_points
 from code_common.inference.magnification import (
     enlarged,
@@ -23,14 +31,20 @@ from code_common.inference.magnification import (
     reduced_rows,
 )
 from code_common.inference.slides import Slide
-from code_common.inference.tiling import reader
-from code_seg import prepare_masks, train
-from code_seg.evaluate import choose_magnification, median_radius, predict_nuclei
+from code_common.inference.tiling import Tiling, reader
+from code_common.learning.patches import windows
+from code_seg.dataset import load_training
+from code_seg.labels import NUCLEUS
+from code_seg.magnify import choose_magnification, median_radius, predict_nuclei
 from code_seg.options import Options
 from code_seg.prepare_data import prepare
+from code_seg.self_training import write_self_training_labels
+from code_seg.train import make_validate
 
 FACTORS = (1.0, 1.25, 1.5, 1.75, 2.0)
-TILING = dict(tile=64, overlap=16, batch_size=4, views=8)
+TILING = Tiling(tile=64, overlap=16, batch_size=4, views=8)
+WANTED = 12.0  # radius in pixels that nuclei shall have
+LIGHT, DARK, THRESHOLD = 220, 40, 130  # grey values
 
 
 @pytest.fixture
@@ -51,11 +65,13 @@ class Dark(nn.Module):
 
 def nuclei_image(shape, radius, step):
     """A light image with dark disks on a grid, and their centres."""
-    image = np.full((*shape, 3), 220, np.uint8)
+    image = np.full((*shape, 3), LIGHT, np.uint8)
     centres = np.mgrid[step // 2 : shape[0] : step, step // 2 : shape[1] : step].reshape(2, -1).T
-    y, x = np.mgrid[: shape[0], : shape[1]]
     for row, col in centres:
-        image[(y - row) ** 2 + (x - col) ** 2 <= radius**2] = 40
+        first_row, first_col = max(0, row - radius), max(0, col - radius)
+        part = image[first_row : row + radius + 1, first_col : col + radius + 1]
+        y, x = np.ogrid[: part.shape[0], : part.shape[1]]
+        part[(y + first_row - row) ** 2 + (x + first_col - col) ** 2 <= radius**2] = DARK
     return image, centres
 
 
@@ -63,7 +79,7 @@ def nuclei_image(shape, radius, step):
     ("radius", "factor"), [(30, 1), (12, 1), (10, 1.25), (8, 1.5), (6, 2), (2, 2), (np.nan, 1)]
 )
 def test_the_factor_is_a_quarter_from_1_to_2(radius, factor):
-    assert magnification(radius, 12.0) == factor
+    assert magnification(radius, WANTED) == factor
 
 
 @pytest.mark.parametrize("factor", FACTORS)
@@ -99,10 +115,10 @@ def test_a_reduced_map_is_the_mean_over_each_pixel(rng):
 def test_a_blob_stays_where_it_is():
     image, centres = nuclei_image((90, 90), 5, 30)
     for factor in FACTORS:
-        dark = (enlarged(image, factor)[..., 0] < 130).astype(np.float32)
+        dark = (enlarged(image, factor)[..., 0] < THRESHOLD).astype(np.float32)
         back = reduced_map(dark, (90, 90), factor)
-        assert abs(back.sum() - (image[..., 0] < 130).sum()) < 0.06 * back.sum()
-        weight = back[:30, :30]
+        assert abs(back.sum() - (image[..., 0] < THRESHOLD).sum()) < 0.06 * back.sum()
+        weight = back[:30, :30]  # of the first blob
         middle = [(weight * axis).sum() / weight.sum() for axis in np.mgrid[:30, :30]]
         np.testing.assert_allclose(middle, centres[0], atol=0.05)
 
@@ -140,80 +156,128 @@ def test_rows_that_come_one_after_the_other_are_reduced_as_the_whole(rng, factor
 @pytest.mark.parametrize("radius", [4, 6, 9, 14])
 def test_the_radius_is_that_of_the_nuclei(radius):
     image, _ = nuclei_image((300, 300), radius, 40)
-    found = median_radius(Dark(), reader(image), (300, 300), None, TILING)
-    assert abs(found - radius) < 0.5
+    measured = median_radius(Dark(), reader(image), (300, 300), None, TILING)
+    assert abs(measured - radius) < 0.5
 
 
-def test_of_a_large_image_parts_around_the_points_tell():
+@pytest.fixture(scope="module")
+def large_image():
+    """A large image of small nuclei above and large ones below, and the centres of a grid."""
     image, centres = nuclei_image((1500, 1400), 12, 60)
-    small, _ = nuclei_image((500, 1400), 5, 20)
-    image[:500] = small
-    shape = image.shape[:2]
-    above, below = centres[centres[:, 0] < 200], centres[centres[:, 0] > 1000]
-    for points, radius in ((above, 5), (below, 12)):
-        found = median_radius(Dark(), reader(image), shape, points, TILING)
-        assert abs(found - radius) < 0.5
-    assert 4 < median_radius(Dark(), reader(image), shape, None, TILING) < 13
+    image[:500] = nuclei_image((500, 1400), 5, 20)[0]
+    return image, centres
+
+
+@pytest.mark.parametrize(("first", "last", "radius"), [(0, 200, 5), (1000, 1500, 12)])
+def test_of_a_large_image_parts_around_the_points_tell(large_image, first, last, radius):
+    image, centres = large_image
+    points = centres[(centres[:, 0] >= first) & (centres[:, 0] < last)]
+    measured = median_radius(Dark(), reader(image), image.shape[:2], points, TILING)
+    assert abs(measured - radius) < 0.5
+
+
+def test_of_a_large_image_without_points_parts_along_the_diagonal_tell(large_image):
+    image, _ = large_image
+    assert 4 < median_radius(Dark(), reader(image), image.shape[:2], None, TILING) < 13
+
+
+def chosen(image, wanted):
+    """The factor by which an image is magnified."""
+    return choose_magnification(Dark(), reader(image), image.shape[:2], None, TILING, wanted)
 
 
 def test_images_of_large_nuclei_or_of_none_are_seen_as_they_are():
-    network = Dark()
-    large, _ = nuclei_image((200, 200), 13, 50)
+    assert chosen(nuclei_image((200, 200), 13, 50)[0], WANTED) == 1
+    assert chosen(np.full((200, 200, 3), LIGHT, np.uint8), WANTED) == 1
+
+
+def test_images_of_small_nuclei_are_magnified_where_that_is_wanted():
     small, _ = nuclei_image((200, 200), 6, 25)
-    none = np.full((200, 200, 3), 230, np.uint8)
-
-    def choose(image, wanted):
-        read = reader(image)
-        return choose_magnification(network, read, image.shape[:2], None, TILING, wanted)
-
-    assert [choose(image, 12.0) for image in (large, small, none)] == [1, 2, 1]
-    assert choose(small, 0.0) == 1
+    assert chosen(small, WANTED) == 2
+    assert chosen(small, 0.0) == 1
 
 
 def test_the_map_of_an_image_seen_magnified_fits_the_image():
     image, centres = nuclei_image((121, 130), 6, 30)
-    prob = predict_nuclei(Dark(), image, centres, TILING, 12.0)
+    prob = predict_nuclei(Dark(), image, centres, TILING, WANTED)
     assert prob.shape == (121, 130)
-    assert ((prob > 0.5) != (image[..., 0] < 130)).mean() < 0.01
+    assert ((prob > 0.5) != (image[..., 0] < THRESHOLD)).mean() < 0.01
 
 
-def test_a_network_learns_small_nuclei_as_large_as_others(tmp_path, monkeypatch):
-    """Nuclei of 6 px and of 12 px: mask labels, crops, and what validation sees."""
-    data, stage_1 = tmp_path / "data" / "tiny", tmp_path / "detection"
-    split = {"train": ["small.png", "large.png"], "val": ["seen.png"], "test": []}
-    for name, radius in (("small", 6), ("large", 12), ("seen", 6)):
+# Radius in pixels of the nuclei of each image of a data set that is prepared for self-training.
+RADII = {"small": 6, "large": 12, "seen": 6}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """Options of a run whose first network has labelled small and large nuclei, and its message."""
+    folder = tmp_path_factory.mktemp("prepared")
+    data, stage_1 = folder / "data" / "tiny", folder / "detection"
+    for name, radius in RADII.items():
         image, centres = nuclei_image((170, 170), radius, 4 * radius)
-        instances = ndimage.label(image[..., 0] < 130)[0]
+        instances = ndimage.label(image[..., 0] < THRESHOLD)[0]
         write_png(data / "images" / f"{name}.png", image)
         write_instances(data / "labels_instance" / f"{name}_label.tif", instances)
-        write_points(stage_1 / "points" / f"{name}.csv", centres)
-        write_points(stage_1 / "detections" / f"{name}_points.csv", centres)
+        write_points(points_path(stage_1, name), centres)
+        write_points(detected_points_path(detections_folder(stage_1), name), centres)
+    split = {"train": ["small.png", "large.png"], "val": ["seen.png"], "test": []}
     write_json(data / "train_val_test.json", split)
-    arguments = [*TINY, "--data-root", tmp_path / "data", "--save-dir", tmp_path / "seg"]
-    arguments += ["--detection-results-dir", stage_1, "--mask-epochs", 1, "--magnify-to", 12,
-                  "--elastic", 0]  # fmt: skip
+    places = ["--data-root", folder / "data", "--save-dir", folder / "seg"]
+    places += ["--detection-results-dir", stage_1]
+    training = f"--self-training-epochs 1 --nucleus-radius {WANTED} --elastic 0".split()
+    arguments = [*TINY, *places, *training]
     options = parse(Options, "", list(map(str, arguments)))
     prepare(options)
-    monkeypatch.setattr(prepare_masks, "load_network", lambda *_: Dark())
-    assert "2 images of small nuclei are magnified" in prepare_masks.write_mask_labels(options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("code_seg.self_training.load_network", lambda *_: Dark())
+        message = write_self_training_labels(options)
+    return options, message
 
-    sides = {n: len(read_image(tmp_path / "seg/labels_masks" / f"{n}.png"))
-             for n in ("small", "large", "seen")}  # fmt: skip
-    assert sides == {"small": 344, "large": 170, "seen": 344}  # up to whole units of 4 px
-    errors = read_json(tmp_path / "seg" / "mask_label_errors.json")["images"]
-    assert max(own["wrong"] for own in errors.values()) < 0.03
-    samples = load_split(data)
-    for sample in samples["train"]:
-        one = train.load_training(options, [sample], 1, "masks")
-        areas = []
-        for index in range(len(one)):
-            found, count = ndimage.label(one[0, index]["clusters"].numpy() == 1)
-            edge = np.unique(np.concatenate([found[0], found[-1], found[:, 0], found[:, -1]]))
-            whole = np.setdiff1d(np.arange(1, count + 1), edge)
-            areas += ndimage.sum_labels(found > 0, found, whole).tolist()
-        # Most, for some are cut by the image's border.
-        assert 10 < np.sqrt(np.quantile(areas, 0.75) / np.pi) < 15, sample.name
-    # The first network sees patches of 64 px of the image as it is.
-    assert len(train.load_training(options, samples["train"][:1], 1)) == 9
-    scores = train.make_validate(options, Dark(), options.tiling(torch.device("cpu")), "masks")()
+
+@pytest.mark.parametrize(("name", "side"), [("small", 344), ("large", 170), ("seen", 344)])
+def test_labels_of_small_nuclei_are_magnified(prepared, name, side):
+    """Twofold, up to whole units of 4 px: 170 px are 172, and then 344."""
+    options, message = prepared
+    label = read_image(label_path(options.save_dir, SELF_TRAINING_LABELS, name))
+    assert label.shape[:2] == (side, side)
+    assert "2 images of small nuclei are magnified" in message
+
+
+def test_labels_of_magnified_images_are_compared_with_magnified_masks(prepared):
+    options, _ = prepared
+    errors = read_json(label_errors_path(options.save_dir, "self_training"))["images"]
+    assert set(errors) == set(RADII)
+    assert max(error["wrong"] for error in errors.values()) < 0.03
+
+
+def whole_nuclei(label):
+    """The areas of the nuclei [h, w] bool that the border does not cut."""
+    numbers, count = ndimage.label(label)
+    border = np.concatenate([numbers[0], numbers[-1], numbers[:, 0], numbers[:, -1]])
+    whole = np.setdiff1d(np.arange(1, count + 1), border)
+    return ndimage.sum_labels(label, numbers, whole).tolist()
+
+
+@pytest.mark.parametrize("name", ["small", "large"])
+def test_crops_show_all_nuclei_equally_large(prepared, name):
+    options, _ = prepared
+    (files,) = (f for f in load_split(options.data_dir)["train"] if f.name == name)
+    crops = load_training(options, [files], "self_training", "memory")
+    areas = []
+    for index in range(len(crops)):
+        areas += whole_nuclei(crops[0, index]["clusters"].numpy() == NUCLEUS)
+    # Not the median: some are cut by the border of the image.
+    assert 10 < np.sqrt(np.quantile(areas, 0.75) / np.pi) < 15
+
+
+def test_the_first_network_sees_images_as_they_are(prepared):
+    options, _ = prepared
+    small = load_split(options.data_dir)["train"][0]
+    patches = windows((170, 170), options.patch_size)
+    assert len(load_training(options, [small], "labels", "memory")) == len(patches) == 9
+
+
+def test_validation_sees_images_magnified(prepared):
+    options, _ = prepared
+    scores = make_validate(options, Dark(), TILING, "self_training")()
     assert scores["score"] > 0.9

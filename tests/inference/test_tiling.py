@@ -1,82 +1,110 @@
 """Tiled inference agrees with the whole image, at any size."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from code_common.inference.tiling import blend_weight, predict_image, predict_rows
+from code_common.inference.tiling import (
+    RowBlender,
+    Tiling,
+    blend_weight,
+    predict_image,
+    predict_rows,
+    reader,
+)
+
+SMALL = Tiling(tile=40, overlap=16, batch_size=3)
 
 
-class Blur(nn.Module):
-    """A 'network' with a small receptive field: a 9 x 9 mean of the grey value."""
+class Filter(nn.Module):
+    """A 'network' that is one convolution of an image that goes on beyond its borders."""
 
-    def __init__(self):
+    def __init__(self, kernel):
         super().__init__()
-        self.kernel = nn.Parameter(torch.full((1, 3, 9, 9), 1 / 243))
+        self.kernel = nn.Parameter(kernel)
+        self.margin = [kernel.shape[-1] // 2] * 4
 
     def forward(self, x):
-        padded = nn.functional.pad(x, (4, 4, 4, 4), mode="replicate")
-        return nn.functional.conv2d(padded, self.kernel)
+        return nn.functional.conv2d(nn.functional.pad(x, self.margin, "replicate"), self.kernel)
 
 
-def predict(image, **tiling):
-    return predict_image(Blur(), image, lambda logits: logits, **tiling)
+# The mean of 9 x 9 pixels: how far a tile has to see.
+BLUR = Filter(torch.full((1, 3, 9, 9), 1 / 243))
+# It knows its left from its right, also after a turn.
+SLOPE = Filter(torch.arange(75.0).view(1, 3, 5, 5).sin() / 30)
+
+
+def noise(*shape):
+    return np.random.default_rng(0).integers(0, 255, (*shape, 3), np.uint8)
+
+
+def flat(*shape):
+    """An image that is 0.2 everywhere."""
+    return np.full((*shape, 3), 51, np.uint8)
+
+
+def logits_as_they_are(logits):
+    return logits
+
+
+def predict(image, tiling=SMALL, network=BLUR):
+    return predict_image(network, np.ascontiguousarray(image), logits_as_they_are, tiling)
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (65, 100), (130, 97), (33, 200)])
 def test_tiles_and_the_whole_image_agree_where_the_context_allows(shape):
-    image = np.random.default_rng(0).integers(0, 255, (*shape, 3), np.uint8)
-    whole = predict(image, tile=max(shape), overlap=0)
-    tiled = predict(image, tile=48, overlap=32, batch_size=3)
+    image = noise(*shape)
+    whole = predict(image, Tiling(tile=max(shape), overlap=0))
+    tiled = predict(image, Tiling(tile=48, overlap=32, batch_size=3))
     assert tiled.shape == (1, *shape)
     inner = (slice(None), slice(8, -8), slice(8, -8))
     assert np.abs(tiled - whole)[inner].max() < 1e-5  # what lacks context weighs 1e-6
 
 
 def test_an_image_smaller_than_a_tile():
-    image = np.random.default_rng(0).integers(0, 255, (20, 31, 3), np.uint8)
-    assert predict(image, tile=64, overlap=16).shape == (1, 20, 31)
+    assert predict(noise(20, 31), Tiling(tile=64, overlap=16)).shape == (1, 20, 31)
 
 
 def test_a_constant_stays_constant_without_seams():
     """D28: no zero padding, no hard seams."""
-    image = np.full((150, 90, 3), 51, np.uint8)
-    assert np.abs(predict(image, tile=40, overlap=16) - 0.2).max() < 1e-6
+    assert np.abs(predict(flat(150, 90)) - 0.2).max() < 1e-6
 
 
 def test_batches_change_nothing():
-    image = np.random.default_rng(0).integers(0, 255, (100, 100, 3), np.uint8)
-    one, many = (predict(image, tile=40, overlap=16, batch_size=b) for b in (1, 7))
+    one, many = (predict(noise(100, 100), replace(SMALL, batch_size=b)) for b in (1, 7))
     assert np.abs(one - many).max() < 1e-6
 
 
-class Slope(nn.Module):
-    """A 'network' that knows its left from its right, also after a turn."""
+def test_the_key_of_a_tiling_tells_what_a_result_depends_on():
+    keys = [
+        SMALL.key(),
+        replace(SMALL, tile=48).key(),
+        replace(SMALL, overlap=8).key(),
+        replace(SMALL, views=4).key(),
+        replace(SMALL, precision=torch.bfloat16).key(),
+    ]
+    assert len({tuple(key) for key in keys}) == len(keys)
+    assert replace(SMALL, batch_size=7).key() == SMALL.key()
 
-    def __init__(self):
-        super().__init__()
-        self.kernel = nn.Parameter(torch.arange(75.0).view(1, 3, 5, 5).sin() / 30)
 
-    def forward(self, x):
-        padded = nn.functional.pad(x, (2, 2, 2, 2), mode="replicate")
-        return nn.functional.conv2d(padded, self.kernel)
+def test_a_tiling_of_one_view_is_the_same_otherwise():
+    assert replace(SMALL, views=8).one_view() == SMALL
 
 
 @pytest.mark.parametrize("views", [1, 4, 8])
 def test_views_make_the_result_turn_with_the_image(views):
-    image = np.random.default_rng(0).integers(0, 255, (72, 72, 3), np.uint8)
+    image, tiling = noise(72, 72), Tiling(tile=40, overlap=8, views=views)
 
-    def seen(image):
-        own = predict_image(Slope(), np.ascontiguousarray(image), lambda y: y,
-                            tile=40, overlap=8, views=views)  # fmt: skip
-        return own[0]
+    def turns_as_the_image(turn):
+        of_turned = predict(turn(image), tiling, SLOPE)[0]
+        turned = turn(predict(image, tiling, SLOPE)[0])
+        return np.abs(of_turned - turned).max() < 1e-5
 
-    def same(one, other):
-        return np.abs(one - other).max() < 1e-5
-
-    assert same(seen(np.rot90(image)), np.rot90(seen(image))) == (views > 1)
-    assert same(seen(image[:, ::-1]), seen(image)[:, ::-1]) == (views == 8)
+    assert turns_as_the_image(np.rot90) == (views > 1)
+    assert turns_as_the_image(np.fliplr) == (views == 8)
 
 
 @pytest.mark.parametrize("overlap", [0, 8, 20])
@@ -86,37 +114,75 @@ def test_weights_are_positive_and_symmetric(overlap):
     assert np.allclose(weight, weight.T) and np.allclose(weight, weight[::-1])
 
 
-def rows(image, **keywords):
-    def read(row, col, height, width):
-        assert height == 40  # a row of tiles at a time
-        return image[row : row + height, col : col + width]
+def blended_at_once(tiles, shape, tiling):
+    """The slow, obvious way: {(row, col): tile} added up over the whole image [C, H, W]."""
+    weight = blend_weight(tiling.tile, tiling.overlap)
+    total, norm = np.zeros(shape, np.float32), np.zeros(shape[1:], np.float32)
+    for (row, col), prob in tiles.items():
+        rows, cols = slice(row, row + tiling.tile), slice(col, col + tiling.tile)
+        total[:, rows, cols] += prob * weight
+        norm[rows, cols] += weight
+    return total / np.maximum(norm, 1e-12)
 
-    options = {"tile": 40, "overlap": 16, "batch_size": 3} | keywords
-    return list(predict_rows(Blur(), read, image.shape[:2], lambda logits: logits, **options))
+
+@pytest.mark.parametrize("overlap", [0, 4, 12])
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.0])
+def test_rows_that_are_blended_one_after_the_other_are_those_of_the_whole(overlap, share):
+    """Of the tiles only a share is there; what none covers is 0."""
+    rng, tiling = np.random.default_rng(0), Tiling(tile=16, overlap=overlap)
+    rows, cols = range(0, 70, 16 - overlap), range(0, 50, 16 - overlap)
+    shape = (2 if share else 1, rows[-1] + 16, cols[-1] + 16)
+    corners = [(row, col) for row in rows for col in cols if rng.random() < share]
+    tiles = {corner: rng.random((2, 16, 16), np.float32) for corner in corners}
+
+    blender, parts = RowBlender(shape[2], tiling), []
+    for row, end in zip(rows, [*rows[1:], shape[1]], strict=True):
+        blender.reach(row + tiling.tile)
+        for corner in corners:
+            if corner[0] == row:
+                blender.add(*corner, tiles[corner])
+        parts.append(blender.finish(end))
+        assert len(blender.norm) <= overlap  # it holds what the next tiles will be added to
+    # Before the first tile nothing says how many channels there are.
+    blended = np.concatenate([np.broadcast_to(p, (shape[0], *p.shape[1:])) for p in parts], 1)
+    assert np.array_equal(blended, blended_at_once(tiles, shape, tiling))
+
+
+def rows_of(image, **keywords):
+    """What `predict_rows` gives of an image, which it reads a row of tiles at a time."""
+
+    def read(row, col, height, width):
+        assert height == SMALL.tile
+        return reader(image)(row, col, height, width)
+
+    shape = image.shape[:2]
+    return list(predict_rows(BLUR, read, shape, logits_as_they_are, SMALL, **keywords))
+
+
+def joined(parts):
+    return np.concatenate([prob for _, prob in parts], axis=1)
 
 
 def test_rows_come_from_top_to_bottom_and_make_the_map():
-    image = np.random.default_rng(0).integers(0, 255, (203, 50, 3), np.uint8)
-    parts = rows(image)
+    image = noise(203, 50)
+    parts = rows_of(image)
     assert len(parts) > 3
     assert [row for row, _ in parts] == [0, *np.cumsum([p.shape[1] for _, p in parts])[:-1]]
-    whole = np.concatenate([p for _, p in parts], 1)
-    assert np.array_equal(whole, predict(image, tile=40, overlap=16, batch_size=3))
+    assert np.array_equal(joined(parts), predict(image))
 
 
 @pytest.mark.parametrize("first_row", [1, 37, 100, 202])
 def test_rows_from_the_middle_have_the_same_bits(first_row):
-    image = np.random.default_rng(0).integers(0, 255, (203, 90, 3), np.uint8)
-    whole = np.concatenate([p for _, p in rows(image)], 1)
-    parts = rows(image, first_row=first_row)
+    image = noise(203, 90)
+    parts = rows_of(image, first_row=first_row)
     assert parts[0][0] == first_row
-    assert np.array_equal(np.concatenate([p for _, p in parts], 1), whole[:, first_row:])
+    assert np.array_equal(joined(parts), joined(rows_of(image))[:, first_row:])
 
 
 def test_tiles_that_nobody_wants_are_zero_and_not_computed():
-    image = np.full((200, 90, 3), 51, np.uint8)
-    whole = np.concatenate([p for _, p in rows(image, wanted=lambda row, col: row < 80)], 1)
+    image = flat(200, 90)
+    whole = joined(rows_of(image, wanted=lambda row, _: row < 80))
     assert whole.shape == (1, 200, 90)
     assert np.abs(whole[:, :80] - 0.2).max() < 1e-6 and (whole[:, 120:] == 0).all()
-    nothing = np.concatenate([p for _, p in rows(image, wanted=lambda *_: False)], 1)
+    nothing = joined(rows_of(image, wanted=lambda *_: False))
     assert nothing.shape == (1, 200, 90) and (nothing == 0).all()

@@ -8,35 +8,33 @@ import numpy as np
 import pytest
 import torch
 
-from code_common.files.writing import write_png
-from code_common.learning.colours import ColourStatistics
 from code_common.learning.crops import CropDataset, make_loader
-from code_common.learning.image_cache import keeper
-from code_common.learning.transforms import Augmentation, centre_crop
+from code_common.learning.transforms import Augmentation
 
 IMAGES = [np.random.default_rng(i).integers(0, 255, (70, 90, 3), np.uint8) for i in range(3)]
+SIDE = 32  # of a crop in pixels
+
+
+def crop_of(index, warp):
+    return {"image": warp.image(IMAGES[index])}
 
 
 def loader(seed=0, workers=0, stain=0.0):
-    dataset = CropDataset(
-        [i.shape[:2] for i in IMAGES],
-        lambda index, warp: {"image": warp.image(IMAGES[index])},
-        Augmentation(32),
-        40,
-        seed,
-        stain,
-    )
-    return make_loader(dataset, 4, workers, False)
+    """Batches of four crops of three images, of which each has 2 x 3 patches."""
+    shapes = [image.shape[:2] for image in IMAGES]
+    dataset = CropDataset(shapes, crop_of, Augmentation(SIDE), patch=40, seed=seed, stain=stain)
+    return make_loader(dataset, batch_size=4, workers=workers, pin=False)
 
 
 def crops(seed=0, epoch=0, workers=0, stain=0.0):
+    """All crops [N, SIDE, SIDE, 3] of an epoch."""
     batches = loader(seed, workers, stain)
     batches.batch_sampler.epoch = epoch
     return torch.cat([b["image"] for b in batches])
 
 
 def test_every_patch_once_per_epoch():
-    assert crops().shape == (3 * 2 * 3, 32, 32, 3)
+    assert crops().shape == (3 * 2 * 3, SIDE, SIDE, 3)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -59,18 +57,18 @@ for heard in (0, 4, 1000):  # a reader that hangs up at once, amid the greeting,
 """
 
 
+def run_worker(code):
+    """Run Python code in a process of its own, in the project's folder."""
+    project = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=project, capture_output=True, text=True)
+
+
 def test_a_worker_is_silent_about_a_reader_that_is_gone():
     """Else a run stopped while it takes a batch ends with the traceback of one of its workers."""
-
-    def run(code):
-        return subprocess.run(
-            [sys.executable, "-c", code], cwd=Path(__file__).parents[2],
-            capture_output=True, text=True,
-        )  # fmt: skip
-
-    done = run(WORKER)
+    done = run_worker(WORKER)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "ValueError" in run(WORKER + "raise ValueError").stderr
+    assert "ValueError" in run_worker(WORKER + "raise ValueError").stderr
 
 
 def test_epochs_and_seeds_differ():
@@ -85,27 +83,3 @@ def test_stains_change_colours_and_not_places():
     assert not np.array_equal(plain, stained)
     for before, after in zip(plain.mean(-1), stained.mean(-1), strict=True):
         assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.5
-
-
-def test_colour_statistics_are_those_of_all_pixels():
-    statistics = ColourStatistics()
-    for image in IMAGES:
-        statistics.add(image)
-    pixels = np.concatenate([i.reshape(-1, 3) for i in IMAGES]) / 255
-    assert np.allclose(statistics.result()["mean"], pixels.mean(0))
-    assert np.allclose(statistics.result()["std"], pixels.std(0))
-
-
-def test_arrays_on_disk_are_the_same_arrays(tmp_path):
-    image = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
-    path = tmp_path / "tile.png"
-    write_png(path, image)
-    assert keeper(tmp_path, [path], 5, "memory")("a", image) is image
-    assert keeper(tmp_path, [path], 5, "auto")("a", image) is image
-    huge = keeper(tmp_path / "cache", [path], 1 << 40, "auto")
-    for keep in (huge, keeper(tmp_path / "cache", [path], 5, "disk")):
-        kept = keep("a", image)
-        assert np.array_equal(kept, image) and not kept.flags.writeable
-        assert isinstance(kept.base, np.memmap)
-        warp = centre_crop(16, (0, 0), 30)
-        assert np.array_equal(warp.image(kept), warp.image(image))

@@ -20,8 +20,8 @@ def test_every_pixel_is_covered_and_nothing_beyond(length, size, data):
     overlap = data.draw(st.integers(0, size - 1))
     first = starts(length, size, overlap)
     covered = np.zeros(max(length, size), int)
-    for s in first:
-        covered[s : s + size] += 1
+    for start in first:
+        covered[start : start + size] += 1
     assert first[0] == 0 and (covered[:length] > 0).all()
     if length > size:
         assert first[-1] + size == length

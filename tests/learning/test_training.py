@@ -1,52 +1,21 @@
 """The training loop: resumed equals uninterrupted, bad losses stop, the best is kept."""
 
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from tiny_training import CPU, STEPS, recipe, scores_of, squared_error, train
 
 from code_common.errors import InputError
 from code_common.files.reading import read_table
+from code_common.files.run_folder import best_path, last_path, log_path
 from code_common.learning.checkpoints import load_state
-from code_common.learning.crops import CropDataset
-from code_common.learning.hardware import choose_device, choose_precision
-from code_common.learning.network import ResUNet
-from code_common.learning.training import (
-    Recipe,
-    calibrate_norms,
-    fit,
-    remove_unfinished,
-    train_members,
-)
-from code_common.learning.transforms import Augmentation
-
-IMAGE = np.random.default_rng(0).integers(0, 255, (48, 80, 3), np.uint8)
-CPU = torch.device("cpu")
+from code_common.learning.loss_terms import LossTerm
+from code_common.learning.training import calibrate_norms
 
 
-def loss_fn(logits, batch):
-    error = (logits[:, 0] - batch["target"]).square()
-    one = torch.tensor(1)
-    return {"mse": (error.sum(), torch.tensor(error.numel())), "zero": (logits.sum() * 0, one)}
-
-
-def train(folder, epochs=4, workers=0, validate=None, loss=loss_fn, seed=0, **recipe):
-    torch.manual_seed(seed)
-    network = ResUNet("resnet18", 1)
-
-    def make_crop(index, warp):
-        crop = warp.image(IMAGE)
-        return {"image": crop, "target": crop.mean(-1).astype(np.float32) / 255}
-
-    dataset = CropDataset([IMAGE.shape[:2]], make_crop, Augmentation(32), 40, 1)
-    recipe = Recipe("resnet18", epochs, 2, 1e-3, 1e-4, 1, workers, 1, torch.float32, **recipe)
-    fit(network, dataset, ["tile"], loss, validate, recipe, CPU, folder, "t", lambda _: None)
-    return network
-
-
-def same(a, b):
+def same_weights(a, b):
     return all(torch.equal(x, y) for x, y in zip(a.values(), b.values(), strict=True))
 
 
@@ -54,181 +23,138 @@ class Killed(Exception):
     pass
 
 
+def loss_that_kills(step):
+    """A loss that ends the training in this step, counted from 1."""
+    steps = []
+
+    def loss(logits, batch):
+        steps.append(1)
+        if len(steps) == step:
+            raise Killed
+        return squared_error(logits, batch)
+
+    return loss
+
+
 def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tmp_path, monkeypatch):
     monkeypatch.setattr("code_common.learning.training.SAVE_EVERY_S", -1.0)  # after each epoch
-    whole = train(tmp_path / "whole", schedule="cosine")
-
-    calls = []
-
-    def killing(logits, batch):
-        calls.append(1)
-        if len(calls) == 6:  # in the middle of the third of four epochs
-            raise Killed
-        return loss_fn(logits, batch)
-
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    uninterrupted = train(whole, schedule="cosine")
+    in_the_third_epoch = 2 * STEPS + 2
     with pytest.raises(Killed):
-        train(tmp_path / "cut", loss=killing, schedule="cosine")
-    assert len(read_table(tmp_path / "cut" / "log.csv")["epoch"]) == 2
-    resumed = train(tmp_path / "cut", schedule="cosine")
-    assert same(whole.state_dict(), resumed.state_dict())
-    logs = [read_table(tmp_path / n / "log.csv") for n in ("whole", "cut")]
+        train(cut, loss_fn=loss_that_kills(in_the_third_epoch), schedule="cosine")
+    assert len(read_table(log_path(cut))["epoch"]) == 2
+
+    resumed = train(cut, schedule="cosine")
+    assert same_weights(uninterrupted.state_dict(), resumed.state_dict())
+    logs = [read_table(log_path(folder)) for folder in (whole, cut)]
     assert np.array_equal(logs[0]["loss"], logs[1]["loss"])
-    states = [load_state(tmp_path / n / "best.pt")["network"] for n in ("whole", "cut")]
-    assert same(*states)
+    assert same_weights(*(load_state(best_path(folder))["network"] for folder in (whole, cut)))
+
+
+def test_a_run_that_goes_on_says_so(tmp_path, capsys):
+    train(tmp_path, epochs=1)
+    train(tmp_path, epochs=2)
+    assert "t: going on after epoch 1 of 2" in capsys.readouterr().out
 
 
 def test_a_run_never_goes_on_with_another_recipe(tmp_path):
-    train(tmp_path, 2)
-    before = (tmp_path / "last.pt").read_bytes()
+    train(tmp_path, epochs=2)
+    before = last_path(tmp_path).read_bytes()
     with pytest.raises(InputError, match="last.pt: holds a training with dropout 0.0, not 0.5"):
-        train(tmp_path, 3, dropout=0.5)
-    assert (tmp_path / "last.pt").read_bytes() == before
-    train(tmp_path, 3)  # more epochs are no other recipe
-    train(tmp_path / "cosine", 2, schedule="cosine")
+        train(tmp_path, epochs=3, dropout=0.5)
+    assert last_path(tmp_path).read_bytes() == before
+
+
+def test_more_epochs_are_another_recipe_where_the_rate_depends_on_them(tmp_path):
+    constant, cosine = tmp_path / "constant", tmp_path / "cosine"
+    train(constant, epochs=2)
+    train(constant, epochs=3)
+    train(cosine, epochs=2, schedule="cosine")
     with pytest.raises(InputError, match="holds a training with epochs 2, not 3"):
-        train(tmp_path / "cosine", 3, schedule="cosine")  # its rates would have been others
+        train(cosine, epochs=3, schedule="cosine")
 
 
 def test_the_rate_is_constant_or_falls_to_0():
-    recipe = Recipe("resnet18", 8, 2, 1e-3, 0, 1, 0, 1, torch.float32)
-    assert {recipe.rate(epoch) for epoch in range(8)} == {1e-3}
-    falling = [replace(recipe, schedule="cosine").rate(epoch) for epoch in range(9)]
+    constant, cosine = (recipe(epochs=8, lr=1e-3, schedule=s) for s in ("constant", "cosine"))
+    assert {constant.rate(epoch) for epoch in range(8)} == {1e-3}
+    falling = [cosine.rate(epoch) for epoch in range(9)]
     assert falling[0] == 1e-3 and falling[4] == pytest.approx(5e-4) and falling[8] < 1e-12
     assert falling == sorted(falling, reverse=True)
 
 
 def test_two_runs_are_equal_whatever_the_workers(tmp_path):
-    a, b = train(tmp_path / "a", 2), train(tmp_path / "b", 2, workers=2)
-    assert same(a.state_dict(), b.state_dict())
-
-
-def train_three(folder, stop_at=None):
-    """An ensemble of three whose validation score is the mean of its head's biases."""
-
-    def train_one(member, own, title):
-        if member == stop_at:
-            raise Killed
-        told.append(title)
-        score = iter([0.1 * (member + 1), 0.4])
-        train(own, 2, validate=lambda: {"score": next(score)}, seed=member)
-        return {"used": member}
-
-    def validating(network):
-        bias = np.mean([one.head.bias.item() for one in network.networks])
-        return lambda: {"score": float(bias), "threshold": 0.3}
-
-    told = []
-    used = train_members(folder, "t", 3, train_one, validating, "resnet18", CPU, told.append)
-    return used, told
-
-
-def test_the_members_of_an_ensemble_become_one_checkpoint(tmp_path):
-    used, told = train_three(tmp_path)
-    assert used == {"used": 2}
-    assert told[:3] == [f"t, network {k} of 3" for k in (1, 2, 3)]
-    assert told[3].startswith("t, all 3 networks together  val threshold 0.300")
-    members = [load_state(tmp_path / f"member_{k}" / "best.pt") for k in (1, 2, 3)]
-    joined = load_state(tmp_path / "best.pt")
-    for k, state in enumerate(members):
-        own = {name: joined["network"][f"networks.{k}.{name}"] for name in state["network"]}
-        assert same(own, state["network"])
-    biases = [state["network"]["head.bias"].item() for state in members]
-    assert len(set(biases)) == 3  # other first weights
-    assert joined["score"] == pytest.approx(np.mean(biases))
-    assert joined["scores"]["threshold"] == 0.3
-    log = read_table(tmp_path / "log.csv")
-    assert log["epoch"].tolist() == [0, 1]
-    assert log["val_score"] == pytest.approx([0.2, 0.4])  # the mean of the members'
-
-
-def test_an_ensemble_that_was_killed_trains_no_member_again(tmp_path):
-    train_three(tmp_path / "whole")
-    with pytest.raises(Killed):
-        train_three(tmp_path / "cut", stop_at=2)
-    assert not (tmp_path / "cut" / "best.pt").exists()
-    before = [(tmp_path / f"cut/member_{k}/best.pt").stat().st_mtime_ns for k in (1, 2)]
-    train_three(tmp_path / "cut")
-    after = [(tmp_path / f"cut/member_{k}/best.pt").stat().st_mtime_ns for k in (1, 2)]
-    assert before == after
-    states = [load_state(tmp_path / n / "best.pt")["network"] for n in ("whole", "cut")]
-    assert same(*states)
-    remove_unfinished(tmp_path / "cut")
-    assert not list((tmp_path / "cut").rglob("last.pt"))
-    assert len(list((tmp_path / "cut").rglob("best.pt"))) == 4
-
-
-def test_a_single_member_is_trained_as_ever(tmp_path):
-    def train_one(member, own, title):
-        assert (member, own, title) == (0, tmp_path, "t")
-        return {"used": "x"}
-
-    assert train_members(tmp_path, "t", 1, train_one, None, "resnet18", CPU) == {"used": "x"}
+    a, b = (train(tmp_path / str(workers), epochs=2, workers=workers) for workers in (0, 2))
+    assert same_weights(a.state_dict(), b.state_dict())
 
 
 def test_the_best_epoch_is_kept(tmp_path):
-    scores = iter([0.1, 0.9, 0.3, 0.2])
-    train(tmp_path, validate=lambda: {"score": next(scores)})
-    best = load_state(tmp_path / "best.pt")
+    train(tmp_path, validate=scores_of(0.1, 0.9, 0.3, 0.2))
+    best = load_state(best_path(tmp_path))
     assert best["epoch"] == 1 and best["score"] == 0.9
-    assert read_table(tmp_path / "log.csv")["val_score"].tolist() == [0.1, 0.9, 0.3, 0.2]
+    assert read_table(log_path(tmp_path))["val_score"].tolist() == [0.1, 0.9, 0.3, 0.2]
+
+
+def test_without_validation_the_last_epoch_is_the_best(tmp_path):
+    for epochs in (1, 2):  # also of a training that goes on for longer
+        train(tmp_path, epochs=epochs)
+        assert load_state(best_path(tmp_path))["epoch"] == epochs - 1
+
+
+def test_a_training_without_any_score_says_so(tmp_path):
+    with pytest.raises(InputError, match=r"no epoch gave a score; see .*log\.csv"):
+        train(tmp_path, epochs=2, validate=scores_of(float("nan"), float("nan")))
+    assert not best_path(tmp_path).exists()
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_images(tmp_path):
-    calls = []
+    steps = []
 
     def breaking(logits, batch):
-        calls.append(1)
-        bad = float("nan") if len(calls) > 2 else 1.0
+        steps.append(1)
+        factor = float("nan") if len(steps) > STEPS else 1.0
         one = torch.tensor(1)
-        return {"good": (logits.mean() * 0, one), "bad": (logits.square().mean() * bad, one)}
+        return {
+            "good": LossTerm(logits.mean() * 0, one),
+            "bad": LossTerm(logits.square().mean() * factor, one),
+        }
 
-    with pytest.raises(InputError, match=r"epoch 2/4.*bad.*tile"):
-        train(tmp_path, loss=breaking, validate=lambda: {"score": 0.5})
-    assert load_state(tmp_path / "best.pt")["epoch"] == 0
+    with pytest.raises(InputError, match=r"epoch 2/4: the loss \(bad\) is not finite on tile"):
+        train(tmp_path, loss_fn=breaking, validate=scores_of(0.5))
+    assert load_state(best_path(tmp_path))["epoch"] == 0
 
 
 def test_norms_are_calibrated_on_many_batches():
     """A channel that is active in one batch of eight keeps a variance that inference can bear."""
     network = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.BatchNorm2d(3))
-    quiet, loud = (torch.full((2, 8, 8, 3), v, dtype=torch.uint8) for v in (0, 0))
-    loud[0, :4] = 255
+    norm = network[1]
+    quiet = torch.zeros((2, 8, 8, 3), dtype=torch.uint8)
+    loud = quiet.clone()
+    loud[0, :4] = 255  # a quarter of its pixels
     batches = [{"image": loud}] + 7 * [{"image": quiet}]
-    recipe = Recipe("resnet18", 1, 2, 1e-3, 0, 1, 0, 1, torch.float32)
     network.train()
     for batch in batches:
         network(batch["image"].permute(0, 3, 1, 2).float() / 255)
-    calibrate_norms(network, batches, recipe, CPU)
-    one = (torch.arange(128) < 32).float().var().item()  # of the loud batch
-    assert network[1].running_var.tolist() == pytest.approx([one / 8] * 3, rel=1e-4)
-    assert network[1].momentum == 0.1
-
-
-def test_devices_and_precisions():
-    assert choose_device("auto").type in ("cpu", "cuda", "mps")
-    assert choose_precision("bf16", CPU) == torch.bfloat16
-    assert choose_precision("fp32", CPU) == torch.float32
-    with pytest.raises(InputError, match="--device nonsense"):
-        choose_device("nonsense")
-    if not torch.cuda.is_available():
-        with pytest.raises(InputError, match="--device cuda"):
-            choose_device("cuda")
+    calibrate_norms(network, batches, torch.float32, CPU)
+    of_the_loud_batch = (torch.arange(128) < 32).float().var().item()
+    assert norm.running_var.tolist() == pytest.approx([of_the_loud_batch / 8] * 3, rel=1e-4)
+    assert norm.momentum == 0.1
 
 
 def test_the_log_says_where_the_time_goes(tmp_path):
-    train(tmp_path, 2)
-    log = read_table(tmp_path / "log.csv")
+    train(tmp_path, epochs=2)
+    log = read_table(log_path(tmp_path))
     shares = sum(log[f"{part}_share"] for part in ("data", "forward", "backward"))
     assert shares == pytest.approx([1, 1], abs=1e-4) and (log["images_per_s"] > 0).all()
 
 
 def test_scalars_for_tensorboard(tmp_path):
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    recipe = {"tensorboard": True}
-    train(tmp_path, 2, validate=lambda: {"score": 0.5}, **recipe)
-    train(tmp_path, 3, validate=lambda: {"score": 0.5}, **recipe)  # goes on
+    train(tmp_path, epochs=2, validate=scores_of(0.5, 0.5), tensorboard=True)
+    train(tmp_path, epochs=3, validate=scores_of(0.5), tensorboard=True)  # goes on
     events = reader.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [e.step for e in events.Scalars("loss")] == [0, 1, 2]
-    log = read_table(tmp_path / "log.csv")
+    log = read_table(log_path(tmp_path))
     assert [e.value for e in events.Scalars("loss")] == pytest.approx(log["loss"], rel=1e-5)
     assert "val/score" in events.Tags()["scalars"]
 
@@ -236,12 +162,13 @@ def test_scalars_for_tensorboard(tmp_path):
 def test_without_tensorboard_the_option_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(InputError, match="--tensorboard: not installed"):
-        train(tmp_path, 1, tensorboard=True)
+        train(tmp_path, epochs=1, tensorboard=True)
 
 
 @pytest.mark.slow
 def test_a_compiled_step_trains_alike(tmp_path):
-    train(tmp_path / "plain", 1)
-    train(tmp_path / "compiled", 1, compile=True)
-    plain, fast = (read_table(tmp_path / n / "log.csv")["loss"] for n in ("plain", "compiled"))
-    assert fast == pytest.approx(plain, rel=0.02)
+    plain, compiled = tmp_path / "plain", tmp_path / "compiled"
+    train(plain, epochs=1)
+    train(compiled, epochs=1, compile=True)
+    losses = [read_table(log_path(folder))["loss"] for folder in (plain, compiled)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)

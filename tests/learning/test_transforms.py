@@ -27,7 +27,8 @@ def test_without_change_the_crop_is_the_middle_of_the_patch():
 def test_image_and_label_are_moved_alike(seed, elastic):
     """The same array as image and as label comes back the same, up to interpolation."""
     image = smooth_image()
-    warp = Augmentation(64, elastic=elastic, elastic_probability=1).draw(RNG(seed), (10, 20), 80)
+    augmentation = Augmentation(64, elastic=elastic, elastic_probability=1)
+    warp = augmentation.draw(RNG(seed), window=(10, 20), patch=80)
     inside = warp.inside(image.shape[:2])
     as_image, as_label = warp.image(image)[..., 0], warp.label(image[..., 0], 0)
     difference = np.abs(as_image.astype(int) - as_label)[inside]
@@ -41,14 +42,14 @@ def test_points_move_with_the_image(seed):
     points = np.stack([rng.permutation(np.arange(6, 194, 12))] * 2, 1)
     points[:, 1] = rng.permutation(points[:, 1])
     label = np.zeros((200, 200), np.uint8)
-    for k, (r, c) in enumerate(points, start=1):
-        label[r - 2 : r + 3, c - 2 : c + 3] = k
-    warp = Augmentation(96).draw(rng, (40, 40), 120)
+    for number, (row, col) in enumerate(points, start=1):
+        label[row - 2 : row + 3, col - 2 : col + 3] = number
+    warp = Augmentation(96).draw(rng, window=(40, 40), patch=120)
     moved, seen = warp.points(points), warp.label(label, 0)
     hit = seen[moved[:, 0], moved[:, 1]]
     assert (hit > 0).all() and len(set(hit.tolist())) == len(moved)
-    core = set(np.unique(seen[4:-4, 4:-4]).tolist()) - {0}
-    assert core <= set(hit.tolist())
+    far_from_the_border = set(np.unique(seen[4:-4, 4:-4]).tolist()) - {0}
+    assert far_from_the_border <= set(hit.tolist())
 
 
 def test_outside_of_the_image_nothing_is_known():
@@ -63,20 +64,27 @@ def test_outside_of_the_image_nothing_is_known():
 
 
 def test_the_ranges_are_kept_and_fully_used():
-    aug = Augmentation(64)
+    size, patch, first = 64, 100, 100
+    augmentation = Augmentation(size)
+    low, high = augmentation.scale
+    assert (low, high) == (0.8, 1.25)  # as published
     scales, centres = [], []
     for seed in range(300):
-        warp = aug.draw(RNG(seed), (100, 100), 100)
+        warp = augmentation.draw(RNG(seed), window=(first, first), patch=patch)
         scales.append(1 / np.sqrt(abs(np.linalg.det(warp.matrix[:, :2]))))
-        centres.append(warp.matrix @ [31.5, 31.5, 1])
-    assert 0.8 - 1e-6 <= min(scales) < 0.82 and 1.23 < max(scales) <= 1.25 + 1e-6
-    play = (100 - 64 / 1.25) / 2
-    assert np.abs(np.array(centres) - 149.5).max() <= play + 1e-6
+        middle_of_crop = (size - 1) / 2
+        centres.append(warp.matrix @ [middle_of_crop, middle_of_crop, 1])
+    assert low - 1e-6 <= min(scales) < low + 0.02
+    assert high - 0.02 < max(scales) <= high + 1e-6
+    play = (patch - size / high) / 2
+    middle_of_patch = first + (patch - 1) / 2
+    assert np.abs(np.array(centres) - middle_of_patch).max() <= play + 1e-6
 
 
 def test_flips_happen_half_of_the_time():
-    aug = Augmentation(32, scale=(1, 1), shear=0, rotation=0)
-    signs = [np.sign(np.diag(aug.draw(RNG(s), (0, 0), 32).matrix[:, :2])) for s in range(200)]
+    augmentation = Augmentation(32, scale=(1, 1), shear=0, rotation=0)
+    warps = [augmentation.draw(RNG(seed), window=(0, 0), patch=32) for seed in range(200)]
+    signs = [np.sign(np.diag(warp.matrix[:, :2])) for warp in warps]
     assert (np.abs(np.mean(signs, 0)) < 0.25).all()
 
 

@@ -20,8 +20,8 @@ from code_seg.convex import (
     cut_to_convex,
     evidence,
     fill_gaps,
-    supported,
-    supported_in_parts,
+    has_enough_evidence,
+    kept_in_parts,
 )
 from code_seg.instances import PointsByRow, components, instances_in_parts
 
@@ -120,7 +120,7 @@ def nuclei_of(sizes, prob=1.0):
 
 
 def kept(nuclei, prob, points):
-    return supported(evidence(nuclei, prob, points, int(nuclei.max()))).tolist()
+    return has_enough_evidence(evidence(nuclei, prob, points, int(nuclei.max()))).tolist()
 
 
 def test_how_much_must_speak_for_a_nucleus_depends_on_those_around():
@@ -147,8 +147,9 @@ def test_a_crowd_of_small_ones_is_kept_beside_large_ones():
     areas, beside = np.where(small, 100, 1000), np.arange(400) * 7 % 400
     mixed = Evidence(areas, areas * 0.9, np.ones(400, bool), np.stack([beside, beside * 0], 1))
     apart = mixed._replace(centres=mixed.centres + small[:, None] * 10_000)
-    assert supported(apart).all()
-    assert np.array_equal(supported(mixed), ~small)  # among the large ones they are specks
+    assert has_enough_evidence(apart).all()
+    # Among the large ones they are specks.
+    assert np.array_equal(has_enough_evidence(mixed), ~small)
 
 
 def disks(seed, count):
@@ -184,34 +185,47 @@ def test_nuclei_turn_with_the_image(seed):
     assert (back != (nuclei > 0)).mean() < 0.01
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_parts_give_what_the_whole_gives_where_the_network_doubts(tmp_path, seed):
+def doubtful(seed):
+    """A smooth probability map [150, 170], much of it near one half, and 60 points."""
     rng = np.random.default_rng(seed)
     prob = cv2.GaussianBlur(rng.random((150, 170)).astype(np.float32), (0, 0), 2.5)
-    prob = np.clip(0.4 + 9 * (prob - prob.mean()), 0, 1)
-    points = rng.integers(0, 150, (60, 2))
-    whole = convex_instances(components(prob, 20), prob, points, 20)
+    return np.clip(0.4 + 9 * (prob - prob.mean()), 0, 1), rng.integers(0, 150, (60, 2))
 
-    def read(row, col, rows, cols):
+
+def nuclei_in_parts(prob, points, path):
+    """The convex nuclei of a map [H, W] as a slide has them: component by component, by blocks."""
+    by_row, candidates = PointsByRow(points), DiskMap(path, prob.shape, np.uint32)
+
+    def read_prob(row, col, rows, cols):
         return prob[row : row + rows, col : col + cols]
 
-    def mask(*part):
-        return read(*part) > 0.5
+    def read_mask(row, col, rows, cols):
+        return read_prob(row, col, rows, cols) > 0.5
 
-    def divide(row, col, own):
-        return convex_nuclei(own, read(row, col, *own.shape), at.within(row, col, own.shape), 20)
+    def divide(row, col, component):
+        near = by_row.within(row, col, component.shape)
+        return convex_nuclei(component, read_prob(row, col, *component.shape), near, 20)
 
-    at, candidates = PointsByRow(points), DiskMap(tmp_path / "map", prob.shape, np.uint32)
-    found = find_components(mask, prob.shape, block=37)
-    parts = instances_in_parts(
-        found, mask, divide, 20, lambda row, col: bool(candidates.read(row, col, 1, 1)[0, 0])
-    )
+    def is_covered(row, col):
+        return bool(candidates.read(row, col, 1, 1)[0, 0])
+
+    whole_components = find_components(read_mask, prob.shape, block=37)
+    parts = instances_in_parts(whole_components, read_mask, divide, 20, is_covered)
     joined, count = np.zeros(prob.shape, int), 0
-    for row, col, nuclei in supported_in_parts(parts, read, at, candidates):
-        box = joined[row : row + len(nuclei), col : col + nuclei.shape[1]]
-        assert not (box[nuclei > 0] > 0).any()
+    for row, col, nuclei in kept_in_parts(parts, read_prob, by_row, candidates):
+        box = joined[row : row + nuclei.shape[0], col : col + nuclei.shape[1]]
+        assert not (box[nuclei > 0] > 0).any()  # no pixel is of two nuclei
         box[nuclei > 0] = nuclei[nuclei > 0] + count
         count += int(nuclei.max())
+    return joined
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_parts_give_what_the_whole_gives_where_the_network_doubts(tmp_path, seed):
+    prob, points = doubtful(seed)
+    whole = convex_instances(components(prob, 20), prob, points, 20)
+    joined = nuclei_in_parts(prob, points, tmp_path / "map")
+    # The same nuclei by other ids: as many pairs of ids as there are ids.
     pairs = np.unique(np.stack([joined.ravel(), whole.ravel()]), axis=1)
     assert len(pairs[0]) == len(np.unique(joined)) == len(np.unique(whole)) > 10
     assert (whole[(prob > 0.25) & (prob <= 0.5)] > 0).any()

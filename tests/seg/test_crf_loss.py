@@ -251,9 +251,12 @@ def test_features_out_of_range_are_an_error_not_a_crash(bad):
 def test_wrong_tensors_are_refused():
     image, logits = tissue(1, 8, 8)
     wrong = [
-        (image[:, :2], logits), (image, logits[..., :5]), (image.float(), logits),
-        (image[0], logits), (image, logits.transpose(2, 3)),
-    ]  # fmt: skip
+        (image[:, :2], logits),
+        (image, logits[..., :5]),
+        (image.float(), logits),
+        (image[0], logits),
+        (image, logits.transpose(2, 3)),
+    ]
     for (i, v), op in itertools.product(wrong, ("lattice_filter", "window_filter")):
         with pytest.raises(RuntimeError):
             extra = (4,) if op == "window_filter" else ()

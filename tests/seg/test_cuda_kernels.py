@@ -28,8 +28,9 @@ def emulated(tmp_path_factory):
     library = tmp_path_factory.mktemp("cuda") / "cuda_on_cpu.so"
     done = subprocess.run(
         [*COMPILE, "-shared", "-fPIC", str(SOURCE), "-o", str(library)],
-        capture_output=True, text=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     functions = ctypes.CDLL(str(library))
 
@@ -39,11 +40,14 @@ def emulated(tmp_path_factory):
         name = ("lattice_" if radius is None else "window_") + NAMES[values.dtype]
         getattr(functions, name)(
             *(ctypes.c_void_p(t.data_ptr()) for t in (image, values, out)),
-            ctypes.c_int64(batch), ctypes.c_int(channels),
-            ctypes.c_int64(height), ctypes.c_int64(width),
-            ctypes.c_double(sigma_xy), ctypes.c_double(sigma_rgb),
+            ctypes.c_int64(batch),
+            ctypes.c_int(channels),
+            ctypes.c_int64(height),
+            ctypes.c_int64(width),
+            ctypes.c_double(sigma_xy),
+            ctypes.c_double(sigma_rgb),
             *([] if radius is None else [ctypes.c_int64(radius)]),
-        )  # fmt: skip
+        )
         return out
 
     return run
@@ -119,9 +123,7 @@ def test_a_gpu_gives_what_the_cpu_gives(backend, dtype):
     results = []
     for device in ("cpu", "cuda"):
         x = logits.to(device).requires_grad_()
-        loss = dense_crf_loss(
-            x.softmax(1), image.to(device), mask.to(device), 9.0, 0.1, backend
-        )  # fmt: skip
+        loss = dense_crf_loss(x.softmax(1), image.to(device), mask.to(device), 9.0, 0.1, backend)
         loss.backward()
         results.append((loss.item(), x.grad.cpu()))
     (loss, grad), (loss_gpu, grad_gpu) = results

@@ -18,24 +18,25 @@ def features(mask, corner=(0, 0), colour=(90, 60, 140), **more):
 
 
 def test_an_ellipse():
-    found = features(ellipse(24, 12), corner=(100, 200))
-    assert (found["x"], found["y"]) == (240.5, 130.5)
-    assert found["area"] == pytest.approx(np.pi * 24 * 12, rel=0.02)
-    assert found["eccentricity"] == pytest.approx(np.sqrt(1 - 0.25), abs=0.01)
-    assert found["major_axis"] == pytest.approx(48, rel=0.02)
-    assert found["minor_axis"] == pytest.approx(24, rel=0.02)
+    values = features(ellipse(24, 12), corner=(100, 200))
+    assert (values["x"], values["y"]) == (240.5, 130.5)
+    assert values["area"] == pytest.approx(np.pi * 24 * 12, rel=0.02)
+    assert values["eccentricity"] == pytest.approx(np.sqrt(1 - 0.25), abs=0.01)
+    assert values["major_axis"] == pytest.approx(48, rel=0.02)
+    assert values["minor_axis"] == pytest.approx(24, rel=0.02)
     around = np.pi * (3 * 36 - np.sqrt((3 * 24 + 12) * (24 + 3 * 12)))  # Ramanujan
-    assert found["perimeter"] == pytest.approx(around, rel=0.05)
-    assert found["solidity"] > 0.95 and found["probability"] == pytest.approx(0.75)
-    assert (found["red"], found["green"], found["blue"]) == (90, 60, 140)
+    assert values["perimeter"] == pytest.approx(around, rel=0.05)
+    assert values["solidity"] > 0.95 and values["probability"] == pytest.approx(0.75)
+    assert (values["red"], values["green"], values["blue"]) == (90, 60, 140)
 
 
 def test_a_disk_is_round_and_a_line_no_error():
     assert features(ellipse(15, 15))["eccentricity"] < 0.05
     line = np.zeros((5, 9), bool)
     line[2] = True
-    found = features(line)
-    assert found["solidity"] == 1 and found["area"] == 9 and np.isfinite(list(found.values())).all()
+    values = features(line)
+    assert values["solidity"] == 1 and values["area"] == 9
+    assert np.isfinite(list(values.values())).all()
     dot = np.zeros((3, 3), bool)
     dot[1, 1] = True
     assert np.isfinite(list(features(dot).values())).all()
@@ -52,6 +53,6 @@ def test_haematoxylin_rises_with_the_stain_and_not_with_eosin():
 
 
 def test_places_are_pixels_of_the_file_and_areas_of_what_was_read():
-    found = features(ellipse(10, 10), corner=(10, 20), scale=2.0, mpp=0.5)
-    assert (found["x"], found["y"]) == ((60 + 0.5) * 2, (40 + 0.5) * 2)
-    assert found["area_um2"] == found["area"] * 0.25
+    values = features(ellipse(10, 10), corner=(10, 20), scale=2.0, mpp=0.5)
+    assert (values["x"], values["y"]) == ((60 + 0.5) * 2, (40 + 0.5) * 2)
+    assert values["area_um2"] == values["area"] * 0.25

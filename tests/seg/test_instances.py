@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from code_seg.evaluate import make_instances
-from code_seg.instances import METHODS, components, split_by_points
+from code_seg.instances import components, split_by_points
+from code_seg.options import METHODS
 
 
 def disks(*centres, radius=9, shape=(60, 80)):
@@ -77,8 +78,8 @@ def test_perfect_masks_split_at_their_points(mo):
     from code_detection.labels import points_from_instances
     from code_seg.metrics import aji, overlaps
 
-    sample = load_split(mo)["test"][0]
-    truth = read_instances(sample.instances, (1000, 1000))
+    files = load_split(mo)["test"][0]
+    truth = read_instances(files.instances, (1000, 1000))
     whole = components((truth > 0).astype(np.float32), 20)
     split = split_by_points(whole, points_from_instances(truth), 20)
     before, after = aji(overlaps(truth, whole)), aji(overlaps(truth, split))

@@ -16,9 +16,9 @@ needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="no C++ comp
 
 def run_under(sanitizer, program, *arguments):
     """Compile with a sanitizer and run; what it printed."""
-    command = ["g++", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread",
-               f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all",
-               *arguments, "-o", str(program)]  # fmt: skip
+    flags = ["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread"]
+    flags += [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]
+    command = ["g++", *flags, *arguments, "-o", str(program)]
     built = subprocess.run(command, capture_output=True, text=True)
     if "cannot find -l" in built.stderr or "libasan" in built.stderr or "libtsan" in built.stderr:
         pytest.skip(f"the compiler has no runtime for -fsanitize={sanitizer}")
@@ -52,8 +52,11 @@ def build(tmp_path, **environment):
     shutil.copytree(SETUP.parent, folder, ignore=shutil.ignore_patterns("build", "*.so"))
     return subprocess.run(
         [sys.executable, "setup.py", "build_ext", "--inplace"],
-        cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
 
 
 def test_without_a_compiler_the_build_says_what_to_install(tmp_path):

@@ -1,14 +1,15 @@
 """Oracles: what true masks and true points would give."""
 
 import numpy as np
-from conftest import TINY
+from conftest import both_stages, digest, taken_by
 
 from code_common.config import parse
 from code_common.files.reading import read_json
 from code_seg.evaluate import make_instances
 from code_seg.labels import NUCLEUS
 from code_seg.metrics import aji, overlaps
-from code_seg.oracles import OracleOptions, combinations, oracles, true_points
+from code_seg.options import Options, OracleOptions
+from code_seg.oracles import combinations, oracles, true_points
 
 
 def two_touching_disks():
@@ -35,27 +36,28 @@ def test_each_oracle_mends_its_part():
     prob = (truth > 0).astype(np.float32)
     clusters = dict.fromkeys(("detected points", "true points"), np.full(truth.shape, NUCLEUS))
     detected = np.array([[30, 30]])
-    found = combinations(prob, detected, truth, clusters, 20)
-    scores = {name: aji(overlaps(truth, own)) for name, own in found.items()}
+    maps = combinations(prob, detected, truth, clusters, 20)
+    scores = {name: aji(overlaps(truth, instances)) for name, instances in maps.items()}
     assert scores["true mask, components"] == scores["true mask, detected points"] < 0.6
     assert scores["true mask, true points"] > 0.97
     assert scores["our mask, true points"] == scores["true mask, true points"]
-    assert len(np.unique(found["no network, cluster label of true points"])) == 2  # the two cells
+    assert len(np.unique(maps["no network, cluster label of true points"])) == 2  # the two cells
 
 
-def test_the_script_scores_a_finished_run(experiment):
-    run = experiment.root / "repeat_1"
-    given = [*TINY, "--data-root", experiment.home / "data", "--root-save-dir",
-             experiment.home / "out", "--merge-radius", 6]  # fmt: skip
-    options = parse(OracleOptions, "", list(map(str, given)))
-    before = (run / "segmentation" / "selection.json").read_bytes()
-    told = oracles(options)
-    assert "1 val images" in told and "true mask, true points" in told
-    scores = read_json(run / "segmentation" / "oracles.json")["scores"]
-    ours = read_json(run / "segmentation" / "selection.json")["val_aji"]
+def test_the_script_scores_a_finished_run(finished, tmp_path):
+    folder = finished / "segmentation"
+    before = digest(finished)
+    given = taken_by(OracleOptions, Options, list(map(str, both_stages(tmp_path)[1])))
+    message = oracles(parse(OracleOptions, "", given))
+    assert "1 val images" in message and "true mask, true points" in message
+    scores = read_json(folder / "oracles.json")["scores"]
+    chosen = read_json(folder / "selection.json")["val_aji"]
     for method, name in (("components", "components"), ("points", "detected points")):
-        assert abs(scores[f"our mask, {name}"]["aji"] - ours[method]) < 1e-9
+        assert abs(scores[f"our mask, {name}"]["aji"] - chosen[method]) < 1e-9
     assert scores["true mask, true points"]["aji"] == 1  # the disks do not touch
-    assert before == (run / "segmentation" / "selection.json").read_bytes()
-    (run / "segmentation" / "oracles.json").unlink()
+    (folder / "oracles.json").unlink()
+    assert digest(finished) == before  # nothing else is written
+
+
+def test_without_points_there_are_components_alone():
     assert set(make_instances(np.zeros((9, 9)), None, 5)) == {"components"}

@@ -1,4 +1,4 @@
-// What the operators ask of their arguments, on every device.
+// Checks of the operators' arguments, for all devices.
 
 #pragma once
 

@@ -1,4 +1,5 @@
-// Compiles the kernels of cuda_kernels.h for CUDA. Without torch's headers this takes seconds.
+// Compiles the kernels of cuda_kernels.h for CUDA. This takes seconds, because torch's headers are
+// not included.
 
 #include <cuda_runtime.h>
 

@@ -1,7 +1,8 @@
-// The filters on CUDA: kernels, and functions that launch them on a stream. No torch in here. The
-// including file brings launch(); tests/native runs these kernels on the CPU with its own.
+// The filters on CUDA: kernels, and functions that launch them on a stream. This file does not need
+// torch. The file that includes it provides launch(). The one in tests/native runs these kernels on
+// the CPU.
 //
-// Nothing depends on the order in which threads run: results are equal bit for bit from run to run.
+// Nothing depends on the order in which threads run. Results are equal bit by bit from run to run.
 
 #pragma once
 
@@ -16,7 +17,7 @@ namespace crf {
 
 constexpr int kThreads = 256;  // of a block
 
-// Blocks for n threads' worth of work; loops stride over what is more than a grid holds.
+// Number of blocks for n items of work. The loops stride over items that do not fit into the grid.
 inline int64_t blocks_for(int64_t n) {
   return std::clamp<int64_t>((n + kThreads - 1) / kThreads, 1, 1 << 20);
 }
@@ -30,12 +31,13 @@ __device__ inline double exp_2(double x) { return exp2(x); }
 // ---- The Gaussian kernel itself, summed over a square window ------------------------------------
 
 constexpr int kWarps = kThreads / kTileX;
-constexpr int kRows = 4;  // pixels of a column that a thread sums for: each source serves all
+constexpr int kRows = 4;  // pixels of a column whose sums a thread computes from the same sources
 constexpr int kTileY = kWarps * kRows;
 
-// C channels from `first` on of values [B, channels, H, W]; colours of rgb [B, 3, H, W] times
-// `colour` and distances times `space` give exponents of 2. `chunk` rows of sources are in shared
-// memory at a time, each as 3 + C lines of kTileX + 2 radius numbers; beyond the image lie zeros.
+// Filters C channels from `first` on of values [B, channels, H, W]. The weight of a source pixel at
+// distance d_xy and with a colour difference d_rgb in rgb [B, 3, H, W] is 2 to the power of
+// -(space |d_xy|^2 + |colour d_rgb|^2). Shared memory holds `chunk` rows of source pixels. A row
+// has 3 + C lines of kTileX + 2 radius numbers, which are 0 outside the image.
 template <typename T, int C>
 __global__ void window_kernel(const T* rgb, const T* values, T* out, int64_t batch, int channels,
                               int first, int64_t height, int64_t width, T space, T colour,
@@ -49,7 +51,7 @@ __global__ void window_kernel(const T* rgb, const T* values, T* out, int64_t bat
     const int64_t b = tile / (tiles_x * tiles_y);
     const int64_t y0 = tile / tiles_x % tiles_y * kTileY, x0 = tile % tiles_x * kTileX;
     const T *image = rgb + b * 3 * n, *from = values + (b * channels + first) * n;
-    const int64_t x = x0 + lane, y = y0 + warp * kRows;  // of this thread's uppermost pixel
+    const int64_t x = x0 + lane, y = y0 + warp * kRows;  // the thread's uppermost pixel
     T own[kRows][3], sum[kRows][C];
     for (int p = 0; p < kRows; ++p) {
       const bool inside = x < width && y + p < height;
@@ -61,7 +63,7 @@ __global__ void window_kernel(const T* rgb, const T* values, T* out, int64_t bat
     const int64_t last = min64(height, y0 + kTileY + radius);
     for (int64_t v0 = max64(0, y0 - radius); v0 < last; v0 += chunk) {
       const int rows = static_cast<int>(min64(chunk, last - v0));
-      __syncthreads();  // the chunk before has been read
+      __syncthreads();  // all threads have read the previous chunk
       for (int i = threadIdx.x; i < rows * line; i += kThreads) {
         const int64_t v = v0 + i / line, u = x0 - radius + i % line;
         T* to = sources + i / line * (3 + C) * line + i % line;
@@ -76,7 +78,7 @@ __global__ void window_kernel(const T* rgb, const T* values, T* out, int64_t bat
       for (int row = 0; row < rows; ++row) {
         const int dy = static_cast<int>(v0 + row - y);
         if (dy < -radius || dy > radius + kRows - 1) continue;
-        T apart[kRows];  // exponent from the distance between the rows
+        T apart[kRows];  // the part of the exponent that the distance between the rows gives
         for (int p = 0; p < kRows; ++p) {
           const bool near = dy - p >= -radius && dy - p <= radius;
           apart[p] = near ? -space * T((dy - p) * (dy - p)) : T(-INFINITY);
@@ -168,7 +170,7 @@ __global__ void lattice_build(LatticeBuffers<T> at, const T* rgb, Scale<T> scale
   }
 }
 
-// Steps per unit of the sums: a power of two with room for `pixels` of the largest value.
+// Integer steps per unit of the sums: a power of two with room for the largest value at all pixels.
 template <typename T>
 __device__ inline double steps_per_unit(T largest, int64_t pixels) {
   const double bound = double(largest) * double(pixels);
@@ -206,8 +208,8 @@ __global__ void lattice_start(LatticeBuffers<T> at) {
   }
 }
 
-// (1/2, 1, 1/2) along one axis in signals[0], which go to signals[2], and along another in
-// signals[1], which go to signals[3]. A missing neighbour counts 0.
+// Blurs with (1/2, 1, 1/2): signal[0] along one axis into signal[2], and signal[1] along the other
+// axis into signal[3]. A missing neighbour counts as 0.
 template <typename T>
 __global__ void lattice_blur(LatticeBuffers<T> at, int axis, int other_axis) {
   for (int64_t s = first_item(); s < at.batch * at.capacity; s += item_step()) {
@@ -230,8 +232,8 @@ __global__ void lattice_blur(LatticeBuffers<T> at, int axis, int other_axis) {
   }
 }
 
-// NaN for an image with a bad feature, and for all where a value is not finite: the host is not
-// kept waiting for an error.
+// Gives NaN for an image with a bad feature, and for all images if a value is not finite. The host
+// would have to wait for an error.
 template <typename T>
 __global__ void lattice_slice(LatticeBuffers<T> at, T* out) {
   const int64_t n = at.height * at.width;

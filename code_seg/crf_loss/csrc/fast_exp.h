@@ -1,4 +1,4 @@
-// exp for the loops over landmarks and window pixels, written so that compilers vectorise them.
+// exp for the loops over landmarks and window pixels, in a form that compilers vectorise.
 
 #pragma once
 
@@ -8,10 +8,10 @@
 
 namespace crf {
 
-// e^x for x <= 0, relative error below 2e-7; below -87 it stays at 1.6e-38 instead of a denormal.
+// e^x for x <= 0, with a relative error below 2e-7. Below -87 it is 1.6e-38, not a denormal number.
 inline float exp_negative(float x) {
   x = x > -87.f ? x : -87.f;
-  // x = n ln 2 + f with |f| <= ln 2 / 2; the cast truncates towards 0, so this rounds to nearest.
+  // x = n ln 2 + f with |f| <= ln 2 / 2. The cast truncates towards 0, so n is the nearest integer.
   const int32_t n = static_cast<int32_t>(x * 1.44269504f - 0.5f);
   const float f = (x - n * 0.693359375f) + n * 2.12194440e-4f;
   float p = 1.f / 5040;

@@ -1,8 +1,12 @@
-// The Gaussian kernel by a few landmark colours: W ~ sum_kl C_k (M^-1)_kl G C_l, with C_k(p) the
-// colour kernel between pixel p and landmark k, M that among the landmarks, G the spatial kernel.
-// Landmarks come from pivoted Cholesky (Harbrecht, Peters & Schneider, 2012), which also bounds the
-// error; G goes through nodes on a coarse grid, where applying M^-1 costs next to nothing. The
-// result is symmetric and positive semi-definite, like W. No torch in here.
+// The Gaussian kernel W, approximated with a few landmark colours:
+//
+//   W ~ sum_kl C_k (M^-1)_kl G C_l
+//
+// C_k(p) is the colour kernel between pixel p and landmark k, M the colour kernel among the
+// landmarks, and G the spatial kernel. Pivoted Cholesky chooses the landmarks and bounds the error
+// (Harbrecht, Peters & Schneider, 2012). G is applied through nodes on a coarse grid, where M^-1
+// costs almost nothing. The result is symmetric and positive semi-definite, as W is. This file does
+// not need torch.
 
 #pragma once
 
@@ -17,13 +21,13 @@
 
 namespace crf {
 
-constexpr int64_t kSample = 4096;  // pixels of an image that landmarks are chosen from
-constexpr double kSpacing = 0.7;   // of the nodes in units of sigma_xy: ripple below 1e-4
-constexpr double kReach = 3;       // of a node: its Gaussian is cut where it is 1e-4
-constexpr double kMargin = 2.5;    // of the nodes around the image
-constexpr int kBlock = 4;          // pixels of a row that are handled together
+constexpr int64_t kSample = 4096;  // pixels of an image among which landmarks are chosen
+constexpr double kSpacing = 0.7;   // of the nodes in units of sigma_xy; the ripple is below 1e-4
+constexpr double kReach = 3;       // of a node in sigma_xy: its Gaussian, 1e-4 there, is cut off
+constexpr double kMargin = 2.5;    // of the nodes around the image in units of sigma_xy
+constexpr int kBlock = 4;          // pixels of a row that are computed together
 
-// The width of a vector register: wider types go through memory.
+// The width of a vector register. Wider types would go through memory.
 #if defined(__AVX512F__)
 #define CRF_VECTOR_BYTES 64
 #elif defined(__AVX__)
@@ -32,7 +36,7 @@ constexpr int kBlock = 4;          // pixels of a row that are handled together
 #define CRF_VECTOR_BYTES 16
 #endif
 
-// Numbers that are added and scaled side by side: a signal has one for each landmark.
+// A vector of numbers that are added and scaled together. A signal has one number per landmark.
 template <typename T>
 struct Pack {
   static constexpr int size = CRF_VECTOR_BYTES / sizeof(T);
@@ -50,20 +54,21 @@ struct Pack {
   }
 };
 
-// Gaussians around nodes on a line such that sum_n A(n, x) A(n, y) = exp(-(x - y)^2 / 2 sigma^2).
+// Gaussians A(n, x) around nodes n on a line, such that
+// sum_n A(n, x) A(n, y) = exp(-(x - y)^2 / 2 sigma^2).
 template <typename T>
 class Nodes {
  public:
   Nodes(int64_t length, double sigma) : spacing_(kSpacing * sigma), origin_(-kMargin * sigma) {
     count_ = static_cast<int64_t>(std::ceil((length - 1 + 2 * kMargin * sigma) / spacing_)) + 1;
-    // Of a block of pixels; more than there are nodes in a tiny image.
+    // For a block of pixels. A tiny image has fewer nodes than this.
     reach_ = static_cast<int64_t>((2 * kReach * sigma + kBlock - 1) / spacing_) + 1;
     reach_ = std::min(reach_, count_);
     weight_.resize(length * reach_);
     first_.resize(length);
     const double scale = std::sqrt(kSpacing / std::sqrt(std::acos(-1.0) / 2));
     for (int64_t x = 0; x < length; ++x) {
-      const int64_t block = x - x % kBlock;  // its pixels share their nodes
+      const int64_t block = x - x % kBlock;  // the pixels of a block share their nodes
       const double left = (block - kReach * sigma - origin_) / spacing_;
       first_[x] = std::clamp<int64_t>(std::ceil(left), 0, count_ - reach_);
       for (int64_t n = 0; n < reach_; ++n) {
@@ -74,7 +79,7 @@ class Nodes {
   }
 
   int64_t count() const { return count_; }
-  int64_t reach() const { return reach_; }  // nodes that a pixel has to do with
+  int64_t reach() const { return reach_; }  // number of nodes that reach a pixel
   int64_t first(int64_t x) const { return first_[x]; }
   const T* weights(int64_t x) const { return &weight_[x * reach_]; }
 
@@ -85,14 +90,14 @@ class Nodes {
   std::vector<int64_t> first_;
 };
 
-// Landmark colours of one image and the inverse of their kernel, ready for `low_rank_filter`.
+// Landmark colours of one image and the inverse of their kernel, for LowRankFilter.
 template <typename T>
 struct Landmarks {
   static constexpr int kPack = Pack<T>::size;
   int64_t padded = 0;            // number of landmarks, rounded up to whole packs
-  double residual = 1;           // mean of 1 - |phi|^2, the part of a colour they do not represent
+  double residual = 1;           // mean of 1 - |phi|^2, the part of a colour not represented
   std::vector<T> colour;         // [3, padded] in units of sigma_rgb
-  std::vector<Pack<T>> inverse;  // [padded, padded / kPack], 0 beyond the landmarks
+  std::vector<Pack<T>> inverse;  // [padded, padded / kPack], 0 after the last landmark
 
   Landmarks(const T* rgb, int64_t pixels, T sigma_rgb, double tolerance, int64_t max_rank) {
     const int64_t stride = std::max<int64_t>(1, pixels / kSample);
@@ -137,7 +142,8 @@ struct Landmarks {
   }
 
  private:
-  // By Cholesky, in double: M has small eigenvalues, no smaller than about the last pivot's rest.
+  // Inverts M by Cholesky, in double precision: its smallest eigenvalues are about the last pivot's
+  // rest.
   void invert(int64_t rank) {
     const double ridge = sizeof(T) == 4 ? 1e-6 : 1e-12;
     std::vector<double> low(rank * rank, 0), inv(rank * rank, 0);
@@ -172,7 +178,8 @@ struct Landmarks {
   }
 };
 
-// W values of one image; `landmarks` are of this image. Planes of height x width pixels.
+// Computes W values of one image, whose landmarks are given. rgb, values and out are planes of
+// height x width pixels.
 template <typename T>
 class LowRankFilter {
   static constexpr int kPack = Pack<T>::size;
@@ -210,7 +217,7 @@ class LowRankFilter {
   }
 
  private:
-  // C_k of a block of pixels: [kBlock, packs].
+  // The colour kernel C_k of a block of pixels: [kBlock, packs].
   void colour_kernel(int64_t y, int64_t x0, std::vector<T>& out, Packs& kernel) const {
     const int64_t padded = landmarks_.padded;
     const T* colour = landmarks_.colour.data();
@@ -227,7 +234,7 @@ class LowRankFilter {
       std::memcpy(&kernel[i].v, &out[i * kPack], sizeof kernel[i].v);
   }
 
-  // sum_p A(ny, y) A(nx, x) C_k(p) v_c(p): [row nodes, column nodes, channels, packs].
+  // sum_p A(ny, y) A(nx, x) C_k(p) v_c(p) at each node: [row nodes, column nodes, channels, packs].
   Packs splat(const T* values, int64_t channels) const {
     const int64_t line_size = columns_.count() * channels * packs_;
     const int64_t strips = strips_of(height_, width_);

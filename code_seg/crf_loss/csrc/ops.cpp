@@ -4,8 +4,8 @@
 //   window_filter(image, values, sigma_xy, sigma_rgb, radius) -> Tensor
 //   low_rank_filter(image, values, sigma_xy, sigma_rgb, tolerance, max_rank) -> (Tensor, Tensor)
 //
-// image [B, 3, H, W] in 0..1 and values [B, C, H, W], both float32 or both float64 and contiguous;
-// the result is W values, [B, C, H, W], for each image of the batch with the kernel of that image.
+// image [B, 3, H, W] in 0..1 and values [B, C, H, W] are both float32 or both float64, and
+// contiguous. The result [B, C, H, W] is W values: each image of the batch has its own kernel W.
 
 #include <ATen/Parallel.h>
 #include <Python.h>
@@ -23,7 +23,7 @@
 #include "permutohedral.h"
 #include "window.h"
 
-// Loading the operators is all that importing the module has to do.
+// Importing the module loads the operators. It has nothing else to do.
 extern "C" PyObject* PyInit_crf_loss_native(void) {
   static struct PyModuleDef module = {PyModuleDef_HEAD_INIT,
                                       "crf_loss_native",
@@ -42,8 +42,8 @@ namespace {
 using at::Tensor;
 using crf::check;
 
-// Loops are cut into the same pieces whoever runs them: a compiler may round the elements at the
-// end of a piece, which fill no vector, otherwise than the others.
+// Loops are cut into the same pieces with and without threads. The elements at the end of a piece
+// do not fill a vector, and a compiler may round these differently.
 int64_t pieces_of(int64_t n) { return std::min<int64_t>(n, 32); }
 
 void serial(int64_t n, const crf::Loop& loop) {
@@ -58,14 +58,14 @@ void threaded(int64_t n, const crf::Loop& loop) {
   });
 }
 
-// The features of every pixel have to be numbers: what a kernel makes of others is undefined.
+// The results of the kernels are undefined for features that are not finite.
 void check_finite(const Tensor& image) {
   TORCH_CHECK_VALUE(at::isfinite(image).all().item<bool>(), "the image holds values not finite");
 }
 
-// For each image f(index, image planes, value planes, out planes), with f = worker(how to run
-// loops): threads share the batch where it is large enough, the loops of one image otherwise. A
-// thread has one f for all of its images, which can keep memory from one to the next.
+// Calls f(index, image planes, value planes, out planes) for each image, with f = worker(how to run
+// loops). If the batch has enough images, threads share the batch. Otherwise they share the loops
+// of one image. A thread has one f for all its images, so f can reuse memory.
 template <typename T, typename Worker>
 Tensor for_each_image(const Tensor& image, const Tensor& values, const Worker& worker) {
   Tensor out = at::empty_like(values);
@@ -123,8 +123,8 @@ Tensor window_filter(const Tensor& image, const Tensor& values, double sigma_xy,
   });
 }
 
-// Beside the result the residual [B] of each image's landmarks. An image whose residual is not
-// under the tolerance is left 0: its colours are too many for the rank.
+// Also returns the residual [B] of each image's landmarks. The result of an image is 0 if its
+// residual is not below the tolerance: it has too many colours for the rank.
 std::tuple<Tensor, Tensor> low_rank_filter(const Tensor& image, const Tensor& values,
                                            double sigma_xy, double sigma_rgb, double tolerance,
                                            int64_t max_rank) {

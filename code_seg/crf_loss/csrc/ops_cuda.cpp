@@ -1,4 +1,4 @@
-// The native operators on CUDA: memory and streams; the kernels are in cuda_kernels.h.
+// The native operators on CUDA: memory and streams. The kernels are in cuda_kernels.h.
 
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -48,7 +48,7 @@ Tensor lattice_filter(const Tensor& image, const Tensor& values, double sigma_xy
   const int64_t capacity = crf::lattice_capacity(pixels);
   TORCH_CHECK(capacity <= int64_t{1} << 32, "the image has too many pixels for one lattice");
   const auto options = values.options();
-  // Torch has no unsigned types that all of its versions know: these hold bits.
+  // Older versions of torch have no unsigned types, so signed tensors hold the bits.
   const Tensor keys = at::zeros({batch, capacity}, options.dtype(at::kLong));
   const Tensor vertex = at::empty({batch, pixels, crf::kVertices}, options.dtype(at::kInt));
   const Tensor weight = at::empty({batch, pixels, crf::kVertices}, options);

@@ -1,9 +1,12 @@
 // Permutohedral lattice for the five features (x, y) / sigma_xy, (r, g, b) / sigma_rgb of an image
 // (Adams, Baek & Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice", 2010).
 //
-// One build serves any number of signals. The filter is W = alpha S^T (B + B^T) / 2 S, with S the
-// barycentric splat and B the blurs along the six axes in order: the mean with the reverse order
-// makes W symmetric, so that it is its own adjoint. No torch in here.
+// One build serves any number of signals. The filter is
+//
+//   W = alpha S^T (B + B^T) / 2 S
+//
+// S is the barycentric splat. B blurs along the six axes in order, and B^T in the reverse order.
+// Their mean makes W symmetric, so W is its own adjoint. This file does not need torch.
 
 #pragma once
 
@@ -21,9 +24,9 @@
 
 namespace crf {
 
-constexpr int kLanes = 32;  // pixels whose simplices are computed side by side (16: GCC unrolls)
+constexpr int kLanes = 32;  // pixels whose simplices are computed together (GCC unrolls 16)
 
-// Open addressing from keys to 1, 2, 3, ...; index 0 stands for "no such lattice point".
+// A hash table with open addressing from keys to 1, 2, 3, ... Index 0: "no such lattice point".
 class HashTable {
  public:
   explicit HashTable(size_t expected) {
@@ -36,7 +39,7 @@ class HashTable {
     std::fill(slots_.begin(), slots_.end(), Slot{0, 0});
   }
 
-  // Index of a key, which is added where it is new; `hash` is mix(key).
+  // Index of a key, which is added if it is new. `hash` is mix(key).
   uint32_t insert(Key key, uint64_t hash) {
     if (2 * (keys_.size() + 1) > slots_.size()) grow_to(2 * slots_.size());
     size_t slot = hash & mask_;
@@ -52,21 +55,21 @@ class HashTable {
     return slots_[slot].index;
   }
 
-  // Index of a key, or 0.
+  // Index of a key, or 0 if the table does not hold it.
   uint32_t find(Key key, uint64_t hash) const {
     size_t slot = hash & mask_;
     while (slots_[slot].index && !holds(slots_[slot], hash, key)) slot = (slot + 1) & mask_;
     return slots_[slot].index;
   }
 
-  // Has the memory where a key with this hash is looked for fetched ahead of that.
+  // Prefetches the slot of this hash.
   void prefetch(uint64_t hash) const { __builtin_prefetch(&slots_[hash & mask_]); }
 
   const std::vector<Key>& keys() const { return keys_; }
 
  private:
   struct Slot {
-    uint32_t tag;  // upper half of the hash: few keys have to be compared
+    uint32_t tag;  // upper half of the hash; if it differs, the key differs
     uint32_t index;
   };
 
@@ -92,11 +95,11 @@ class HashTable {
   size_t mask_ = 0;
 };
 
-// One lattice serves any number of images of one size and of signals.
+// One lattice serves any number of images of one size, and any number of signals.
 template <typename T>
 class Lattice {
  public:
-  // For images of height x width pixels, one after the other in the same memory.
+  // For images of height x width pixels. They use the same memory one after the other.
   Lattice(int64_t height, int64_t width, double sigma_xy, double sigma_rgb,
           const Parallel& parallel)
       : height_(height),
@@ -104,15 +107,16 @@ class Lattice {
         pixels_(height * width),
         scale_(sigma_xy, sigma_rgb),
         parallel_(parallel),
-        weight_(new T[pixels_ * kVertices]),  // not set to 0 first, as a vector is
+        weight_(new T[pixels_ * kVertices]),  // a vector would first be set to 0
         vertex_(new uint32_t[pixels_ * kVertices]) {
-    // Strips of rows have a table each, which are then joined.
+    // Each strip of rows has a table. The tables are then joined.
     const int64_t strips = strips_of(height, width);
     tables_.assign(strips, HashTable(pixels_ / strips / 2));
   }
 
-  // rgb: three planes in 0..1. Throws std::range_error for a feature that is not finite or out of
-  // range, std::length_error for more lattice points than 32 bits can number.
+  // Builds the lattice of an image. rgb: three planes in 0..1. Throws std::range_error if a feature
+  // is not finite or out of range, and std::length_error if 32 bits cannot number the lattice
+  // points.
   void build(const T* rgb) {
     const int64_t strips = static_cast<int64_t>(tables_.size());
     std::vector<char> good(strips, 1);
@@ -140,7 +144,7 @@ class Lattice {
     find_neighbours(tables_[0]);
   }
 
-  // values, out: `channels` planes of as many pixels each.
+  // out = W values. Both are `channels` planes of height x width pixels.
   void filter(const T* values, T* out, int64_t channels) const {
     for (; channels >= 4; channels -= 4, values += 4 * pixels_, out += 4 * pixels_) {
       filter_some<4>(values, out);
@@ -154,14 +158,15 @@ class Lattice {
   template <int C>
   using Signal = std::array<T, C>;  // the values of all channels at a lattice point
 
-  // Vertices and weights of the pixels of some rows; false where a feature is out of range.
+  // Computes vertices and weights of the pixels of some rows. Returns false if a feature is out of
+  // range.
   bool fill_rows(const T* rgb, int64_t first_row, int64_t last_row, HashTable& table) {
-    // Three of four vertices are those of the pixel to the left or above: no look-up for them. Of
-    // each remainder a line of pixels, first a place to the left of the image.
+    // Three of four vertices are those of the pixel to the left or above, and need no look-up. The
+    // vectors hold a line of pixels for each remainder. It begins with a place left of the image.
     const int64_t line = width_ + 1;
     std::vector<Key> key_above(kVertices * line, ~Key{0});
     std::vector<uint32_t> vertex_above(kVertices * line);
-    // All bits set where the vertex is that above, or else that to the left.
+    // All bits are set if the vertex is that of the pixel above, or else that to the left.
     uint32_t from_above[kVertices][kLanes], from_left[kVertices][kLanes];
     uint32_t looked_up[kVertices][kLanes] = {};
     uint64_t hash[kVertices * kLanes];
@@ -178,7 +183,7 @@ class Lattice {
           for (int c = 0; c < 3; ++c) feature[2 + c][l] = p[c * pixels_ + l];
         }
         if (!simplices.enclose(feature, scale_)) return false;
-        // No branch depends on the image: half of them would be mispredicted.
+        // No branch depends on the image, because half of such branches would be mispredicted.
         int count = 0;
         for (int r = 0; r < kVertices; ++r) {
           const Key* key = simplices.key[r];
@@ -269,7 +274,7 @@ class Lattice {
     });
   }
 
-  // Sums over pieces of fixed size, added up in order.
+  // Splats pieces of a fixed number of pixels, and adds up their sums in order.
   template <int C>
   std::vector<Signal<C>> splat(const T* values) const {
     const int64_t pieces = std::clamp<int64_t>(pixels_ / (1 << 18), 1, 8);
@@ -295,7 +300,7 @@ class Lattice {
     return std::move(parts[0]);
   }
 
-  // (1/2, 1, 1/2) along an axis; the point 0 stands for missing neighbours and stays 0.
+  // Blurs with (1/2, 1, 1/2) along an axis. Point 0 replaces missing neighbours and stays 0.
   template <int C>
   void blur(std::vector<Signal<C>>& values, std::vector<Signal<C>>& scratch, int axis) const {
     const std::vector<uint32_t>&next = next_[axis], &previous = previous_[axis];

@@ -1,4 +1,4 @@
-// Where a pixel lies in the permutohedral lattice: the six vertices of its simplex and their
+// The place of a pixel in the permutohedral lattice: the six vertices of its simplex and their
 // weights. For the CPU and for CUDA.
 
 #pragma once
@@ -16,32 +16,34 @@ namespace crf {
 
 constexpr int kFeatures = 5;
 constexpr int kVertices = kFeatures + 1;  // of a simplex; also the number of blur axes
-constexpr int kBits = 12;                 // of one packed coordinate
+constexpr int kBits = 12;                 // of one coordinate in a key
 constexpr int kRemainderBits = 3;
 
-// A lattice point has coordinates 6 q_i + r, i < 5, with one remainder r for all of them (the sixth
-// follows, as all sum to 0). Its key is r in the lowest bits, then q_i + kOffset, 12 bits each.
+// A lattice point has coordinates 6 q_i + r for i < 5, with one remainder r for all of them. The
+// sixth coordinate follows, because their sum is 0. The key of a point has r in its lowest bits and
+// then each q_i + kOffset in 12 bits.
 using Key = uint64_t;
 constexpr int kOffset = 1 << (kBits - 1);
 
 CRF_HOST_DEVICE constexpr Key axis_unit(int i) { return Key{1} << (kBits * i + kRemainderBits); }
 constexpr Key kAllAxes = axis_unit(0) + axis_unit(1) + axis_unit(2) + axis_unit(3) + axis_unit(4);
 
-// The neighbour in positive direction of an axis: every coordinate + 1, but the axis' own - 5.
+// The neighbour in the positive direction of an axis: its coordinate - 5, all others + 1.
 CRF_HOST_DEVICE inline Key neighbour(Key key, int axis) {
   const bool carry = (key & 7) == kFeatures;
   const Key next = carry ? key - kFeatures + kAllAxes : key + 1;
   return axis < kFeatures ? next - axis_unit(axis) : next;
 }
 
-// The neighbour in negative direction: every coordinate - 1, but the axis' own + 5.
+// The neighbour in the negative direction of an axis: its coordinate + 5, all others - 1.
 CRF_HOST_DEVICE inline Key neighbour_before(Key key, int axis) {
   const bool borrow = (key & 7) == 0;
   const Key next = borrow ? key + kFeatures - kAllAxes : key - 1;
   return axis < kFeatures ? next + axis_unit(axis) : next;
 }
 
-// Neighbouring keys differ in few bits: only a full mixer spreads them over a table (splitmix64's).
+// The hash of a key. Neighbouring keys differ in few bits. Only a full mixer, that of splitmix64,
+// spreads them over a table.
 CRF_HOST_DEVICE inline uint64_t mix(Key key) {
   key ^= key >> 30;
   key *= 0xbf58476d1ce4e5b9ull;
@@ -50,8 +52,8 @@ CRF_HOST_DEVICE inline uint64_t mix(Key key) {
   return key ^ (key >> 31);
 }
 
-// Of the projection onto the hyperplane of coordinates with sum 0, scaled so that the blur has
-// deviation 1.
+// Factors of the features in the projection onto the hyperplane of coordinates with sum 0. They
+// make the deviation of the blur 1.
 template <typename T>
 struct Scale {
   T of[kFeatures];
@@ -64,15 +66,16 @@ struct Scale {
   }
 };
 
-// The simplices that enclose the features of some pixels: keys of their vertices and barycentric
-// weights. Every loop runs over the pixels, which lets the compiler use vector instructions.
+// The simplices that enclose the features of some pixels: the keys of their vertices and the
+// barycentric weights. Every inner loop runs over the pixels, so that the compiler can use vector
+// instructions.
 template <typename T, int kLanes>
 struct Simplices {
   T weight[kVertices][kLanes];
   Key key[kVertices][kLanes];
 
-  // From the position relative to the middle of the image, which halves the range of coordinates,
-  // and the colour of each pixel; false where a feature is out of range or no number.
+  // feature: the position of each pixel relative to the middle of the image, which halves the range
+  // of the coordinates, and its colour. Returns false if a feature is out of range or not a number.
   CRF_HOST_DEVICE bool enclose(const T (&feature)[kFeatures][kLanes], const Scale<T>& scale) {
     T elevated[kVertices][kLanes], sum[kLanes] = {};
     for (int j = kFeatures; j > 0; --j) {
@@ -87,19 +90,19 @@ struct Simplices {
   }
 
  private:
-  // elevated: coordinates in the lattice's hyperplane.
+  // elevated: coordinates in the hyperplane of the lattice.
   CRF_HOST_DEVICE bool enclose(const T (&elevated)[kVertices][kLanes]) {
     int32_t base[kVertices][kLanes], rank[kVertices][kLanes], total[kLanes] = {};
     T rest[kVertices][kLanes];
-    // Room for the vertices and their neighbours, which are a few steps away.
+    // The range leaves room for the vertices and their neighbours, which are a few steps away.
     constexpr T limit = T(kVertices) * (kOffset - 8), sixth = T(1) / kVertices;
     int32_t bad = 0;
     for (int i = 0; i < kVertices; ++i) {
       for (int l = 0; l < kLanes; ++l) {
-        const bool good = elevated[i][l] < limit && elevated[i][l] > -limit;  // no NaN either
+        const bool good = elevated[i][l] < limit && elevated[i][l] > -limit;  // false for NaN
         bad |= !good;
         const T e = good ? elevated[i][l] : T(0);
-        // Nearest multiple of 6: floor without a function call.
+        // The nearest multiple of 6, by a floor without a function call.
         const T shifted = e * sixth + T(0.5);
         const int32_t truncated = static_cast<int32_t>(shifted);
         base[i][l] = truncated - (T(truncated) > shifted);
@@ -108,7 +111,7 @@ struct Simplices {
       }
     }
     if (bad) return false;
-    // Rank 0 has the largest rest. The ranks tell which coordinates leave the hyperplane's side.
+    // Rank 0 has the largest rest. The ranks tell which coordinates change by 6 to make the sum 0.
     for (int i = 0; i < kVertices; ++i) {
       for (int l = 0; l < kLanes; ++l) rank[i][l] = total[l];
     }
@@ -129,7 +132,7 @@ struct Simplices {
         rest[i][l] -= T(step * kVertices);
       }
     }
-    // Barycentric coordinates: differences of the rests in ascending order.
+    // The barycentric coordinates are the differences of the rests in ascending order.
     T ascending[kVertices][kLanes] = {};
     for (int k = 0; k < kVertices; ++k) {
       for (int i = 0; i < kVertices; ++i) {
@@ -148,7 +151,7 @@ struct Simplices {
         key[0][l] += static_cast<Key>(base[i][l] + kOffset) << (kBits * i + kRemainderBits);
       }
     }
-    // The vertex of remainder r is one step of 6 lower along the axes of rank over 5 - r.
+    // The vertex of remainder r is lower by 6 along the axes of a rank over 5 - r.
     for (int r = 1; r < kVertices; ++r) {
       for (int l = 0; l < kLanes; ++l) key[r][l] = key[r - 1][l] + 1;
       for (int i = 0; i < kFeatures; ++i) {

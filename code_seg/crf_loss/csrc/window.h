@@ -1,4 +1,4 @@
-// The Gaussian kernel itself, summed over a square window: exact up to what lies outside it.
+// The Gaussian kernel itself, summed over a square window. Only pixels outside it are left out.
 
 #pragma once
 
@@ -12,8 +12,9 @@
 namespace crf {
 
 // out_i = sum_j exp(-|xy_i - xy_j|^2 / 2 sigma_xy^2 - |rgb_i - rgb_j|^2 / 2 sigma_rgb^2) values_j
-// over the window |dx|, |dy| <= radius, j = i included. Planes of height x width pixels. The inner
-// loop runs along a row of pixels with one offset (dx, dy), which lets the compiler use vectors.
+// over the window |dx|, |dy| <= radius, j = i included. rgb, values and out are planes of height x
+// width pixels. The inner loop runs along a row of pixels with one offset (dx, dy), so that the
+// compiler can use vector instructions.
 template <typename T>
 void window_filter(const T* rgb, const T* values, T* out, int64_t channels, int64_t height,
                    int64_t width, T sigma_xy, T sigma_rgb, int64_t radius,

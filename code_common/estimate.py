@@ -1,0 +1,70 @@
+"""How long a run will take on this machine, and what it will write."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from code_common.files.data_set import ImageFiles
+from code_common.files.reading import image_shape
+from code_common.files.run_folder import marker_path
+from code_common.launch import choose_device, recipe_of
+from code_common.learning.network import ResUNet, mixed_precision
+from code_common.options import CommonOptions
+from code_common.steps import Step
+
+BESIDE = 1.3  # time of a run over that of its networks alone: crops, labels, files, imports
+BYTES_PER_PIXEL = 30  # of what a repeat writes for an image, at most
+CHECKPOINTS = 3  # that a stage holds beside one for each training: the one in progress has Adam's
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run takes from here on."""
+
+    seconds: float
+    size: float  # in bytes, of the whole run
+    done: int  # steps that are done
+    steps: int  # of all
+
+
+def seconds_per_megapixel(options: CommonOptions, network: ResUNet) -> float:
+    """What a megapixel through the network takes on this machine, of three in a training step."""
+    device = choose_device(options)
+    network.to(device, memory_format=torch.channels_last)
+    precision = recipe_of(options, device, seed=0).precision
+    image = torch.rand(min(4, options.batch_size), 3, *2 * [options.input_size], device=device)
+    for _ in range(2):  # the first one makes memory and kernels ready
+        began = time.perf_counter()
+        with mixed_precision(precision, device):
+            loss = network(image).float().square().mean()
+        loss.backward()
+        loss.item()
+        step = time.perf_counter() - began
+    return step / (3e-6 * len(image) * options.input_size**2)
+
+
+def estimate(
+    stages: Sequence[tuple[CommonOptions, list[Step]]],
+    image_files: Sequence[ImageFiles],
+    repeats: int,
+) -> Estimate:
+    """What a run of some stages takes: the options and the steps of each."""
+    pixels = sum(int(np.prod(image_shape(files.image))) for files in image_files)
+    size = float(pixels * BYTES_PER_PIXEL * repeats)
+    seconds, done, count = 0.0, 0, 0
+    for options, steps in stages:
+        network = ResUNet(options.model, 2, width=options.width, stem_stride=options.stem_stride)
+        speed = seconds_per_megapixel(options, network)
+        weights = sum(4 * p.numel() for p in network.parameters())
+        trainings = sum(step.name.startswith("train") for step in steps)
+        size += repeats * (trainings + CHECKPOINTS) * weights
+        for repeat in range(options.repeat, options.repeat + repeats):
+            folder = replace(options, save_dir=None, repeat=repeat).resolved().save_dir
+            for step in steps:
+                is_done = marker_path(folder, step.name).is_file() and not options.restart
+                done, count = done + is_done, count + 1
+                seconds += 0 if is_done else step.work * speed
+    return Estimate(seconds * BESIDE, size, done, count)

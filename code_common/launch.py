@@ -1,0 +1,68 @@
+"""From the options to what they stand for: device, tiling, recipe; and the start of a script."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from code_common.errors import InputError, run_script
+from code_common.inference.tiling import Tiling
+from code_common.learning import distributed, hardware
+from code_common.learning.training import Recipe
+from code_common.options import CommonOptions, InferenceOptions
+
+
+def choose_device(options: InferenceOptions) -> torch.device:
+    """The device of this process; InputError where it is absent."""
+    number, gpus = distributed.local_rank() or 0, options.gpus
+    if gpus and number >= len(gpus):
+        raise InputError(f"--gpus: {len(gpus)} GPUs, but this is process {number + 1}")
+    return hardware.choose_device(options.device, gpus[number] if gpus else None)
+
+
+def tiling_of(options: InferenceOptions, device: torch.device) -> Tiling:
+    """How images are cut for inference, and how the network computes."""
+    return Tiling(
+        tile=options.tile,
+        overlap=options.overlap,
+        batch_size=options.test_batch_size,
+        views=options.views,
+        precision=hardware.choose_precision(options.precision, device),
+    )
+
+
+def recipe_of(options: CommonOptions, device: torch.device, seed: int, **changes: float) -> Recipe:
+    """What the training loop needs of the options; `changes` are those of one phase."""
+    recipe = Recipe(
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        lr=options.lr,
+        weight_decay=options.weight_decay,
+        seed=seed,
+        workers=hardware.choose_workers(options.workers, device),
+        val_every=options.val_every,
+        precision=hardware.choose_precision(options.precision, device),
+        dropout=options.dropout,
+        compile=options.compile,
+        tensorboard=options.tensorboard,
+        schedule=options.schedule,
+    )
+    return replace(recipe, **changes)
+
+
+def together(action: Callable[[InferenceOptions], object], options: InferenceOptions) -> object:
+    """Do a script's action: in this process or, with several --gpus, in one for each.
+
+    Returns what it returns in the first process.
+    """
+    if len(options.gpus) > 1 and distributed.local_rank() is None:
+        sys.exit(distributed.launch(len(options.gpus)))
+    return distributed.work_together(choose_device(options), lambda: action(options))
+
+
+def run(action: Callable[[InferenceOptions], object], options: InferenceOptions) -> None:
+    """Run a script: do its action, print the words that it returns, end errors in one line."""
+    message = run_script(lambda: together(action, options))
+    if isinstance(message, str):
+        print(message)

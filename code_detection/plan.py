@@ -1,0 +1,44 @@
+"""The steps of stage 1, in order: main.py does them, data/check.py adds up their work."""
+
+from functools import partial
+
+from code_common.files.data_set import ImageFiles
+from code_common.files.run_folder import detections_folder
+from code_common.steps import Step, inference_work
+from code_detection.options import Options
+from code_detection.pictures import pictures_of
+from code_detection.prepare_data import prepare
+from code_detection.self_training import choose_round, detect_training, self_training_round
+from code_detection.test import test_round
+
+
+def steps(options: Options, split: dict[str, list[ImageFiles]]) -> list[Step]:
+    """Prepare, the initial round and those of self-training, and what the last one is for."""
+    rounds = range(options.rounds + 1)
+    return [
+        Step("prepare", partial(prepare, options)),
+        *(step for r in rounds for step in self_training_round(options, split, r)),
+        *final_steps(options, split),
+    ]
+
+
+def final_steps(options: Options, split: dict[str, list[ImageFiles]]) -> list[Step]:
+    """What is done with the round that counts, which is known once all are trained."""
+    seen, views = split["train"] + split["val"], options.views
+
+    def detect() -> str:
+        folder = detections_folder(options.save_dir)
+        return detect_training(options, seen, choose_round(options), folder)
+
+    def test() -> str:
+        return test_round(options, choose_round(options))
+
+    def pictures() -> str:
+        return pictures_of(options, choose_round(options))
+
+    testing = inference_work(split["val"] + split["test"], options, views)
+    return [
+        Step("detect", detect, inference_work(split["train"], options, views), together=True),
+        Step("test", test, testing, together=True),
+        Step("pictures", pictures),
+    ]

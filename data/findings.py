@@ -1,0 +1,305 @@
+"""What is wrong with a data set, or may be: its files, images, labels, sets and sizes."""
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+from scipy import ndimage
+
+from code_common.errors import InputError
+from code_common.files.data_set import (
+    IMAGES,
+    SPLIT,
+    ImageFiles,
+    find_images,
+    is_image,
+    label_folders,
+    read_split,
+)
+from code_common.files.reading import read_image, read_instances, read_label
+from code_detection.labels import points_from_instances, points_from_map
+
+PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
+PARTS = ("train", "val", "test")
+ALIKE = 20  # of the 256 bits of the difference hash: two pictures of one piece of tissue
+FEW = 0.1  # share of the ids of an instance map that may be odd
+SPECK = 20  # square pixels under which a nucleus is hardly one
+LABEL_FIX = "one id per nucleus, in the image's size and orientation (data/import_labels.py)"
+POINT_FIX = "a dot per nucleus, in the image's size (data/import_labels.py points)"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found, where, and what to do about it."""
+
+    level: str  # PASS, WARN or FAIL
+    file: str
+    message: str
+    fix: str = ""
+
+    def line(self) -> str:
+        """The finding as a line to print."""
+        fix = f" -> {self.fix}" if self.fix else ""
+        return f"{self.level}  {self.file}: {self.message}{fix}"
+
+
+@dataclass(frozen=True)
+class ImageCheck:
+    """What one image and its labels hold; None for what could not be read, or is not there."""
+
+    name: str
+    findings: list[Finding] = field(default_factory=list)
+    shape: tuple[int, int] | None = None
+    pixels: str = ""  # hash of the decoded image
+    likeness: np.ndarray | None = None  # [256] bool: difference hash
+    areas: np.ndarray | None = None  # of the nuclei of an instance map, in square pixels
+    points: np.ndarray | None = None  # [N, 2]
+
+
+def check_data_set(
+    folder: Path, ratio: float, r1: float, patch_size: int
+) -> tuple[dict[str, list[ImageFiles]], list[Finding]]:
+    """The images of each set of a data set, and all findings about them.
+
+    ratio: share of the points that a run keeps; r1: radius of a nucleus, patch_size: side of a
+    patch, both in pixels.
+    """
+    try:
+        image_files, findings = check_files(folder)
+    except InputError as error:
+        return {}, [Finding(FAIL, str(folder), str(error), "see data/README.md")]
+    # Further groups of the split may name images of the test set again.
+    by_name = {files.name: files for part in image_files.values() for files in part}
+    checks = check_images(list(by_name.values()))
+    by_part = {part: [checks[f.name] for f in files] for part, files in image_files.items()}
+    for check in checks.values():
+        findings += check.findings
+    findings += check_sets(by_part)
+    findings += check_points(by_part["train"], ratio)
+    findings += check_masks(by_part)
+    findings += check_sizes(list(checks.values()), r1, patch_size)
+    if all(finding.level != FAIL for finding in findings):
+        counts = ", ".join(f"{len(image_files[part])} {part}" for part in PARTS)
+        findings.append(Finding(PASS, str(folder), f"{len(by_name)} images read: {counts}"))
+    return image_files, findings
+
+
+def check_files(folder: Path) -> tuple[dict[str, list[ImageFiles]], list[Finding]]:
+    """The images of each set, and findings about what is missing, surplus or empty.
+
+    Raises InputError where the split cannot be read.
+    """
+    split, findings = read_split(folder), []
+    labels = label_folders(folder)
+    image_files: dict[str, list[ImageFiles]] = defaultdict(list)
+    for part, names in split.items():
+        image_files[part], missing = find_part(folder / IMAGES, names, labels)
+        findings += missing
+    in_sets = [files for part in image_files.values() for files in part]
+    used = {path for f in in_sets for path in (f.image, f.instances, f.points) if path}
+    for directory in (folder / IMAGES, *labels):
+        findings += check_surplus(directory, used)
+    for part, effect in (
+        ("val", "the last epoch is taken as the best"),
+        ("test", "nothing is scored"),
+    ):
+        if not image_files[part]:
+            findings.append(Finding(WARN, SPLIT, f"no {part} images: {effect}"))
+    return image_files, findings
+
+
+def find_part(
+    images: Path, names: list[str], labels: tuple[Path, Path]
+) -> tuple[list[ImageFiles], list[Finding]]:
+    """The images of a set that are there, and a finding for each one that is not."""
+    try:
+        return find_images(images, names, *labels), []
+    except InputError:
+        pass  # one by one they take a listing of the folders each, and tell which are missing
+    image_files, findings = [], []
+    for name in names:
+        try:
+            image_files += find_images(images, [name], *labels)
+        except InputError as error:
+            fix = f"correct the name in {SPLIT}, or add the file"
+            findings.append(Finding(FAIL, name, str(error), fix))
+    return image_files, findings
+
+
+def check_surplus(directory: Path, used: set[Path]) -> list[Finding]:
+    """Images in a folder that are of no set."""
+    present = filter(is_image, directory.iterdir()) if directory.is_dir() else ()
+    surplus = sorted(path.name for path in set(present) - used)
+    if not surplus:
+        return []
+    names = ", ".join(surplus[:3]) + (", ..." if len(surplus) > 3 else "")
+    message = f"{len(surplus)} files of no set: {names}"
+    return [Finding(WARN, str(directory), message, f"name the images in {SPLIT}")]
+
+
+def check_images(image_files: list[ImageFiles]) -> dict[str, ImageCheck]:
+    """Read images and their labels, in parallel where there are many; by name."""
+    workers = min(os.cpu_count() or 1, max(1, len(image_files) // 4))
+    if workers > 1:
+        with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
+            checks = list(pool.map(check_image, image_files, chunksize=4))
+    else:
+        checks = [check_image(files) for files in image_files]
+    return {check.name: check for check in checks}
+
+
+def check_image(files: ImageFiles) -> ImageCheck:
+    """Read an image and its labels."""
+    findings: list[Finding] = []
+    image = attempt(findings, "export the image again", read_image, files.image)
+    if image is None:
+        return ImageCheck(files.name, findings)
+    shape, areas, points = image.shape[:2], None, None
+    if files.instances:
+        instances = attempt(findings, LABEL_FIX, read_instances, files.instances, shape)
+        if instances is not None:
+            masks = nucleus_masks(instances)
+            areas = np.array([int(mask.sum()) for mask in masks])
+            points = points_from_instances(instances)
+            findings += check_nuclei(files.instances, masks, areas)
+    if files.points:
+        label = attempt(findings, POINT_FIX, read_label, files.points, shape)
+        if label is not None:
+            points = points_from_map(label)
+    return ImageCheck(
+        files.name,
+        findings,
+        shape,
+        hashlib.sha256(image.tobytes()).hexdigest(),
+        difference_hash(image),
+        areas,
+        points,
+    )
+
+
+def attempt(
+    findings: list[Finding], fix: str, read: Callable, path: Path, *arguments: object
+) -> np.ndarray | None:
+    """`read(path, *arguments)`; where it raises InputError, None and one more of the findings."""
+    try:
+        return read(path, *arguments)
+    except InputError as error:
+        message = str(error).removeprefix(f"{path}: ")
+        findings.append(Finding(FAIL, str(path), message, fix))
+        return None
+
+
+def difference_hash(image: np.ndarray) -> np.ndarray:
+    """Which of 16 x 16 fields are brighter than their left neighbour: [256] bool.
+
+    Images that look alike have nearly the same hash.
+    """
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(grey, (17, 16), interpolation=cv2.INTER_AREA).astype(int)
+    return (small[:, 1:] > small[:, :-1]).ravel()
+
+
+def nucleus_masks(instances: np.ndarray) -> list[np.ndarray]:
+    """The mask uint8 of each nucleus of an instance map [H, W], within its bounding box."""
+    boxes = ndimage.find_objects(instances)
+    return [(instances[box] == k).astype(np.uint8) for k, box in enumerate(boxes, 1) if box]
+
+
+def check_nuclei(path: Path, masks: list[np.ndarray], areas: np.ndarray) -> list[Finding]:
+    """What is odd about the nuclei of an instance map; areas in square pixels."""
+    findings = []
+    if not masks:
+        findings.append(Finding(WARN, str(path), "no nucleus"))
+    # A few of both occur in annotated tiles; many are an error of the export.
+    split = sum(cv2.connectedComponents(mask)[0] > 2 for mask in masks)
+    if split > FEW * len(masks):
+        message = f"{split} of {len(masks)} ids lie in several pieces"
+        findings.append(Finding(WARN, str(path), message, "give every nucleus its own id"))
+    small = int((areas < SPECK).sum())
+    if small > FEW * len(masks):
+        message = f"{small} of {len(masks)} nuclei have less than {SPECK} square pixels"
+        findings.append(Finding(WARN, str(path), message, "remove specks"))
+    return findings
+
+
+def check_sets(by_part: dict[str, list[ImageCheck]]) -> list[Finding]:
+    """Images that are in two sets, or nearly; and those that are twice in one."""
+    images = [(part, c) for part in PARTS for c in by_part.get(part, []) if c.pixels]
+    findings = []
+    for number, (part, image) in enumerate(images):
+        for other_part, other in images[:number]:
+            sets = f"({part} and {other_part})"
+            if image.pixels == other.pixels:
+                level = FAIL if part != other_part else WARN
+                message = f"the same pixels as {other.name} {sets}"
+                findings.append(Finding(level, image.name, message, "keep one"))
+            elif part != other_part and (image.likeness != other.likeness).sum() <= ALIKE:
+                message = f"nearly the same as {other.name} {sets}"
+                findings.append(Finding(WARN, image.name, message, "look at both"))
+    return findings
+
+
+def check_points(checks: list[ImageCheck], ratio: float) -> list[Finding]:
+    """Training images without points, or with points that say little."""
+    findings = []
+    for check in checks:
+        if check.shape is None or any(f.level == FAIL for f in check.findings):
+            continue
+        count = 0 if check.points is None else len(check.points)
+        if count == 0:
+            fix = "annotate some nuclei, or take it out"
+            message = "a training image without any point"
+            findings.append(Finding(FAIL, check.name, message, fix))
+            continue
+        kept = max(1, round(count * ratio))
+        if kept < 3:
+            message = f"{kept} of {count} points at ratio {ratio:g}"
+            fix = "annotate more, or a larger --ratio"
+            findings.append(Finding(WARN, check.name, message, fix))
+        elif on_one_line(check.points):
+            findings.append(Finding(WARN, check.name, f"all {count} points lie on one line"))
+    return findings
+
+
+def on_one_line(points: np.ndarray) -> bool:
+    """Whether three or more points [N, 2] lie on one line, so that Voronoi cells are stripes."""
+    return len(points) > 2 and np.linalg.matrix_rank(points - points[0]) < 2
+
+
+def check_masks(by_part: dict[str, list[ImageCheck]]) -> list[Finding]:
+    """Validation and test images without instance maps."""
+    findings = []
+    for part in ("val", "test"):
+        checks = by_part.get(part, [])
+        bare = [c.name for c in checks if c.areas is None and c.shape is not None]
+        if bare:
+            message = f"{len(bare)} {part} images without masks"
+            findings.append(Finding(WARN, bare[0], message, "only scores need them"))
+    return findings
+
+
+def check_sizes(checks: list[ImageCheck], r1: float, patch_size: int) -> list[Finding]:
+    """Nuclei against r1, images against the patch."""
+    findings = []
+    areas = [check.areas for check in checks if check.areas is not None and len(check.areas)]
+    if areas:
+        radius = float(np.sqrt(np.concatenate(areas).mean() / np.pi))
+        message = f"a nucleus of mean area has radius {radius:.1f} px; r1 is {r1:g}"
+        options = f"--r1 {radius:.0f} --r2 {2 * radius:.0f} --sigma {radius / 4:.2g}"
+        if 0.7 < radius / r1 < 1.4:
+            findings.append(Finding(PASS, "nuclei", message))
+        else:
+            findings.append(Finding(WARN, "nuclei", message, f"--detection {options}"))
+    small = [check.name for check in checks if check.shape and min(check.shape) < patch_size]
+    if small:
+        message = f"{len(small)} images are smaller than the patch of {patch_size} px"
+        fix = "they are mirrored; a smaller --patch-size --input-size avoids that"
+        findings.append(Finding(WARN, small[0], message, fix))
+    return findings

@@ -1,0 +1,268 @@
+"""What a script's command line shows: at once, in groups, and only the options that it uses."""
+
+import dataclasses
+import importlib
+import runpy
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import PROJECT, RUN, both_stages, link_run, taken_by
+from test_structure import MODULES, is_script
+
+from code_common import options as common_options
+from code_common.config import field_help, parse, shown_fields
+
+STAGES = ("code_detection", "code_seg")
+SCRIPTS = [str(path.relative_to(PROJECT)) for path in MODULES.values() if is_script(path)]
+# Packages that take long to import.
+HEAVY = ("torch", "torchvision", "numpy", "scipy", "skimage", "cv2")
+SHOW_HELP = f"""
+import runpy, sys
+sys.argv = [sys.argv[1], "--help"]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as stop:
+    assert stop.code == 0
+print(*(name for name in {HEAVY} if name in sys.modules), file=sys.stderr)
+"""
+# An own folder of images, in the data set of the run.
+OWN_IMAGES = "--img-dir {data}/images --label-dir {data}/labels_instance"
+PREDICTION = "--model {run} --images {data}/images/test0.png --out {home}/predicted"
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script of a stage that has trained options, and how it is called here."""
+
+    path: str
+    action: str  # its function that takes the options
+    options: str  # name of their class
+    # Arguments beside those of a finished run: in all these calls together, what it shows is used.
+    calls: tuple[str, ...] = ("",)
+    unused: tuple[str, ...] = ()  # options that it reads, and that change nothing
+
+    @property
+    def stage(self) -> str:
+        """The package that it is in."""
+        return self.path.partition("/")[0]
+
+    @property
+    def options_class(self) -> type:
+        """The class of its options, of its stage or of both."""
+        module = importlib.import_module(f"{self.stage}.options")
+        return getattr(module, self.options, None) or getattr(common_options, self.options)
+
+    def do(self, options: object) -> None:
+        """What the script does with its options."""
+        module = importlib.import_module(self.path.removesuffix(".py").replace("/", "."))
+        action = getattr(module, self.action)
+        if self.action == "pictures_of":
+            action(options, options.round)
+        else:
+            action(options)
+
+
+STAGE_SCRIPTS = [
+    Script(
+        "code_detection/main.py",
+        action="main",
+        options="Options",
+        calls=("--save-dir {home}/anew",),
+    ),
+    Script("code_detection/prepare_data.py", action="prepare", options="PrepareOptions"),
+    Script(
+        "code_detection/train.py",
+        action="train",
+        options="TrainOptions",
+        calls=("--round 0", "--round 1"),
+        unused=("views",),  # validations take one view
+    ),
+    Script(
+        "code_detection/test.py",
+        action="test",
+        options="TestOptions",
+        calls=(
+            "--round 1",
+            "--model-path {run}/detection/round_0/best.pt --auto-threshold",
+            OWN_IMAGES,
+        ),
+    ),
+    Script(
+        "code_detection/pictures.py",
+        action="pictures_of",
+        options="PicturesOptions",
+        calls=("--round 1",),
+    ),
+    Script(
+        "code_detection/predict.py",
+        action="predict",
+        options="PredictOptions",
+        calls=(PREDICTION,),
+    ),
+    Script(
+        "code_seg/main.py",
+        action="main",
+        options="Options",
+        calls=(
+            "--self-training-epochs 1 --save-dir {home}/anew "
+            "--detection-results-dir {run}/detection",
+        ),
+    ),
+    Script("code_seg/prepare_data.py", action="prepare", options="PrepareOptions"),
+    Script(
+        "code_seg/prepare_self_training.py",
+        action="write_self_training_labels",
+        options="PrepareSelfTrainingOptions",
+        calls=("", "--self-training-points annotated"),
+    ),
+    Script(
+        "code_seg/train.py",
+        action="train",
+        options="TrainOptions",
+        calls=("--self-training-epochs 1",),
+    ),
+    Script(
+        "code_seg/test.py",
+        action="test",
+        options="TestOptions",
+        calls=(
+            "",
+            "--model-path {run}/segmentation/crf/best.pt",
+            OWN_IMAGES + " --points-dir {run}/detection/detections",
+        ),
+    ),
+    Script(
+        "code_seg/pictures.py",
+        action="pictures",
+        options="PicturesOptions",
+        calls=("--self-training-epochs 2",),
+    ),
+    Script("code_seg/oracles.py", action="oracles", options="OracleOptions"),
+    Script(
+        "code_seg/predict.py",
+        action="predict",
+        options="SegPredictOptions",
+        calls=(PREDICTION + " --coco",),
+    ),
+]
+EACH_STAGE_SCRIPT = pytest.mark.parametrize("script", STAGE_SCRIPTS, ids=lambda s: s.path)
+# The folders of a run are made of these, and its other defaults of the profile.
+PLACE = {"dataset", "data_root", "root_save_dir", "ratio", "repeat"}
+
+
+def test_no_script_of_a_stage_is_missing_here():
+    named = [script.path for script in STAGE_SCRIPTS]
+    assert sorted(named) == sorted(s for s in SCRIPTS if s.startswith(STAGES))
+
+
+def show_help(path: str) -> tuple[str, set[str]]:
+    """What --help of a script prints, and which heavy packages were imported for it."""
+    done = subprocess.run(
+        [sys.executable, "-c", SHOW_HELP, PROJECT / path], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, set(done.stderr.split())
+
+
+@pytest.mark.parametrize("path", SCRIPTS)
+def test_help_does_not_wait_for_torch(path):
+    text, imported = show_help(path)
+    assert "usage:" in text and len(text) > 200
+    assert not imported & (set(HEAVY) if path.startswith(STAGES) else {"torch", "torchvision"})
+
+
+def test_the_benchmark_has_help(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["crf_loss.py", "--help"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(PROJECT / "tests/benchmarks/crf_loss.py"), run_name="__main__")
+    assert stopped.value.code == 0 and "usage:" in capsys.readouterr().out
+
+
+@EACH_STAGE_SCRIPT
+def test_help_is_in_groups(script):
+    text, _ = show_help(script.path)
+    cls = script.options_class
+    sections = {field_help(cls)[field.name].section for field in shown_fields(cls)}
+    titles = {line.removesuffix(":") for line in text.splitlines() if line[:1].strip()}
+    assert sections <= titles and len(sections) >= 3
+
+
+def recording(cls: type) -> type:
+    """A subclass of an options class, whose `read` tells the fields that were read.
+
+    What dataclasses.replace and asdict read does not count, as they read everything.
+    """
+    names = {field.name for field in dataclasses.fields(cls)}
+
+    class Recording(cls):
+        read = set()
+
+        def __getattribute__(self, name):
+            if name in names and sys._getframe(1).f_globals["__name__"] != "dataclasses":
+                Recording.read.add(name)
+            return super().__getattribute__(name)
+
+    return Recording
+
+
+def given_to(script: Script, call: str, home: Path) -> list[str]:
+    """The arguments of a call: those of the finished run in `home`, and its own."""
+    words = ["--device", "cpu", "--precision", "fp32", "--tile", "64", "--overlap", "16"]
+    if script.action != "predict":
+        module = importlib.import_module(f"{script.stage}.options")
+        common = both_stages(home)[STAGES.index(script.stage)]
+        words = taken_by(script.options_class, module.Options, list(map(str, common)))
+    data = home / "data" / "tiny"
+    return words + call.format(data=data, run=home / "out" / RUN, home=home).split()
+
+
+@EACH_STAGE_SCRIPT
+def test_a_script_shows_what_it_uses_and_nothing_else(script, self_trained, experiment, tmp_path):
+    link_run(experiment if script.stage == "code_detection" else self_trained, tmp_path)
+    cls = recording(script.options_class)
+    read: set[str] = set()
+    for call in script.calls:
+        options = parse(cls, "", given_to(script, call, tmp_path))
+        cls.read.clear()  # what was read to check the options
+        script.do(options)
+        read |= cls.read
+    shown = {field.name for field in shown_fields(script.options_class)}
+    defaults = set().union(*getattr(cls, "PROFILES", {}).values())
+    used = read | PLACE | ({"profile"} if defaults & shown else set())
+    assert not shown - used, "shown, but not used"
+    assert not read - shown - set(script.unused), "used, but not shown"
+
+
+def refused(path: str, arguments: str, monkeypatch, capsys) -> str:
+    """The one line with which a script refuses its arguments, with status 2."""
+    monkeypatch.setattr("sys.argv", [path, *arguments.split()])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(PROJECT / path), run_name="__main__")
+    message = capsys.readouterr().err
+    assert stopped.value.code == 2 and message.count("\n") == 1, message
+    return message
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("wrong", ["--img-dir images", "--shard 0/2", "--round 1"])
+def test_main_takes_no_option_of_a_single_script(stage, wrong, monkeypatch, capsys):
+    """Where it did, a step with other images than the data set's was marked as done."""
+    message = refused(f"{stage}/main.py", wrong, monkeypatch, capsys)
+    assert f"no such option: {wrong.split()[0]}" in message
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong"),
+    [
+        ("code_detection/prepare_data.py", "--lr 0.1"),
+        ("code_detection/test.py", "--epochs 3"),
+        ("code_seg/train.py", "--clusters 4"),
+        ("code_seg/test.py", "--crf-weight 0.1"),
+    ],
+)
+def test_an_option_of_another_script_is_told(path, wrong, monkeypatch, capsys):
+    message = refused(path, wrong, monkeypatch, capsys)
+    assert f"{wrong.split()[0]} means nothing to {Path(path).name}" in message
