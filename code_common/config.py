@@ -144,9 +144,16 @@ def make_parser(cls: type, description: str) -> argparse.ArgumentParser:
                 groups[section].add_argument(
                     flag, dest=name, action="store_const", const=value, help=text
                 )
-    every = {flag_of(f.name) for f in dataclasses.fields(cls)}
-    parser.elsewhere = frozenset(every - {flag_of(f.name) for f in shown})
+    parser.elsewhere = frozenset(_all_flags(cls)) - set(parser._option_string_actions)
     return parser
+
+
+def _all_flags(cls: type) -> list[str]:
+    """Every flag of an options dataclass, shown or not, with shorthands and those for no."""
+    names, hints = [f.name for f in dataclasses.fields(cls)], typing.get_type_hints(cls)
+    switches = [name for name in names if _element_type(hints[name])[0] is bool]
+    nots = ["--no-" + flag_of(name).removeprefix("--") for name in switches]
+    return [*map(flag_of, names), *nots, *getattr(cls, "SHORTHANDS", {})]
 
 
 def parse(cls: type, description: str, argv: list[str] | None = None):

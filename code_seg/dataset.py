@@ -11,6 +11,7 @@ from code_common.inference.magnification import enlarged, factor_of
 from code_common.learning.crops import CropDataset
 from code_common.learning.image_cache import make_image_cache
 from code_common.learning.transforms import Augmentation, Warp
+from code_common.old_runs import present
 from code_seg.labels import IGNORED, from_colours
 from code_seg.options import PHASES, Options
 from code_seg.points import read_detections
@@ -25,7 +26,9 @@ def read_labels(options: Options, name: str, phase: str) -> list[np.ndarray]:
     """
     self_trained = phase != "labels" and options.self_training_epochs
     folders = (SELF_TRAINING_LABELS,) * 2 if self_trained else LABELS
-    return [from_colours(read_image(label_path(options.save_dir, f, name))) for f in folders]
+    # A run of an older version may still have the older name of the folder.
+    there = [present(options.save_dir, folder).name for folder in folders]
+    return [from_colours(read_image(label_path(options.save_dir, f, name))) for f in there]
 
 
 def magnified_like(image: np.ndarray, label: np.ndarray) -> np.ndarray:
