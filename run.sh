@@ -32,15 +32,40 @@ DATASET=sample RATIO=0.10 REPEATS=1
 DATA_ROOT="$HERE/data" ROOT_SAVE_DIR="$HERE/experiments"
 DATA_DIR=() COMMON=() DETECTION=() SEG=() TARGET=COMMON
 
+printf -v ASKED '%q ' "$@"
+
 need_value() {
-  if [[ $# -lt 2 || "$2" == --* ]]; then
+  if [[ $# -lt 2 || -z "$2" || "$2" == --* ]]; then
     echo "error: $1 needs a value (--help explains)" >&2
     exit 2
   fi
 }
 
+# stage MARK SCRIPT OPTIONS...: one stage of one repeat. A restart that was stopped goes on: what it
+# has finished, which is noted by its mark, is not thrown away again.
+stage() {
+  local mark="$1" word words=() restart=false
+  shift
+  for word in "$@"; do
+    if [[ "$word" == --restart ]]; then
+      restart=true
+      if grep -qxF "$mark" "$RESTARTED" 2>/dev/null; then continue; fi
+    fi
+    words+=("$word")
+  done
+  "$PYTHON" "${words[@]}"
+  if $restart; then
+    [[ -f "$RESTARTED" ]] || printf '%s\n' "$ASKED" >"$RESTARTED"
+    printf '%s\n' "$mark" >>"$RESTARTED"
+  fi
+}
+
 while [[ $# -gt 0 ]]; do
   case "$1" in
+    --dataset=* | --ratio=* | --repeats=* | --data-root=* | --data-dir=* | --root-save-dir=*)
+      set -- "${1%%=*}" "${1#*=}" "${@:2}"
+      continue
+      ;;
     --help | -h) usage; exit 0 ;;
     --dataset) need_value "$@"; DATASET="$2"; shift ;;
     --ratio) need_value "$@"; RATIO="$2"; shift ;;
@@ -54,8 +79,8 @@ while [[ $# -gt 0 ]]; do
   esac
   shift
 done
-if [[ ! "$REPEATS" =~ ^[1-9][0-9]*$ ]]; then
-  echo "error: --repeats must be a whole number from 1, not $REPEATS" >&2
+if [[ ! "$REPEATS" =~ ^[1-9][0-9]{0,5}$ ]]; then
+  echo "error: --repeats must be a whole number from 1 to 999999, not $REPEATS" >&2
   exit 2
 fi
 
@@ -74,12 +99,16 @@ COMMON=("${PLACE[@]}" ${COMMON[@]+"${COMMON[@]}"})
 "$PYTHON" "$HERE/data/check.py" "${COMMON[@]}" --repeats "$REPEATS" \
   --brief "$ROOT_SAVE_DIR/$DATASET/.checked_$RATIO" \
   --detection ${DETECTION[@]+"${DETECTION[@]}"} --seg ${SEG[@]+"${SEG[@]}"}
+RESTARTED="$ROOT_SAVE_DIR/$DATASET/.restarted_$RATIO"
+if [[ ! -f "$RESTARTED" || "$(head -n 1 "$RESTARTED")" != "$ASKED" ]]; then rm -f "$RESTARTED"; fi
 for ((repeat = 1; repeat <= REPEATS; repeat++)); do
   echo "== $DATASET, ratio $RATIO, repeat $repeat of $REPEATS: detection"
-  "$PYTHON" "$HERE/code_detection/main.py" "${COMMON[@]}" --repeat "$repeat" \
+  stage "detection $repeat" "$HERE/code_detection/main.py" "${COMMON[@]}" --repeat "$repeat" \
     ${DETECTION[@]+"${DETECTION[@]}"}
   echo "== $DATASET, ratio $RATIO, repeat $repeat of $REPEATS: segmentation"
-  "$PYTHON" "$HERE/code_seg/main.py" "${COMMON[@]}" --repeat "$repeat" ${SEG[@]+"${SEG[@]}"}
+  stage "segmentation $repeat" "$HERE/code_seg/main.py" "${COMMON[@]}" --repeat "$repeat" \
+    ${SEG[@]+"${SEG[@]}"}
 done
 "$PYTHON" "$HERE/tools/report.py" --root-save-dir "$ROOT_SAVE_DIR" --dataset "$DATASET" \
   --ratio "$RATIO" --repeats "$REPEATS" --seconds $((SECONDS - BEGAN))
+rm -f "$RESTARTED"

@@ -128,9 +128,9 @@ def make_parser(cls: type, description: str) -> argparse.ArgumentParser:
         if section not in groups:
             groups[section] = parser.add_argument_group(section)
         kind, several = _element_type(hints[field.name])
-        default = {None: "set by the data set", (): "none", "": "none"}.get(
-            field.default, field.default
-        )
+        row = getattr(cls, "DATASETS", {}).get("default", {})
+        of_none = "set by the data set" if field.name in row else "none"
+        default = {None: of_none, (): "none", "": "none"}.get(field.default, field.default)
         text = f"{comment} (default: {default})".replace("%", "%%")
         if kind is bool:
             form = {"action": argparse.BooleanOptionalAction}

@@ -1,8 +1,11 @@
 """One way to tell a user what is wrong with the input: one line, exit status 2, no traceback."""
 
+import atexit
 import errno
 import os
+import re
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -33,10 +36,74 @@ def reason(error: BaseException) -> str:
 
 
 PEER_GRACE_S = 10.0  # a busy machine may start one process seconds after another
+PIPE_CLOSED = 141  # status of a program whose reader has gone, `| head` say: 128 + SIGPIPE
+# What torch says where its workers find no room in /dev/shm.
+_NO_SHARED_MEMORY = re.compile(
+    r"(allocate|open|insufficient) shared memory|\(shm\)|file </torch_|signal: Bus error"
+)
 
 
 def _terminated(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def _end_quietly() -> NoReturn:
+    """End where nobody reads the output any more."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(nowhere, stream.fileno())
+    os._exit(PIPE_CLOSED)
+
+
+def _flush_at_exit() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _end_quietly()
+
+
+def _open_closed_streams() -> None:
+    """Give a process that was started without stdout or stderr (`2>&-`) one that goes nowhere.
+
+    Otherwise the next file that is opened would get its number, and with it every library's words.
+    """
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            try:
+                os.fstat(number)
+            except OSError:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+                nowhere = number
+            setattr(sys, name, open(nowhere, "w", encoding="utf-8", closefd=False))
+
+
+_prepared = False  # whether `_prepare_output` was called
+
+
+def _prepare_output() -> None:
+    """Let no letter that the terminal lacks, and no reader that has gone, become a traceback."""
+    global _prepared
+    if _prepared:
+        return
+    _prepared = True
+    _open_closed_streams()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    show_error = sys.excepthook
+
+    def show_error_unless_reader_has_gone(kind, error, traceback) -> None:
+        if issubclass(kind, BrokenPipeError):
+            _end_quietly()
+        show_error(kind, error, traceback)
+
+    sys.excepthook = show_error_unless_reader_has_gone
+    atexit.register(_flush_at_exit)
 
 
 def _fail(message: str, status: int) -> NoReturn:
@@ -45,8 +112,18 @@ def _fail(message: str, status: int) -> NoReturn:
     if os.environ.get("LOCAL_RANK", "0") != "0":
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(PEER_GRACE_S)
-    print(message, file=sys.stderr)
+    try:
+        print(message, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        _end_quietly()
     sys.exit(status)
+
+
+def _command_to_go_on() -> str:
+    """The command line of this process, without the --restart that would begin anew."""
+    python = Path(sys.executable).name
+    python = python if shutil.which(python) == sys.executable else sys.executable
+    return shlex.join([python, *(word for word in sys.argv if word != "--restart")])
 
 
 T = TypeVar("T")
@@ -56,20 +133,31 @@ def run_script(main: Callable[[], T]) -> T:
     """Run a script's main function and turn what a user can mend into one line.
 
     Exit status: 0 done, 2 wrong input or a full or read-only disk, 130 stopped by Ctrl-C or
-    SIGTERM (what a cluster sends before it takes a machine back).
+    SIGTERM (what a cluster sends before it takes a machine back), 141 where nobody reads what is
+    printed.
     """
+    _prepare_output()
     signal.signal(signal.SIGTERM, _terminated)
     try:
         return main()
     except InputError as error:
         _fail(f"error: {error}", 2)
+    except BrokenPipeError:
+        _end_quietly()
     except OSError as error:
         if error.errno not in _SYSTEM_ERRORS:
             raise
         where = error.filename or "the output folder"
         why = _SYSTEM_ERRORS[error.errno]
         _fail(f"error: {where}: {why}; earlier results are intact", 2)
+    except RuntimeError as error:
+        if not _NO_SHARED_MEMORY.search(str(error)):
+            raise
+        _fail(
+            "error: no room in /dev/shm for the workers; give --workers 0, or start the container "
+            "with more (docker run --shm-size=8g)",
+            2,
+        )
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # impatience would only add a traceback
-        command = shlex.join([Path(sys.executable).name, *sys.argv])
-        _fail(f"\nstopped; to go on from here: {command}", 130)
+        _fail(f"\nstopped; to go on from here: {_command_to_go_on()}", 130)

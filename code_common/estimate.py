@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from code_common.files.data_set import ImageFiles
-from code_common.files.reading import image_shape
+from code_common.files.images import image_shape
 from code_common.files.run_folder import marker_path
 from code_common.launch import choose_device, recipe_of
 from code_common.learning.network import ResUNet, mixed_precision

@@ -9,9 +9,10 @@ from enum import IntEnum
 from pathlib import Path
 from typing import ClassVar
 
-from code_common.config import check_bounds, check_choices
-from code_common.errors import InputError
-from code_common.files.run_folder import ratio_folder, stage_folder
+from code_common.config import check_bounds, check_choices, flag_of
+from code_common.errors import InputError, reason
+from code_common.files.layout import IMAGES, SPLIT
+from code_common.files.run_folder import options_path, ratio_folder, stage_folder
 from code_common.learning.encoders import ENCODERS
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -162,6 +163,8 @@ class CommonOptions(InferenceOptions):
         values["data_dir"] = self.data_dir or self.data_root / self.dataset
         values["save_dir"] = self.save_dir or self.stage_folder(self.STAGE)
         done = replace(self, **values)
+        check_name(done.dataset)
+        check_results_folder(done)
         check_bounds(done, {**self.BOUNDS, "overlap": (0, done.tile - 1)})
         profiles = {"profile": tuple(self.PROFILES)}
         check_choices(done, profiles | self.COMMON_CHOICES | self.CHOICES)
@@ -183,6 +186,47 @@ class CommonOptions(InferenceOptions):
     def seed(self, purpose: Purpose | int) -> int:
         """A seed of its own for each purpose, repeat and random_seed."""
         return (self.random_seed * 1000 + self.repeat) * 100 + purpose
+
+
+def check_name(dataset: str) -> None:
+    """Raise InputError where the name of a data set leads out of the folder that it is looked for
+    in, and its results with it.
+    """
+    if dataset in ("", ".", "..") or re.search(r"[/\\\0]", dataset) or Path(dataset).is_absolute():
+        raise InputError(
+            f"--dataset must be a plain name, not {dataset!r}; give the data set's own folder with "
+            "--data-dir"
+        )
+
+
+def resolved_path(path: Path, flag: str) -> Path:
+    """The absolute path without links. Raises InputError for links that lead in a circle."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"{flag} {path}: not a path ({reason(error)})") from None
+
+
+def check_results_folder(options: CommonOptions) -> None:
+    """Raise InputError where results would be written into the data, or around it."""
+    for name in ("save_dir", "root_save_dir"):
+        if getattr(options, name) == Path():
+            raise InputError(f"{flag_of(name)} must be a folder for results, not the present one")
+    flag, given = "--save-dir", options.save_dir
+    if options.save_dir == options.stage_folder(options.STAGE):
+        flag, given = "--root-save-dir", options.root_save_dir
+    results = resolved_path(options.save_dir, flag)
+    data = resolved_path(options.data_dir, "--data-dir")
+    # The data set of this run, and any other one that is or holds the folder. What a run folder
+    # itself holds is the user's, and --restart leaves it alone.
+    around = [results, *results.parents][options_path(results).is_file() :]
+    sets = [data, *(p for p in around if (p / SPLIT).is_file() and (p / IMAGES).is_dir())]
+    for folder in sets:
+        if results == folder or results in folder.parents or folder in results.parents:
+            raise InputError(
+                f"{flag} {given}: results must lie outside of the data set {folder}, and not "
+                "around it"
+            )
 
 
 def check_width(width: float, pretrained: str) -> None:
@@ -221,4 +265,15 @@ class PredictOptions(InferenceOptions, ShardOptions):
                 raise InputError(f"--{name} is missing (--help lists every option)")
         check_bounds(self, {**self.BOUNDS, "overlap": (0, self.tile - 1)})
         check_choices(self, {**self.INFERENCE_CHOICES, "tissue": ("auto", "all")})
+        out = resolved_path(self.out, "--out")
+        for path in self.images:
+            real = resolved_path(path, "--images")
+            folders = {real}
+            if not real.is_dir():
+                folders = {real.parent, resolved_path(path.parent, "--images")}
+            if out in folders:
+                raise InputError(
+                    f"--out {self.out}: holds images to predict on; give another folder, so that "
+                    "results are never taken for images"
+                )
         return self

@@ -6,7 +6,7 @@ import numpy as np
 
 from code_common.config import fingerprint
 from code_common.files.data_set import ImageFiles
-from code_common.files.reading import read_image
+from code_common.files.images import read_image
 from code_common.files.run_folder import detected_points_path, overlay_path, prob_path
 from code_common.files.writing import write_png, write_prob, write_table
 from code_common.inference.detections import detect

@@ -18,7 +18,8 @@ import numpy as np
 
 from code_common.errors import run_script
 from code_common.files.data_set import ImageFiles, load_split
-from code_common.files.reading import read_image, read_points, read_prob
+from code_common.files.images import read_image, read_prob
+from code_common.files.reading import read_points
 from code_common.files.run_folder import (
     detected_points_path,
     detections_folder,

@@ -16,7 +16,7 @@ import numpy as np
 
 from code_common.errors import InputError, run_script
 from code_common.files.data_set import load_split
-from code_common.files.reading import read_image
+from code_common.files.images import read_image
 from code_common.files.run_folder import colours_path, points_path, val_points_path
 from code_common.files.writing import write_json, write_points
 from code_common.learning.colours import ColourStatistics

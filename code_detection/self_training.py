@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from code_common.files.data_set import ImageFiles
-from code_common.files.reading import image_shape, read_points, read_prob
+from code_common.files.images import image_shape, read_prob
+from code_common.files.reading import read_points
 from code_common.files.run_folder import (
     background_path,
     best_path,

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from code_common.files.data_set import load_split
-from code_common.files.reading import read_image, read_points
+from code_common.files.images import read_image
+from code_common.files.reading import read_points
 from code_common.files.run_folder import colours_path, round_folder, val_points_path
 from code_common.inference.detections import detect
 from code_common.inference.tiling import Tiling, predict_prob

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from code_common.files.data_set import ImageFiles
-from code_common.files.reading import read_image, read_instances
+from code_common.files.images import read_image, read_instances
 from code_common.files.run_folder import CACHE, LABELS, SELF_TRAINING_LABELS, label_path
 from code_common.inference.magnification import enlarged, factor_of
 from code_common.learning.crops import CropDataset
@@ -86,5 +86,5 @@ def load_validation(options: Options, image_files: list[ImageFiles]) -> Validati
         shape = image.shape[:2]
         found.images.append(image)
         found.points.append(read_detections(options.detection_dir(), files.name, shape))
-        found.truth.append(read_instances(files.instances, shape))
+        found.truth.append(read_instances(files.instances, shape, files.image))
     return found

@@ -23,7 +23,7 @@ from scipy import ndimage
 from code_common.arrays import distance_transform
 from code_common.errors import InputError
 from code_common.files.data_set import load_split
-from code_common.files.reading import read_image, read_instances
+from code_common.files.images import read_image, read_instances
 from code_common.files.writing import write_json
 from code_common.launch import choose_device, run, tiling_of
 from code_common.learning.checkpoints import load_network
@@ -84,7 +84,7 @@ def oracles(options: OracleOptions) -> str:
     errors: dict[str, list[dict]] = {}
     for index, files in enumerate(image_files):
         image = read_image(files.image)
-        truth = read_instances(files.instances, image.shape[:2])
+        truth = read_instances(files.instances, image.shape[:2], files.image)
         detected = read_detections(options.detection_dir(), files.name, truth.shape)
         clusters = {}
         for name, points in (("detected points", detected), ("true points", true_points(truth))):

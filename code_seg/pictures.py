@@ -18,15 +18,8 @@ import numpy as np
 
 from code_common.errors import run_script
 from code_common.files.data_set import ImageFiles, load_split
-from code_common.files.reading import (
-    image_shape,
-    read_image,
-    read_instances,
-    read_json,
-    read_label,
-    read_points,
-    read_prob,
-)
+from code_common.files.images import image_shape, read_image, read_instances, read_label, read_prob
+from code_common.files.reading import read_json, read_points
 from code_common.files.run_folder import (
     areas_path,
     instances_path,
@@ -66,7 +59,7 @@ def labels(options: Options, files: ImageFiles, window: tuple[slice, slice]) -> 
         pictures["label of the first network's nuclei"] = overlay
     caption = "Orange background, green nuclei; the rest is ignored."
     if files.instances:
-        truth = read_instances(files.instances, shape)
+        truth = read_instances(files.instances, shape, files.image)
         pictures = {name: outline(one, truth, CYAN) for name, one in pictures.items()}
         caption += " Cyan: the true nuclei, which training does not see."
     panels = [Panel(name, one[window]) for name, one in pictures.items()]
@@ -112,7 +105,7 @@ def methods(options: Options, files: ImageFiles) -> Figure:
     shape = image.shape[:2]
     prob = read_prob(prob_path(results_folder(options.save_dir), files.name), shape)
     points = read_detections(options.detection_dir(), files.name, shape)
-    truth = read_instances(files.instances, shape)
+    truth = read_instances(files.instances, shape, files.image)
     window = middle(shape, SIDE)
     panels = [Panel("detected points", mark(image, points, "circle", BLUE, 3)[window])]
     for name, found in make_instances(prob, points, options.min_area).items():
@@ -128,7 +121,7 @@ def methods(options: Options, files: ImageFiles) -> Figure:
 
 def read_results(options: Options, files: ImageFiles) -> tuple[np.ndarray, np.ndarray]:
     """Predicted and true instance map [H, W] of a test image."""
-    truth = read_instances(files.instances, image_shape(files.image))
+    truth = read_instances(files.instances, image_shape(files.image), files.image)
     path = instances_path(results_folder(options.save_dir), files.name)
     return read_label(path, truth.shape), truth
 

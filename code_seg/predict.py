@@ -15,6 +15,7 @@ if __name__ == "__main__":
 import csv
 import io
 import json
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -24,10 +25,11 @@ from code_common.errors import InputError
 from code_common.files.geojson import Features, nucleus_feature
 from code_common.files.reading import read_json
 from code_common.files.run_folder import nuclei_path
-from code_common.files.writing import whole_file, write_png
+from code_common.files.writing import printable, whole_file, write_png
 from code_common.inference.ome_tiff import write_label_map
 from code_common.inference.prediction import (
     detect_slide,
+    grouped,
     mask_reader,
     predict_all,
     prob_reader,
@@ -48,6 +50,8 @@ from code_seg.instances import PointsByRow, instances_in_parts, split_by_points
 from code_seg.magnify import choose_magnification
 from code_seg.selection import check_method
 
+FEW_NUCLEI = 10  # whose sizes say nothing
+FAR = 1.6  # between two radii: that of nuclei at 20x and at 40x is 2
 # A part of an instance map: its first row and column, and the map [h, w] of its box.
 Part = tuple[int, int, np.ndarray]
 
@@ -143,9 +147,11 @@ def predict(options: SegPredictOptions) -> str:
     """Write NAME_instances.tif, _nuclei.csv, _nuclei.geojson and _overlay.png of each image.
 
     The instance map has the size at which the image was read; of an image over 8192 x 8192 pixels
-    it is a tiled OME-TIFF with a pyramid. Coordinates are in pixels of the file.
+    it is a tiled OME-TIFF with a pyramid. Coordinates, and areas in GeoJSON and COCO, are in pixels
+    of the file; areas in the table are in pixels as the image was read.
     """
     segmenter = choose_segmenter(options)
+    notes: list[str] = []
 
     def work(name: str, slide: Slide, folder: Path, key: str) -> tuple[list[Path], dict]:
         probs, points = segmenter.maps(slide, folder, key)
@@ -154,17 +160,20 @@ def predict(options: SegPredictOptions) -> str:
         kind = "ome.tif" if slide.large else "tif"
         endings = ("nuclei.csv", "nuclei.geojson", f"instances.{kind}", "overlay.png")
         files = [options.out / f"{name}_{ending}" for ending in endings]
-        count = write_nuclei(files[0], files[1], slide, parts, prob_reader(probs), labels)
+        areas = write_nuclei(files[0], files[1], slide, parts, prob_reader(probs), labels)
+        notes.extend(size_note(name, areas, segmenter.detector))
         write_label_map(files[2], labels, slide.mpp, slide.large)
         picture, small, _ = reduced(slide, labels)
         write_png(files[3], outline(picture, small, YELLOW))
         height, width = (round(n * slide.scale) for n in slide.shape)
-        return files, {"nuclei": count, "width": width, "height": height}
+        return files, {"nuclei": len(areas), "width": width, "height": height}
 
     stages = [segmenter.stage, segmenter.detector]
     used = [stage for stage in stages if stage]
     key = result_key(options, used, segmenter.tiling, segmenter.method)
     message, rows = predict_all(options, key, work)
+    for line in grouped(notes):
+        print(line)
     paths = find_slides(list(options.images))
     if options.coco and len(rows) == len(paths) and distributed.is_main():
         write_coco(options.out, {name: (paths[name].name, row) for name, row in rows.items()})
@@ -183,7 +192,7 @@ def write_coco(out: Path, images: dict[str, tuple[str, dict]]) -> None:
     images: name -> (file name, its row of summary.csv). An outline's pieces are its polygons.
     """
     listed = [
-        {"id": k, "file_name": file, "width": row["width"], "height": row["height"]}
+        {"id": k, "file_name": printable(file), "width": row["width"], "height": row["height"]}
         for k, (file, row) in enumerate(images.values(), 1)
     ]
     head = {"images": listed, "categories": [{"id": 1, "name": "nucleus"}]}
@@ -216,6 +225,23 @@ def coco_annotation(feature: dict) -> dict:
     }
 
 
+def size_note(name: str, areas: array, detector: TrainedStage | None) -> list[str]:
+    """A line if an image's nuclei are far from the size that the model was trained on.
+
+    areas: of the nuclei in square pixels, as the image was read. Few nuclei say nothing.
+    """
+    if detector is None or len(areas) < FEW_NUCLEI:
+        return []
+    radius, trained = np.sqrt(np.median(areas) / np.pi), detector.settings["r1"]
+    if 1 / FAR < radius / trained < FAR:
+        return []
+    size = "much smaller" if radius < trained else "much larger"
+    return [
+        f"{name}: nuclei are {size} than the model was trained on (radius {trained:g} px); look at "
+        "the overlay, and give --mpp if the image has another resolution"
+    ]
+
+
 def write_nuclei(
     table: Path,
     outlines: Path,
@@ -223,12 +249,13 @@ def write_nuclei(
     parts: Iterable[Part],
     read_prob: Read,
     labels: DiskMap,
-) -> int:
+) -> array:
     """Write the nuclei of `parts` one by one into a CSV table, GeoJSON and the label map.
 
-    Returns their number. Their ids are 1, 2, ... by the first pixels of their components.
+    Returns their areas in square pixels. Their ids are 1, 2, ... by the first pixels of their
+    components.
     """
-    strips, count = Strips(slide), 0
+    strips, areas = Strips(slide), array("d")  # few bytes for each of a million nuclei
     with whole_file(table) as csv_file, whole_file(outlines) as geojson:
         text = io.TextIOWrapper(csv_file, newline="", write_through=True)
         writer, features = csv.writer(text, lineterminator="\n"), Features(geojson)
@@ -236,15 +263,20 @@ def write_nuclei(
             box = row, col, *instances.shape
             image, prob, ids = strips.read(*box), read_prob(*box), labels.read(*box)
             for k in np.unique(instances[instances > 0]).tolist():
-                count += 1
                 mask = instances == k
+                areas.append(int(mask.sum()))
+                count = len(areas)
                 ids[mask] = count
                 values = nucleus_features(mask, (row, col), image, prob, slide.scale, slide.mpp)
                 if count == 1:
                     writer.writerow(["id", *values])
                 writer.writerow([count, *(f"{v:.6g}" for v in values.values())])
+                # In the frame of the coordinates beside it; the table's are pixels as read.
+                area = values["area"]
+                if slide.scale != 1:
+                    area = round(area * slide.scale**2, 2)
                 shown = {
-                    "Area px^2": values["area"],
+                    "Area px^2": area,
                     "Probability": round(values["probability"], 4),
                 }
                 rows, cols = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
@@ -252,11 +284,11 @@ def write_nuclei(
                 corner = row + int(rows[0]), col + int(cols[0])
                 features.add(nucleus_feature(inner, corner, shown, slide.scale))
             labels.write(row, col, ids)
-        if count == 0:
+        if not areas:
             writer.writerow(["id"])
         features.end()
         text.detach()
-    return count
+    return areas
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import numpy as np
 
 from code_common.errors import run_script
 from code_common.files.data_set import ImageFiles, load_split
-from code_common.files.reading import read_image, read_instances
+from code_common.files.images import read_image, read_instances
 from code_common.files.run_folder import (
     LABELS,
     colours_path,
@@ -70,7 +70,7 @@ def prepare(options: Options) -> str:
             ]
             write_png(label_picture_path(out, "labels", files.name), np.hstack(panels))
             if files.instances:
-                truth = read_instances(files.instances, shape)
+                truth = read_instances(files.instances, shape, files.image)
                 errors[files.name] = {"set": part, **label_errors(voronoi, clusters, truth)}
             if part == "train":
                 colours.add(image)

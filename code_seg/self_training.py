@@ -4,7 +4,8 @@ Not in the paper. Measured in docs/explanation/lab_notebook.md.
 """
 
 from code_common.files.data_set import load_split
-from code_common.files.reading import read_image, read_instances, read_points
+from code_common.files.images import read_image, read_instances
+from code_common.files.reading import read_points
 from code_common.files.run_folder import (
     SELF_TRAINING_LABELS,
     best_path,
@@ -58,7 +59,7 @@ def write_self_training_labels(options: Options) -> str:
             picture = label_picture_path(out, SELF_TRAINING_LABELS, files.name)
             write_png(picture, label_overlay(image, label))
             if files.instances:
-                truth = enlarged_map(read_instances(files.instances, shape), factor)
+                truth = enlarged_map(read_instances(files.instances, shape, files.image), factor)
                 errors[files.name] = {"set": part, **errors_of(label, truth)}
     means = write_label_errors(label_errors_path(out, "self_training"), errors)
     message = f"{len(split['train'])} training images"

@@ -17,7 +17,8 @@ import numpy as np
 from code_common.config import fingerprint
 from code_common.files.data_set import ImageFiles, find_images, load_split, test_groups
 from code_common.files.geojson import nuclei_geojson
-from code_common.files.reading import read_image, read_instances, read_points
+from code_common.files.images import read_image, read_instances
+from code_common.files.reading import read_points
 from code_common.files.run_folder import (
     detected_points_path,
     instances_path,
@@ -82,7 +83,7 @@ def segment_images(
         prob = predict_nuclei(network, image, points, tiling, options.nucleus_radius)
         maps = make_instances(prob, points, options.min_area)
         chosen = maps.get(method, maps["components"])
-        truth = read_instances(files.instances, shape) if files.instances else None
+        truth = read_instances(files.instances, shape, files.image) if files.instances else None
         picture = image if truth is None else outline(image, truth, CYAN)
         written = [
             instances_path(out, name),

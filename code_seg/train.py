@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from code_common.files.data_set import load_split
-from code_common.files.reading import read_image
+from code_common.files.images import read_image
 from code_common.files.run_folder import best_path, colours_path, phase_folder
 from code_common.inference.magnification import factor_of
 from code_common.inference.tiling import Tiling, predict_prob

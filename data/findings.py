@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -14,16 +14,9 @@ import numpy as np
 from scipy import ndimage
 
 from code_common.errors import InputError
-from code_common.files.data_set import (
-    IMAGES,
-    SPLIT,
-    ImageFiles,
-    find_images,
-    is_image,
-    label_folders,
-    read_split,
-)
-from code_common.files.reading import read_image, read_instances, read_label
+from code_common.files.data_set import ImageFiles, find_images, is_image, read_split
+from code_common.files.images import is_nearly_constant, read_image, read_instances, read_label
+from code_common.files.layout import IMAGES, SPLIT, label_folders
 from code_detection.labels import points_from_instances, points_from_map
 
 PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
@@ -61,6 +54,7 @@ class ImageCheck:
     likeness: np.ndarray | None = None  # [256] bool: difference hash
     areas: np.ndarray | None = None  # of the nuclei of an instance map, in square pixels
     points: np.ndarray | None = None  # [N, 2]
+    notes: list[str] = field(default_factory=list)  # how the image was read
 
 
 def check_data_set(
@@ -81,6 +75,7 @@ def check_data_set(
     by_part = {part: [checks[f.name] for f in files] for part, files in image_files.items()}
     for check in checks.values():
         findings += check.findings
+    findings += check_reading(checks.values())
     findings += check_sets(by_part)
     findings += check_points(by_part["train"], ratio)
     findings += check_masks(by_part)
@@ -141,7 +136,10 @@ def check_surplus(directory: Path, used: set[Path]) -> list[Finding]:
         return []
     names = ", ".join(surplus[:3]) + (", ..." if len(surplus) > 3 else "")
     message = f"{len(surplus)} files of no set: {names}"
-    return [Finding(WARN, str(directory), message, f"name the images in {SPLIT}")]
+    fix = f"name the images in {SPLIT}"
+    if directory.name != IMAGES:
+        fix = "name them as their images are: TILE_label or TILE_mask, TILE_label_point for points"
+    return [Finding(WARN, str(directory), message, fix)]
 
 
 def check_images(image_files: list[ImageFiles]) -> dict[str, ImageCheck]:
@@ -158,19 +156,24 @@ def check_images(image_files: list[ImageFiles]) -> dict[str, ImageCheck]:
 def check_image(files: ImageFiles) -> ImageCheck:
     """Read an image and its labels."""
     findings: list[Finding] = []
-    image = attempt(findings, "export the image again", read_image, files.image)
+    notes: list[str] = []
+    image = attempt(findings, "export the image again", read_image, files.image, notes)
     if image is None:
         return ImageCheck(files.name, findings)
+    if is_nearly_constant(image):
+        notes.append(f"{files.image}: shows nothing, all its pixels have nearly one colour")
     shape, areas, points = image.shape[:2], None, None
     if files.instances:
-        instances = attempt(findings, LABEL_FIX, read_instances, files.instances, shape)
+        instances = attempt(
+            findings, LABEL_FIX, read_instances, files.instances, shape, files.image
+        )
         if instances is not None:
             masks = nucleus_masks(instances)
             areas = np.array([int(mask.sum()) for mask in masks])
             points = points_from_instances(instances)
             findings += check_nuclei(files.instances, masks, areas)
     if files.points:
-        label = attempt(findings, POINT_FIX, read_label, files.points, shape)
+        label = attempt(findings, POINT_FIX, read_label, files.points, shape, files.image)
         if label is not None:
             points = points_from_map(label)
     return ImageCheck(
@@ -181,6 +184,7 @@ def check_image(files: ImageFiles) -> ImageCheck:
         difference_hash(image),
         areas,
         points,
+        [note.removeprefix(f"{files.image}: ") for note in notes],
     )
 
 
@@ -194,6 +198,18 @@ def attempt(
         message = str(error).removeprefix(f"{path}: ")
         findings.append(Finding(FAIL, str(path), message, fix))
         return None
+
+
+def check_reading(checks: Iterable[ImageCheck]) -> list[Finding]:
+    """What the reader says of the images: a line for each kind of note, with the first image."""
+    by_note: dict[str, list[str]] = defaultdict(list)
+    for check in checks:
+        for note in check.notes:
+            by_note[note].append(check.name)
+    return [
+        Finding(WARN, names[0], note + (f" (so are {len(names) - 1} more)" if names[1:] else ""))
+        for note, names in by_note.items()
+    ]
 
 
 def difference_hash(image: np.ndarray) -> np.ndarray:

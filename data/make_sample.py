@@ -16,7 +16,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from code_common.errors import InputError, run_script
-from code_common.files.data_set import IMAGES, INSTANCE_LABELS, SPLIT
+from code_common.files.layout import IMAGES, INSTANCE_LABELS, SPLIT
 from code_common.files.writing import write_instances, write_json, write_png
 
 MARGIN = 24  # pixels that are cut off: nuclei are cut by the border, as in a real tile

@@ -19,7 +19,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from code_common.errors import InputError, run_script
-from code_common.files.data_set import IMAGES, SPLIT, find_images
+from code_common.files.data_set import find_images
+from code_common.files.layout import IMAGES, SPLIT
 from code_common.files.writing import write_json
 from code_common.reporting.bootstrap import patient_of
 

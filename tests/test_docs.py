@@ -13,7 +13,8 @@ import pytest
 from conftest import TINY, make_dataset
 
 from code_common import config, old_runs
-from code_common.files.reading import read_image, read_json
+from code_common.files.images import read_image
+from code_common.files.reading import read_json
 from code_common.files.writing import write_json, write_points
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -36,6 +37,7 @@ ELSEWHERE = {
     ),
     "pip install ./code_seg/crf_loss": "builds what tools/setup.sh builds",
     "pip install tiffslide imagecodecs": "tests/requirements.txt installs tiffslide",
+    "pip install roifile": "tests/requirements.txt installs it",
     "pip install openslide-python openslide-bin": "a second reader, not needed by the tests",
     "python setup.py build_ext --inplace": "what tools/setup.sh does",
     "python tests/benchmarks/crf_loss.py": "times MO, which is no part of the project",

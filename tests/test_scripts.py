@@ -20,7 +20,8 @@ from conftest import (
 )
 
 from code_common.config import parse
-from code_common.files.reading import read_instances, read_json, read_table
+from code_common.files.images import read_instances
+from code_common.files.reading import read_json, read_table
 from code_common.files.run_folder import (
     best_path,
     phase_folder,

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import normalize
 
 from code_common.errors import InputError
-from code_common.files.reading import IMAGE_SUFFIXES, read_json
+from code_common.files.image_kinds import IMAGE_SUFFIXES
+from code_common.files.layout import IMAGES, SPLIT, label_folders
+from code_common.files.reading import read_json
 
-SPLIT = "train_val_test.json"
-IMAGES, INSTANCE_LABELS, POINT_LABELS = "images", "labels_instance", "labels_point"  # folders
-_INSTANCE_SUFFIXES = ("_label", "_labels")
+_INSTANCE_SUFFIXES = ("_label", "_labels", "_mask", "_masks", "_cp_masks")
 _POINT_SUFFIX = "_label_point"
 
 
@@ -35,7 +36,10 @@ def stem(name: str) -> str:
 
 
 class _Folder:
-    """The image files of a folder, which is listed once. Names must match exactly (D23)."""
+    """The image files of a folder, which is listed once. Names must match exactly (D23).
+
+    But a letter with an accent may be one character or two, as file systems differ in that.
+    """
 
     def __init__(self, path: Path):
         self.path = path
@@ -43,11 +47,11 @@ class _Folder:
         if path.is_dir():
             for file in sorted(path.iterdir()):
                 if is_image(file):
-                    self.files.setdefault(stem(file.name), []).append(file)
+                    self.files.setdefault(normalize("NFC", stem(file.name)), []).append(file)
 
     def find(self, name: str) -> Path | None:
         """The image file of that stem, or None. Raises InputError if there are several."""
-        files = self.files.get(name, [])
+        files = self.files.get(normalize("NFC", name), [])
         if len(files) > 1:
             names = ", ".join(f.name for f in files)
             raise InputError(f"{self.path}: {names} share one name; keep one of them")
@@ -70,7 +74,8 @@ def find_images(
     """The images of a folder with their label files.
 
     names: exact file names, with or without suffix; None: all images of the folder. `label_dirs`
-    are searched for NAME_label or NAME_labels (instance maps) and NAME_label_point (point labels).
+    are searched for NAME_label, NAME_labels, NAME_mask, NAME_masks or NAME_cp_masks (instance maps)
+    and for NAME_label_point (point labels).
     Raises InputError for a name without an image, a name with folders in it, several files of one
     name, and a folder without images.
     """
@@ -93,11 +98,6 @@ def find_images(
         points = _find_label(folders, key, (_POINT_SUFFIX,))
         image_files.append(ImageFiles(key, path, instances, points))
     return image_files
-
-
-def label_folders(data_dir: Path) -> tuple[Path, Path]:
-    """The folders of a data set's labels: instance maps, point labels."""
-    return data_dir / INSTANCE_LABELS, data_dir / POINT_LABELS
 
 
 def read_split(data_dir: Path) -> dict[str, list[str]]:
@@ -142,7 +142,10 @@ def load_split(data_dir: Path) -> dict[str, list[ImageFiles]]:
 def test_groups(split: dict[str, list[ImageFiles]]) -> dict[str, list[str]]:
     """The groups of images that get scores of their own: the sets beside train, val and test.
 
-    Returns name of a group -> names of its images.
+    Returns name of a group -> names of its images. A group without a test image that has a label
+    is left out: it has no scores.
     """
+    scored = {files.name for files in split["test"] if files.instances or files.points}
     groups = {name: files for name, files in split.items() if name not in ("train", "val", "test")}
-    return {name: [files.name for files in group] for name, group in groups.items()}
+    names = {name: [files.name for files in group] for name, group in groups.items()}
+    return {name: members for name, members in names.items() if scored & set(members)}

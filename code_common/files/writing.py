@@ -48,6 +48,19 @@ def write_json(path: Path, value: object, indent: int | None = 1) -> None:
     write_bytes(path, (json.dumps(value, indent=indent, allow_nan=False) + "\n").encode())
 
 
+def printable(text: str) -> str:
+    """A text that any encoding of Unicode holds.
+
+    Of a file name that is no UTF-8 the bytes that are none are written as \\xe9.
+    """
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8; see `printable`."""
+    write_bytes(path, printable(text).encode())
+
+
 def write_png(path: Path, array: np.ndarray) -> None:
     """Write [H, W] uint8 or uint16, or [H, W, 3] uint8 RGB."""
     ok, data = cv2.imencode(".png", array[..., ::-1] if array.ndim == 3 else array)
@@ -79,7 +92,7 @@ def write_table(
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(rows)
-    write_bytes(path, text.getvalue().encode())
+    write_bytes(path, printable(text.getvalue()).encode())
 
 
 def write_points(path: Path, points: np.ndarray, note: str = "") -> None:

@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from importlib.util import find_spec
 from inspect import signature
 
 import torch
@@ -29,21 +30,20 @@ def onnx_bytes(network: nn.Module) -> bytes:
 
     B is from 1, H and W are from 32. Raises InputError where the package onnx is absent.
     """
+    if find_spec("onnx") is None:
+        raise InputError("--onnx: the package onnx is not installed (pip install onnx)")
     file = io.BytesIO()
     # The older exporter needs no package but onnx. PyTorch versions with two prefer the newer one.
     older = {"dynamo": False} if "dynamo" in signature(torch.onnx.export).parameters else {}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                _Probability(network).eval(),
-                (torch.rand(1, 3, 64, 64),),
-                file,
-                input_names=["image"],
-                output_names=["probability"],
-                dynamic_axes={"image": OPEN_SIDES, "probability": OPEN_SIDES},
-                **older,
-            )
-    except ModuleNotFoundError as error:
-        raise InputError(f"--onnx: {error} (pip install onnx)") from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _Probability(network).eval(),
+            (torch.rand(1, 3, 64, 64),),
+            file,
+            input_names=["image"],
+            output_names=["probability"],
+            dynamic_axes={"image": OPEN_SIDES, "probability": OPEN_SIDES},
+            **older,
+        )
     return file.getvalue()

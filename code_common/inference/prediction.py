@@ -2,17 +2,25 @@
 
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from code_common.config import fingerprint
+from code_common.errors import InputError, reason
+from code_common.files.images import image_shape
 from code_common.files.reading import read_json
+from code_common.files.resolution import read_mpp
 from code_common.files.writing import write_json, write_table
 from code_common.inference.detections import detect_in_parts
 from code_common.inference.magnification import enlarged_slide, reduced_rows
 from code_common.inference.shards import DoneFiles, process_shard
 from code_common.inference.slides import (
+    LARGE,
+    SLIDE_SUFFIXES,
+    TIFF_SUFFIXES,
     Slide,
     find_slides,
     open_slide,
@@ -34,7 +42,56 @@ def result_key(
 ) -> str:
     """Changes with everything that a result depends on but the image."""
     keys = [stage.key for stage in stages]
-    return fingerprint(keys, tiling.key(), options.mpp, options.file_mpp, options.tissue, more)
+    # Earlier versions did not scale small images, and told areas in pixels as they were read.
+    frame = ("areas in pixels of the file",) if options.mpp else ()
+    return fingerprint(
+        keys, tiling.key(), options.mpp, options.file_mpp, options.tissue, (*more, *frame)
+    )
+
+
+def guarded(action: Callable, path: Path) -> Callable:
+    """An action that reads an image: whatever a decoder raises is an InputError that names it."""
+
+    def read(*arguments: object) -> object:
+        try:
+            return action(*arguments)
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:  # each decoder has its own, and a broken file any of them
+            raise InputError(f"{path}: cannot be read ({reason(error)})") from None
+
+    return read
+
+
+def _is_small(path: Path) -> bool:
+    """Whether an image is read whole. A TIFF with an unreadable header may still be a slide."""
+    suffix = path.suffix.lower()
+    if suffix in SLIDE_SUFFIXES:
+        return False
+    if suffix in TIFF_SUFFIXES:
+        with suppress(InputError):
+            rows, cols = image_shape(path)
+            return rows * cols <= LARGE
+        return False
+    return True
+
+
+def open_guarded(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
+    """`open_slide` whose every error, also later ones, is an InputError that names the file.
+
+    Where `mpp` is given and not `file_mpp`, the image is scaled by the resolution that its file
+    states. Raises InputError where it states none. (open_slide asks a large file by itself.)
+    """
+    if not path.is_file():
+        what = "a link to nothing" if path.is_symlink() else "no such file"
+        raise InputError(f"{path}: {'not a file' if path.exists() else what}")
+    if mpp and not file_mpp and _is_small(path):
+        file_mpp = guarded(read_mpp, path)(path)
+        if not file_mpp:
+            raise InputError(f"{path}: does not say its microns per pixel; give --file-mpp")
+    slide = guarded(open_slide, path)(path, mpp, file_mpp)
+    thumbnail = slide.thumbnail and guarded(slide.thumbnail, path)
+    return replace(slide, read=guarded(slide.read, path), thumbnail=thumbnail)
 
 
 def wanted_tiles(slide: Slide, which: str, tile: int) -> Callable[[int, int], bool] | None:
@@ -42,6 +99,21 @@ def wanted_tiles(slide: Slide, which: str, tile: int) -> Callable[[int, int], bo
     if which == "all" or slide.thumbnail is None:
         return None
     return tissue_tiles(tissue(slide.thumbnail()), tile)
+
+
+def _rows_done(progress: Path, path: Path, key: str, shape: tuple[int, int]) -> int:
+    """How many rows of an unfinished probability map in the file `path` can be gone on from.
+
+    0 for another key, and where one of the two files is absent or damaged.
+    """
+    whole = shape[0] * shape[1] * np.dtype(np.uint16).itemsize
+    if not progress.is_file() or not path.is_file() or path.stat().st_size != whole:
+        return 0
+    try:
+        done = read_json(progress)
+        return int(done["rows"]) if done["key"] == key else 0
+    except (InputError, KeyError, TypeError, ValueError):
+        return 0
 
 
 def probability_map(
@@ -58,10 +130,9 @@ def probability_map(
     The network sees the slide magnified by `factor`. A call that was stopped goes on, if `key` is
     the same.
     """
-    progress, first_row = path.with_suffix(".json"), 0
-    if progress.is_file() and path.is_file() and (done := read_json(progress))["key"] == key:
-        first_row = done["rows"]
-    else:
+    progress = path.with_suffix(".json")
+    first_row = _rows_done(progress, path, key, slide.shape)
+    if first_row == 0:
         path.unlink(missing_ok=True)
     disk = DiskMap(path, slide.shape, np.uint16)
     read, shape = padded(enlarged_slide(slide, factor), tiling.tile)
@@ -124,6 +195,18 @@ def detect_slide(
     return points, np.array(probs)
 
 
+def grouped(notes: Iterable[str]) -> list[str]:
+    """Notes 'PATH: text' with one line for each text: its first path, and how many more."""
+    paths: dict[str, list[str]] = {}
+    for note in notes:
+        path, _, words = note.partition(": ")
+        paths.setdefault(words, []).append(path)
+    return [
+        f"{first}: {words}" + (f" (so are {len(more)} more)" if more else "")
+        for words, (first, *more) in paths.items()
+    ]
+
+
 def predict_all(
     options: PredictOptions,
     key: str,
@@ -137,18 +220,30 @@ def predict_all(
     """
     paths = find_slides(list(options.images))
 
+    notes: list[str] = []
+
     def predict_one(name: str) -> tuple[list[Path], dict]:
+        slide = open_guarded(paths[name], options.mpp, options.file_mpp)
+        notes.extend(slide.notes)
+        if slide.scale != 1:
+            notes.append(
+                f"{paths[name]}: read at {slide.mpp:g} microns per pixel, a pixel of which is "
+                f"{slide.scale:.3g} pixels of the file"
+            )
         folder, stat = options.out / ".work" / name, paths[name].stat()
-        slide = open_slide(paths[name], options.mpp, options.file_mpp)
         image_key = fingerprint(key, stat.st_size, stat.st_mtime_ns)
         result = work(name, slide, folder, image_key)
         shutil.rmtree(folder, ignore_errors=True)
         return result
 
     inputs = {name: (path,) for name, path in paths.items()}
-    rows = process_shard(
-        DoneFiles(options.out, key), inputs, predict_one, options.shard, "predicting"
-    )
+    try:
+        rows = process_shard(
+            DoneFiles(options.out, key), inputs, predict_one, options.shard, "predicting"
+        )
+    finally:
+        for line in grouped(notes):
+            print(line)
     if len(rows) < len(paths):
         waiting = "summary.csv waits for all of them"
         return f"{len(rows)} of {len(paths)} images are done; {waiting}", rows

@@ -1,8 +1,11 @@
 """Many images over many processes: which process does an image, which images are done."""
 
+import errno
 import hashlib
 import os
 import re
+import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,12 +13,15 @@ from tqdm import tqdm
 
 from code_common.config import fingerprint
 from code_common.errors import InputError
+from code_common.files.locks import remove_lock, take_lock
 from code_common.files.reading import read_json
 from code_common.files.run_folder import marker_path
 from code_common.files.writing import write_json
 from code_common.learning import distributed
 
 ALL = "0/1"  # the shard of a process that does every image
+WAIT_S = 0.2  # between two looks at an image that another process is doing
+MOST_LINES = 20  # of errors that are listed one by one
 # name of an image -> the files written for it, and a JSON value to keep of it
 Work = Callable[[str], tuple[Iterable[Path], object]]
 
@@ -23,21 +29,45 @@ Work = Callable[[str], tuple[Iterable[Path], object]]
 def parse_shard(text: str, environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
     """(I, N) of 'I/N': this process does every N-th image from I, which is 0 to N - 1.
 
-    Where `text` is empty, a SLURM job array says it (SLURM_ARRAY_TASK_ID, _MIN, _COUNT); else
-    (0, 1). Processes that work as one share the shard. Raises InputError.
+    Where `text` is empty, a SLURM job array says it (SLURM_ARRAY_TASK_ID, _MIN, _MAX, _STEP,
+    _COUNT); else (0, 1). Processes that work as one share the shard. Raises InputError, also for an
+    array with gaps: some images would be nobody's.
     """
     index, count = 0, 1
     if text:
-        found = re.fullmatch(r"(\d+)/(\d+)", text)
+        found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
         index, count = (int(n) for n in found.groups()) if found else (0, 0)
         if not index < count:
             raise InputError(f"--shard must be I/N with I from 0 to N - 1, not {text}")
-    elif "SLURM_ARRAY_TASK_ID" in environment:
-        first = int(environment.get("SLURM_ARRAY_TASK_MIN", 0))
-        step = int(environment.get("SLURM_ARRAY_TASK_STEP", 1))
-        index = (int(environment["SLURM_ARRAY_TASK_ID"]) - first) // step
-        count = int(environment.get("SLURM_ARRAY_TASK_COUNT", index + 1))
+    elif environment.get("SLURM_ARRAY_TASK_ID"):
+        index, count = _job_of_array(environment)
     return index * distributed.size() + distributed.rank(), count * distributed.size()
+
+
+def _job_of_array(environment: Mapping[str, str]) -> tuple[int, int]:
+    """Number of this job of a SLURM array, from 0, and the number of jobs."""
+    numbers = {"MIN": 0, "STEP": 1}
+    for name in ("ID", "MIN", "MAX", "STEP", "COUNT"):
+        value = environment.get(f"SLURM_ARRAY_TASK_{name}")
+        if value:
+            if not re.fullmatch(r"[0-9]{1,9}", value):
+                raise InputError(f"SLURM_ARRAY_TASK_{name} is no number: {value}; give --shard I/N")
+            numbers[name] = int(value)
+    step = max(1, numbers["STEP"])
+    index, rest = divmod(numbers["ID"] - numbers["MIN"], step)
+    count = numbers.get("COUNT")
+    if count is None and "MAX" in numbers:
+        count = (numbers["MAX"] - numbers["MIN"]) // step + 1
+    if count is None:
+        raise InputError("SLURM_ARRAY_TASK_COUNT is not set; give --shard I/N")
+    last = (numbers.get("MAX", numbers["ID"]) - numbers["MIN"]) // step
+    whole = last == count - 1 if "MAX" in numbers else last < count
+    if rest or not 0 <= index < count or not whole:
+        raise InputError(
+            f"a SLURM job array with gaps ({count} jobs, this one is number {numbers['ID']} from "
+            f"{numbers['MIN']}); give --array=0-{count - 1}, or --shard I/N for each job"
+        )
+    return index, count
 
 
 def file_key(path: Path) -> str:
@@ -49,7 +79,7 @@ class DoneFiles:
     """What is done in a folder: one small file for each image, written last.
 
     An image counts as done for the same `key` (weights and settings), unchanged input files (by
-    size and time) and with all of its output files in place.
+    size and time) and with all of its output files in place, at their sizes.
     """
 
     def __init__(self, folder: Path, key: str):
@@ -59,23 +89,54 @@ class DoneFiles:
         stats = [(str(p), p.stat()) for p in inputs if p and p.exists()]
         return fingerprint(self.key, [(p, s.st_size, s.st_mtime_ns) for p, s in stats])
 
+    def lock_path(self, name: str) -> Path:
+        """The lock of the process that does an image."""
+        return marker_path(self.folder, name).with_suffix(".lock")
+
+    def _is_whole(self, file: str, size: int | None) -> bool:
+        path = self.folder / file
+        return path.is_file() and size in (None, path.stat().st_size)
+
     def get(self, name: str, inputs: Sequence[Path | None]) -> object:
         """What `put` was given for an image, or None where it is not done."""
         marker = marker_path(self.folder, name)
         if not marker.is_file():
             return None
-        done = read_json(marker)
-        whole = done["key"] == self._key(inputs)
-        whole = whole and all((self.folder / f).is_file() for f in done["files"])
-        return done["value"] if whole else None
+        try:
+            done = read_json(marker)
+            key, files, value = done["key"], done["files"], done["value"]
+        except (InputError, KeyError, TypeError):  # damaged
+            return None
+        if isinstance(files, list):  # of an older version, which noted no sizes
+            files = dict.fromkeys(files)
+        whole = key == self._key(inputs)
+        whole = whole and all(self._is_whole(file, size) for file, size in files.items())
+        return value if whole else None
 
     def put(
         self, name: str, inputs: Sequence[Path | None], files: Iterable[Path], value: object
     ) -> None:
         """Record that an image is done; `value` is any JSON value but null."""
-        listed = [os.path.relpath(f, self.folder) for f in files]
+        listed = {os.path.relpath(f, self.folder): f.stat().st_size for f in files}
         done = {"key": self._key(inputs), "files": listed, "value": value}
         write_json(marker_path(self.folder, name), done)
+
+
+def _do_image(done: DoneFiles, name: str, inputs: Sequence[Path | None], work: Work) -> bool:
+    """Do an image where it is not done; False where another process is doing it."""
+    if done.get(name, inputs) is not None:
+        return True
+    lock_path = done.lock_path(name)
+    lock = take_lock(lock_path)
+    if lock is None:
+        return False
+    try:
+        if done.get(name, inputs) is None:  # else it was done meanwhile
+            files, value = work(name)
+            done.put(name, inputs, files, value)
+    finally:
+        remove_lock(lock_path, lock)
+    return True
 
 
 def process_shard(
@@ -87,22 +148,42 @@ def process_shard(
 ) -> dict[str, object]:
     """Do the images of a shard that are not done; returns the values of all that are, by name.
 
-    inputs: name -> input files of an image. An image that cannot be read does not stop the others:
-    the InputError at the end names it, and how many more there are.
+    inputs: name -> input files of an image. An image that another process is doing is left to it,
+    and waited for at the end. An image that cannot be read does not stop the others: the
+    InputError at the end has a line for each.
     """
     names, failed = sorted(inputs), {}
     index, count = parse_shard(shard)
     quiet = None if distributed.is_main() else True
-    for name in tqdm(names[index::count], desc=title, leave=False, disable=quiet):
-        if done.get(name, inputs[name]) is None:
-            try:
-                files, value = work(name)
-                done.put(name, inputs[name], files, value)
-            except InputError as error:
-                failed[name] = error
+
+    def is_tried(name: str) -> bool:
+        try:
+            return _do_image(done, name, inputs[name], work)
+        except InputError as error:
+            failed[name] = str(error)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            failed[name] = f"{inputs[name][0]}: the name is too long for the names of its results"
+        return True
+
+    shard_names = names[index::count]
+    bar = tqdm(shard_names, desc=title, leave=False, disable=quiet)
+    waiting = [name for name in bar if not is_tried(name)]
+    if waiting:
+        print(
+            f"{len(waiting)} images are being done by another process in {done.folder}; waiting "
+            "for it",
+            file=sys.stderr,
+        )
+    for name in waiting:
+        while not is_tried(name):
+            time.sleep(WAIT_S)
     if failed:
-        more = f" (and {len(failed) - 1} more images failed)" if len(failed) > 1 else ""
-        raise InputError(f"{next(iter(failed.values()))}{more}")
+        lines = [failed[name] for name in sorted(failed)]
+        more = len(lines) - MOST_LINES
+        lines = [*lines[:MOST_LINES], *([f"{more} more images failed"] if more > 0 else [])]
+        raise InputError("\nerror: ".join(lines))
     distributed.wait_for_all()
     values = {name: done.get(name, inputs[name]) for name in inputs}
     return {name: value for name, value in values.items() if value is not None}

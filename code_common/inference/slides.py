@@ -6,6 +6,7 @@ Whole slides and large compressed TIFFs need one of two optional packages: tiffs
 
 import importlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,11 @@ import tifffile
 from skimage.filters import threshold_otsu
 
 from code_common.errors import InputError, reason
-from code_common.files.reading import IMAGE_SUFFIXES, image_shape, read_image
+from code_common.files.image_kinds import IMAGE_SUFFIXES
+from code_common.files.images import image_shape, is_nearly_constant, read_image
+from code_common.files.reading import read_json
+from code_common.files.run_folder import marker_paths
+from code_common.files.tiff import TiffPlane
 from code_common.inference.streaming import DiskMap
 from code_common.inference.tiling import Read, at_least, reader
 
@@ -44,6 +49,7 @@ class Slide:
     scale: float  # side of a pixel in pixels of the file
     # Makes a uint8 RGB image of 1 / THUMBNAIL_SCALE the size. None: the image is not large.
     thumbnail: Callable[[], np.ndarray] | None
+    notes: tuple[str, ...] = ()  # what a user should know of how the file is read, each a line
 
     @property
     def large(self) -> bool:
@@ -60,14 +66,18 @@ def is_slide(path: Path) -> bool:
 def find_slides(paths: list[Path]) -> dict[str, Path]:
     """The images among files and folders: name of the results -> path.
 
-    Subfolders are not searched. Raises InputError for a path that does not exist, for a folder
-    without images, and for two images of one name.
+    Subfolders are not searched, and results of a prediction in a folder are no images. Raises
+    InputError for a path that does not exist, for a folder without images, and for two images of
+    one name. A link to nothing is an image that cannot be read.
     """
     slides: dict[str, Path] = {}
     for path in paths:
-        if not path.exists():
+        if not path.exists() and not path.is_symlink():
             raise InputError(f"{path}: no such file or folder")
-        files = sorted(filter(is_slide, path.iterdir())) if path.is_dir() else [path]
+        files = [path]
+        if path.is_dir():
+            results = _results_in(path)
+            files = sorted(f for f in path.iterdir() if is_slide(f) and f.name not in results)
         if not files:
             raise InputError(f"{path}: no images and no slides in this folder")
         for file in files:
@@ -76,6 +86,15 @@ def find_slides(paths: list[Path]) -> dict[str, Path]:
                 raise InputError(f"{slides[name]} and {file} share one name; keep one of them")
             slides[name] = file
     return slides
+
+
+def _results_in(folder: Path) -> set[str]:
+    """Names of the files that an earlier prediction left in a folder, by its notes there."""
+    names: set[str] = set()
+    for marker in marker_paths(folder):
+        with suppress(InputError, KeyError, TypeError):
+            names |= set(read_json(marker)["files"])
+    return names
 
 
 def open_slide(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
@@ -94,15 +113,18 @@ def open_slide(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
             return _open_large(path, mpp, file_mpp)
         except _NoReader as error:
             no_reader = error
+    notes: list[str] = []
     try:
-        image, scale = read_image(path), 1.0
+        image, scale = read_image(path, notes), 1.0
     except InputError as error:
         raise no_reader or error from None
+    if is_nearly_constant(image):
+        notes.append(f"{path}: shows nothing, all its pixels have nearly one colour")
     if mpp and file_mpp and mpp != file_mpp:
         scale = mpp / file_mpp
         height, width = (max(1, round(n / scale)) for n in image.shape[:2])
         image = cv2.resize(image, (width, height), interpolation=_resampling(scale))
-    return Slide(image.shape[:2], reader(image), mpp or file_mpp, scale, None)
+    return Slide(image.shape[:2], reader(image), mpp or file_mpp, scale, None, tuple(notes))
 
 
 def _is_small(path: Path) -> bool:
@@ -152,11 +174,15 @@ def padded(slide: Slide, least: int) -> tuple[Read, tuple[int, int]]:
 
 def _open_large(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
     """`open_slide` for a file that is read in parts; _NoReader if no package can open it."""
-    if path.suffix.lower() in TIFF_SUFFIXES and not mpp:
-        tiff = MappedTiff.open(path)
-        if tiff:
-            return Slide(tiff.shape, tiff.read, file_mpp, 1.0, tiff.thumbnail)
-    file, package = _open_with_package(path)
+    tiff = LargeTiff.open(path) if path.suffix.lower() in TIFF_SUFFIXES and not mpp else None
+    if tiff and tiff.preferred:
+        return Slide(tiff.shape, tiff.read, file_mpp, 1.0, tiff.thumbnail, tiff.notes)
+    try:
+        file, package = _open_with_package(path)
+    except _NoReader:
+        if tiff is None:
+            raise
+        return Slide(tiff.shape, tiff.read, file_mpp, 1.0, tiff.thumbnail, tiff.notes)
     written = file.properties.get(f"{package}.mpp-x") or file.properties.get("openslide.mpp-x")
     known_mpp = file_mpp or (float(written) if written else None)
     if mpp and not known_mpp:
@@ -232,27 +258,22 @@ class PyramidFile:
         return self.region(0, 0, rows, cols, self.scale * THUMBNAIL_SCALE)
 
 
-class MappedTiff:
-    """An uncompressed RGB TIFF. It is mapped, so only the parts that are read take memory."""
+class LargeTiff:
+    """A TIFF of which only the parts that are read take memory."""
 
-    def __init__(self, path: Path, shape: tuple[int, int]):
-        self.path, self.shape = path, shape
+    def __init__(self, plane: TiffPlane):
+        self.shape, self.read, self.notes = plane.shape, plane.read, tuple(plane.notes())
+        # Packages for slides read tiles of a pyramid faster, but know no orientation, and an
+        # uncompressed image is fastest to read where it lies.
+        self.preferred = plane.orientation != 1 or _is_mappable(plane.path)
 
     @classmethod
-    def open(cls, path: Path) -> "MappedTiff | None":
-        """The TIFF, or None if it cannot be mapped or is no uint8 RGB image."""
+    def open(cls, path: Path) -> "LargeTiff | None":
+        """The TIFF, or None if it cannot be read in parts."""
         try:
-            image = tifffile.memmap(path, mode="r")
-        except Exception:  # a compressed or broken file; tifffile has many types of errors
+            return cls(TiffPlane(path))
+        except InputError:
             return None
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            return None
-        return cls(path, image.shape[:2])
-
-    def read(self, row: int, col: int, rows: int, cols: int) -> np.ndarray:
-        """The part [rows, cols, 3] uint8 from (row, col), cut off at the image's border."""
-        # The file is mapped again for each part, so that earlier parts can leave the memory.
-        return np.array(tifffile.memmap(self.path, mode="r")[row : row + rows, col : col + cols])
 
     def thumbnail(self) -> np.ndarray:
         """The whole image as uint8 RGB of 1 / THUMBNAIL_SCALE the size."""
@@ -263,6 +284,15 @@ class MappedTiff:
             size = -(-width // THUMBNAIL_SCALE), 1
             strips.append(cv2.resize(strip, size, interpolation=cv2.INTER_AREA))
         return np.concatenate(strips)
+
+
+def _is_mappable(path: Path) -> bool:
+    """Whether a TIFF is an uncompressed image of one piece."""
+    try:
+        tifffile.memmap(path, mode="r")
+    except Exception:  # a compressed or broken file; tifffile has many types of errors
+        return False
+    return True
 
 
 class Strips:

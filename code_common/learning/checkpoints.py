@@ -1,6 +1,7 @@
 """Checkpoints, and the first weights of an encoder."""
 
 import io
+import pickle
 from pathlib import Path
 from urllib.error import URLError
 
@@ -11,16 +12,51 @@ from code_common.learning.encoders import ENCODERS
 from code_common.learning.network import ResUNet
 
 
+def _why(error: Exception) -> str:
+    """Why torch could not read a file. Its own words advise to run the code in it."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "it holds something else"
+    return reason(error)
+
+
 def load_state(path: Path) -> dict:
     """Read a checkpoint without running any code in it; InputError names a file that is none."""
     if not Path(path).is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise InputError(
-            f"{path}: not a checkpoint of plain weights, refused ({reason(error)})"
+            f"{path}: not a checkpoint of plain weights, refused ({_why(error)})"
         ) from None
+    if not isinstance(state, dict):
+        raise InputError(f"{path}: not a checkpoint, but a {type(state).__name__}")
+    return state
+
+
+def _load_imagenet(model: str) -> tuple[dict, str]:
+    """ImageNet weights, downloaded where they are not there, and the name of their file."""
+    weights = ENCODERS[model].weights(model)
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    file = folder / weights.url.rsplit("/", 1)[-1]
+    ways = "or give a file with --pretrained FILE, or train from scratch with --no-pretrained"
+    there = file.is_file()
+    try:
+        state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError(f"a {type(state).__name__}")
+    except Exception as error:  # pickle's are many: a web page or an empty file, say
+        if there:
+            raise InputError(
+                f"{file}: not the ImageNet weights ({_why(error)}); remove it and download "
+                f"{weights.url} into {folder}, {ways}"
+            ) from None
+        if not isinstance(error, (URLError, OSError, RuntimeError)):
+            raise
+        raise InputError(
+            f"no ImageNet weights ({error}): download {weights.url} into {folder}, {ways}"
+        ) from None
+    return state, file.name
 
 
 def load_encoder(network: ResUNet, model: str, pretrained: str) -> str:
@@ -33,31 +69,33 @@ def load_encoder(network: ResUNet, model: str, pretrained: str) -> str:
     if pretrained == "none":
         return "none"
     if pretrained == "imagenet":
-        weights = ENCODERS[model].weights(model)
-        folder = Path(torch.hub.get_dir()) / "checkpoints"
-        try:
-            state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-        except (URLError, OSError, RuntimeError) as error:
-            raise InputError(
-                f"no ImageNet weights ({error}): download {weights.url} into {folder}, or give a "
-                "file with --pretrained FILE, or train from scratch with --no-pretrained"
-            ) from None
-        loaded = f"imagenet: {weights.url.rsplit('/', 1)[-1]}"
+        state, name = _load_imagenet(model)
+        loaded = f"imagenet: {name}"
     else:
         state = load_state(Path(pretrained))
         loaded = f"file: {Path(pretrained).name}"
     state = state.get("network", state.get("state_dict", state))
-    state = {k.removeprefix("module."): v for k, v in state.items()}
+    if not isinstance(state, dict):
+        raise InputError(f"{pretrained}: not a checkpoint of plain weights")
+    state = {str(k).removeprefix("module."): v for k, v in state.items()}
     if any(k.startswith("encoder.") for k in state):
         state = {
             k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")
         }
     wanted = network.encoder.state_dict()
-    bad = [k for k, v in wanted.items() if k not in state or state[k].shape != v.shape]
+    bad = [k for k, v in wanted.items() if getattr(state.get(k), "shape", None) != v.shape]
     if bad:
         raise InputError(f"{pretrained}: the weights do not fit a {model} (first: {bad[0]})")
+    _check_finite(state, pretrained)
     network.encoder.load_state_dict(state, strict=False)
     return loaded
+
+
+def _check_finite(state: dict, path: Path | str) -> None:
+    """Raise InputError where weights hold what is no number: the network would see nothing."""
+    for name, value in state.items():
+        if isinstance(value, torch.Tensor) and not torch.isfinite(value).all():
+            raise InputError(f"{path}: weights that are no finite numbers (first: {name})")
 
 
 def save_network(network: ResUNet, **extra: object) -> dict:
@@ -87,8 +125,11 @@ def network_of(state: dict, path: Path, device: torch.device) -> ResUNet:
         shape = {k: state[k] for k in ("width", "stem_stride") if k in state}
         network = ResUNet(state["model"], state["out_channels"], **shape)
         network.load_state_dict(state["network"])
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):
+    except InputError:
+        raise
+    except Exception:  # a state of another shape raises almost anything
         raise InputError(f"{path}: not a checkpoint of this project") from None
+    _check_finite(network.state_dict(), path)
     return network.to(device, memory_format=torch.channels_last).eval()
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from code_common.learning import distributed
+from code_common.learning.hardware import workers_with_room
 from code_common.learning.patches import windows
 from code_common.learning.stain import draw_stain
 from code_common.learning.transforms import Augmentation, Warp
@@ -100,14 +102,30 @@ def _start_worker(_: int) -> None:
     sys.excepthook = show_error_unless_disconnected
 
 
+def _workers_with_room(dataset: CropDataset, batch_size: int, workers: int) -> int:
+    """As many of the workers as /dev/shm has room for. batch_size: crops of this process."""
+    if not workers or not len(dataset):
+        return workers
+    tensors = [v for v in dataset[0, 0].values() if isinstance(v, torch.Tensor)]
+    room_for = workers_with_room(workers, batch_size * sum(v.nbytes for v in tensors))
+    if room_for < workers and distributed.is_main():
+        print(
+            f"little room in /dev/shm: {room_for} of {workers} workers make crops; --workers "
+            f"{room_for} takes as many without this line, docker run --shm-size=8g gives more room"
+        )
+    return room_for
+
+
 def make_loader(
     dataset: CropDataset, batch_size: int, workers: int, pin: bool, rank: int = 0, size: int = 1
 ) -> DataLoader:
     """A loader of the batches of an epoch. Set `loader.batch_sampler.epoch` before each epoch.
 
     workers: processes that make crops, 0: none; pin: pinned memory, for a GPU; rank and size: this
-    process and the number of processes that train together.
+    process and the number of processes that train together. Where /dev/shm is too small for the
+    workers, there are fewer or none, and a line says so.
     """
+    workers = _workers_with_room(dataset, -(-batch_size // size), workers)
     return DataLoader(
         dataset,
         batch_sampler=EpochBatches(len(dataset), batch_size, dataset.seed, rank, size),

@@ -73,6 +73,25 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
+SHARED_MEMORY = Path("/dev/shm")  # through which workers hand their crops over
+BATCHES_OF_A_WORKER = 2  # that torch lets a worker make ahead
+
+
+def workers_with_room(workers: int, batch_bytes: int) -> int:
+    """How many of `workers` processes that make crops find room for their batches.
+
+    batch_bytes: size of a batch. Containers have 64 MB of shared memory unless they are asked for
+    more; a worker that finds no room in it ends the run.
+    """
+    if not workers or not hasattr(os, "statvfs") or not SHARED_MEMORY.is_dir():
+        return workers
+    room = os.statvfs(SHARED_MEMORY)
+    processes = max(1, distributed.size())
+    batches = room.f_bavail * room.f_frsize / processes / max(1, batch_bytes)
+    # One batch more is in use, and one is on its way to the GPU.
+    return int(min(workers, max(0, (batches - 2) // BATCHES_OF_A_WORKER)))
+
+
 def choose_workers(workers: int, device: torch.device) -> int:
     """Processes that make crops; -1 chooses: none on a CPU, where the network is the bottleneck."""
     if workers >= 0:

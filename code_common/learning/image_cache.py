@@ -1,13 +1,13 @@
 """A cache of decoded images during training, in memory or on the disk."""
 
 import io
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from code_common.files.reading import image_shape
+from code_common.files.image_kinds import memory_bytes
+from code_common.files.images import image_shape
 from code_common.files.writing import write_bytes
 
 
@@ -23,7 +23,7 @@ def make_image_cache(
     """
     if where == "auto":
         pixels = sum(np.prod(image_shape(path), dtype=np.int64) for path in images)
-        where = "memory" if pixels * bytes_per_pixel <= _memory_bytes() / 2 else "disk"
+        where = "memory" if pixels * bytes_per_pixel <= memory_bytes() / 2 else "disk"
 
     def keep_in_memory(_: str, array: np.ndarray) -> np.ndarray:
         return array
@@ -35,10 +35,3 @@ def make_image_cache(
         return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
 
     return keep_in_memory if where == "memory" else cache_on_disk
-
-
-def _memory_bytes() -> int:
-    """Memory of this machine. 16 GB are assumed on Windows, which has no sysconf."""
-    if not hasattr(os, "sysconf"):
-        return 16 << 30
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from code_common.errors import InputError
-from code_common.files.reading import read_image, read_json
+from code_common.files.images import read_image
+from code_common.files.reading import read_json
 from code_common.files.writing import write_json, write_png
 
 INDEX = "figures.json"  # lists the figures of a folder

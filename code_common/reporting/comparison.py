@@ -8,7 +8,7 @@ from statistics import mean, stdev
 
 from code_common.errors import InputError
 from code_common.files.run_folder import ratio_folders, repeat_folders
-from code_common.files.writing import write_bytes
+from code_common.files.writing import write_text
 from code_common.reporting.bootstrap import paired, patients
 from code_common.reporting.charts import Chart, Series, to_svg
 from code_common.reporting.page import Section, Table, to_html, to_markdown
@@ -96,9 +96,9 @@ def write_comparison(experiments: Sequence[Experiment], out: Path) -> None:
     if len(experiments) > 1:
         sections.append(difference_section(experiments))
     sections.append(Section("Runs", tables=[run_table(experiments)]))
-    write_bytes(out / "compare.html", to_html(title, sections).encode())
-    write_bytes(out / "compare.md", to_markdown(title, sections).encode())
-    write_bytes(out / "aji_against_annotation.svg", to_svg(chart).encode())
+    write_text(out / "compare.html", to_html(title, sections))
+    write_text(out / "compare.md", to_markdown(title, sections))
+    write_text(out / "aji_against_annotation.svg", to_svg(chart))
     for row in table.rows:
         cells = zip(table.head, row, strict=True)
         print("  ".join(f"{head} {cell}" for head, cell in cells if cell))

@@ -12,7 +12,7 @@ from code_common.files.run_folder import (
     pictures_folder,
     results_folder,
 )
-from code_common.files.writing import write_bytes, write_png
+from code_common.files.writing import write_png, write_text
 from code_common.reporting.album import Panel, read_album, strip
 from code_common.reporting.page import to_html, to_markdown
 from code_common.reporting.results import Repeat
@@ -36,14 +36,16 @@ def write_report(folder: Path, title: str, repeats: Sequence[Repeat]) -> list[st
     Returns lines that say where the results are.
     """
     sections = make_sections(repeats)
-    write_bytes(folder / REPORT, to_html(title, sections).encode())
-    write_bytes(folder / SUMMARY, to_markdown(title, sections).encode())
+    write_text(folder / REPORT, to_html(title, sections))
+    write_text(folder / SUMMARY, to_markdown(title, sections))
     lines = [f"report        {folder / REPORT} (and {SUMMARY})"]
     picture = overview(repeats[0].folder)
     if picture is not None:
         write_png(folder / OVERVIEW, picture)
         lines.append(f"overview      {folder / OVERVIEW}")
     results = results_folder(repeats[0].folder / "segmentation")
+    if not results.is_dir():  # without test images nothing is segmented
+        return lines
     lines.append(f"pictures      {overlay_path(results, '*')}")
     lines.append(f"instance maps {instances_path(results, '*')}")
     return lines

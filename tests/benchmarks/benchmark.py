@@ -22,7 +22,7 @@ from twins import slow_aji, slow_dice, slow_hausdorff, slow_known, slow_refine, 
 
 from code_common.errors import InputError, run_script
 from code_common.files.data_set import ImageFiles, load_split
-from code_common.files.reading import read_image, read_instances
+from code_common.files.images import read_image, read_instances
 from code_common.files.run_folder import LABELS, label_path, points_path
 from code_common.files.writing import write_json, write_png, write_points
 from code_common.inference.tiling import Tiling, predict_prob

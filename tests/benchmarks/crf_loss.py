@@ -26,7 +26,7 @@ if not __package__:
 
 from code_common.errors import InputError, run_script
 from code_common.files.data_set import find_images
-from code_common.files.reading import read_image
+from code_common.files.images import read_image
 from code_common.files.writing import write_json
 from code_seg.crf_loss import available, dense_crf_loss
 from code_seg.crf_loss.crf_loss import window_radius

@@ -7,7 +7,7 @@ import pytest
 from conftest import PROJECT
 
 from code_common.files.writing import write_json, write_png, write_points, write_table
-from data.annotation_formats import read_geojson, read_point_table
+from data.annotations.formats import read_geojson, read_point_table
 
 PAGE = (PROJECT / "data" / "annotate.html").as_uri()
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from code_common.errors import InputError
 from code_common.files.data_set import find_images
-from code_common.files.reading import read_instances, read_label
+from code_common.files.images import read_instances, read_label
 from code_common.files.writing import write_png
-from data.annotation_formats import (
+from data.annotations.formats import (
     centre,
     rasterise,
     read_aperio_xml,
@@ -22,6 +22,8 @@ from data.annotation_formats import (
     read_coco,
     read_geojson,
     read_point_table,
+    shifted,
+    without_regions,
 )
 from data.import_labels import main, parse_arguments
 
@@ -63,8 +65,8 @@ def test_an_outline_covers_the_pixels_whose_middle_it_encloses(tmp_path):
 
 def test_overlapping_outlines_never_merge_ids():
     """Adding ids up would make 3 of 1 and 2. The smaller nucleus is on top, whatever the order."""
-    large = [np.array([[0, 0], [9, 0], [9, 9], [0, 9]], float)]
-    small = [np.array([[3, 3], [6, 3], [6, 6], [3, 6]], float)]
+    large = [[np.array([[0, 0], [9, 0], [9, 9], [0, 9]], float)]]
+    small = [[np.array([[3, 3], [6, 3], [6, 6], [3, 6]], float)]]
     for outlines in ([large, small], [small, large]):
         instances = rasterise(outlines, (9, 9))
         assert set(np.unique(instances)) == {1, 2}
@@ -136,8 +138,9 @@ def test_instance_maps_of_other_tools(tmp_path, name):
 def test_real_monuseg_outlines_give_the_published_masks(mo, tile):
     """Half a pixel apart in this frame: one where vertices are taken for middles of pixels."""
     source = mo.parent / "monuseg_xml" / f"{tile}.xml"
-    outlines = [[ring - 0.5 for ring in rings] for rings in read_aperio_xml(source).outlines]
-    ours = rasterise(outlines, (1000, 1000))
+    drawn = shifted(read_aperio_xml(source), (-0.5, -0.5))
+    ours = rasterise(drawn.outlines, (1000, 1000))
+    assert without_regions(drawn, (1000, 1000)) == drawn
     truth = next((mo / "labels_instance").glob(f"*{tile}*"))
     theirs = read_instances(truth, (1000, 1000))
     dice = 2 * ((ours > 0) & (theirs > 0)).sum() / ((ours > 0).sum() + (theirs > 0).sum())
@@ -285,11 +288,11 @@ def test_a_shift_moves_outlines(tiles):
     assert (instances[1:6, 3:7] == 1).all() and (instances == 1).sum() == 20
 
 
-def test_what_cannot_be_masks_stops_the_import(run_script, tiles):
-    """One line, no traceback; what came before it is imported."""
+def test_what_cannot_be_masks_is_refused(run_script, tiles):
+    """One line, no traceback; the others are imported."""
     arguments = ("masks", "--data-dir", tiles, "--source", tiles / "from")
     done = run_script("data/import_labels.py", *arguments, code=2)
-    message = "no outline in it; expected one for each nucleus"
+    message = "2 points, no outline in it; expected one for each nucleus"
     assert done.stderr == f"error: {tiles / 'from' / 'b.tsv'}: {message}\n"
     assert labels(tiles)[0].instances
 

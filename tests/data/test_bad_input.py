@@ -118,7 +118,7 @@ DATA = [
     ("two images of one name", lambda: (put(IMAGE[:-3] + "bmp", Path(IMAGE).read_bytes()),
                                         put(SPLIT, {"train": ["train1"]})), "train1"),
     ("image of numbers", lambda: (put(IMAGE, None), put(IMAGE[:-3] + "tif",
-                                  np.zeros((64, 64), np.float32))), "train1.tif"),
+                                  np.full((64, 64), 1e4, np.float32))), "train1.tif"),
     ("no label", lambda: put(LABEL, None), "train1.png"),
     ("label truncated", lambda: cut(LABEL), "train1_label.tif"),
     ("label of another size", lambda: put(LABEL, np.ones((32, 64), np.int32)), "train1_label.tif"),

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from conftest import make_dataset, run_process
 
-from code_common.files.reading import read_image, read_instances, read_json
+from code_common.files.images import read_image, read_instances
+from code_common.files.reading import read_json
 from code_common.files.run_folder import marker_path, stage_folder
 from code_common.files.writing import write_instances, write_json, write_png
 from data.check import main, read_arguments

@@ -6,7 +6,7 @@ import pytest
 
 from code_common.errors import InputError
 from code_common.files.data_set import load_split
-from code_common.files.reading import read_image, read_instances
+from code_common.files.images import read_image, read_instances
 from data.make_sample import main, make_sample, make_tile, parse_arguments, renumber
 
 SIDE = 256

@@ -39,7 +39,7 @@ def test_a_point_lies_in_its_nucleus():
 
 def test_points_of_real_nuclei_are_all_inside(mo):
     from code_common.files.data_set import load_split
-    from code_common.files.reading import read_instances
+    from code_common.files.images import read_instances
 
     for files in load_split(mo)["train"][:3]:
         instances = read_instances(files.instances, (1000, 1000))

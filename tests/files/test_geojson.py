@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from code_common.files.geojson import nuclei_geojson
-from data.annotation_formats import rasterise, read_geojson
+from data.annotations.formats import rasterise, read_geojson
 
 
 def random_instances(seed, count=60, size=160):

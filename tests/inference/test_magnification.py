@@ -9,7 +9,8 @@ from torch import nn
 
 from code_common.config import parse
 from code_common.files.data_set import load_split
-from code_common.files.reading import read_image, read_json
+from code_common.files.images import read_image
+from code_common.files.reading import read_json
 from code_common.files.run_folder import (
     SELF_TRAINING_LABELS,
     detected_points_path,

@@ -1,9 +1,11 @@
 """Prediction on images of any size: whole nuclei, counted once, whatever the tiles."""
 
 import os
+import struct
 import subprocess
 import sys
-from dataclasses import dataclass
+from array import array
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +16,8 @@ from conftest import PROJECT
 from stand_ins import MPP, Darkness, disks, pale, touching, write_slide, write_untrained_run
 
 from code_common.errors import InputError
-from code_common.files.reading import read_image, read_instances, read_json, read_table
+from code_common.files.images import read_image, read_instances
+from code_common.files.reading import read_json, read_table
 from code_common.files.writing import write_png
 from code_common.inference import prediction
 from code_common.inference.detections import detect
@@ -26,8 +29,8 @@ from code_detection.predict import predict as predict_points
 from code_seg.evaluate import make_instances
 from code_seg.magnify import predict_nuclei
 from code_seg.options import SegPredictOptions
-from code_seg.predict import predict
-from data.annotation_formats import rasterise, read_coco
+from code_seg.predict import predict, size_note
+from data.annotations.formats import rasterise, read_coco
 
 TILING = Tiling(tile=64, overlap=24)
 DETECTOR = {"r1": 6, "threshold": 0.5, "min_area": 5, "max_area": 400}
@@ -204,6 +207,189 @@ def test_a_killed_prediction_goes_on_where_it_stopped(tmp_path, trained, monkeyp
         assert file.read_bytes() == (cut.out / file.name).read_bytes(), file.name
 
 
+@pytest.mark.parametrize("damage", ["map cut off", "map gone", "note damaged"])
+def test_a_damaged_unfinished_map_is_made_anew(tmp_path, trained, monkeypatch, damage):
+    path, whole = written(tmp_path, touching((400, 200))), tmp_path / "whole"
+    predict(options(tmp_path, path, out=whole, test_batch_size=1))
+    predict_rows = prediction.predict_rows
+
+    def stopped(*arguments, **keywords):
+        for number, part in enumerate(predict_rows(*arguments, **keywords)):
+            if number == 3:
+                raise KeyboardInterrupt
+            yield part
+
+    cut = options(tmp_path, path, test_batch_size=1)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(prediction, "predict_rows", stopped)
+        predict(cut)
+    (unfinished,) = (cut.out / ".work").rglob("*.u16")
+    if damage == "map cut off":
+        os.truncate(unfinished, 1000)
+    elif damage == "map gone":
+        unfinished.unlink()
+    else:
+        unfinished.with_suffix(".json").write_text("[1]")
+    predict(cut)
+    for file in whole.glob("tile_*"):
+        assert file.read_bytes() == (cut.out / file.name).read_bytes(), file.name
+
+
+def test_results_that_were_emptied_are_made_anew(tmp_path, trained):
+    given = options(tmp_path, written(tmp_path, disks((70, 70), 2)[0]))
+    predict(given)
+    before = {path: path.read_bytes() for path in given.out.glob("tile_*")}
+    for path in before:
+        path.write_bytes(b"")
+        predict(given)
+        assert path.read_bytes() == before[path]
+
+
+def break_link(folder):
+    (folder / "bad.png").symlink_to("nowhere.png")
+
+
+def loop(folder):
+    (folder / "bad.png").symlink_to("bad.png")
+
+
+def cut_off(folder):
+    write_slide(folder / "bad.svs")
+    os.truncate(folder / "bad.svs", 3000)
+
+
+def be_a_folder(folder):
+    (folder / "bad.png").mkdir()
+
+
+def be_a_pipe(folder):
+    os.mkfifo(folder / "bad.png")
+
+
+def be_text(folder):
+    (folder / "bad.tif").write_text("no image")
+
+
+BROKEN = [break_link, loop, cut_off, be_a_folder, be_a_pipe, be_text]
+
+
+@pytest.mark.parametrize("make_bad", BROKEN)
+def test_a_broken_image_is_a_line_and_the_others_are_done(tmp_path, trained, make_bad):
+    images = tmp_path / "in"
+    for name in ("a", "z"):
+        write_png(images / f"{name}.png", disks((70, 70), 2)[0])
+    make_bad(images)
+    given = options(tmp_path, images)
+    with pytest.raises(InputError, match=r"bad\.\w+: ") as caught:
+        predict(given)
+    assert "\n" not in str(caught.value)
+    assert all((given.out / f"{name}_nuclei.csv").is_file() for name in ("a", "z"))
+    next(images.glob("bad.*")).rename(tmp_path / "away")
+    assert predict(given).startswith("4 nuclei in 2 images")
+
+
+@pytest.mark.parametrize("part", ["open", "thumbnail", "read"])
+def test_whatever_a_decoder_raises_is_that_images_line(tmp_path, trained, monkeypatch, part):
+    images = tmp_path / "in"
+    for name in ("a", "bad", "z"):
+        write_png(images / f"{name}.png", disks((70, 70), 2)[0])
+    open_slide = prediction.open_slide
+
+    def fail(*_):
+        raise struct.error("unpack requires\n8 bytes")
+
+    def open_bad(path, *arguments):
+        slide = open_slide(path, *arguments)
+        if path.stem != "bad":
+            return slide
+        return fail() if part == "open" else replace(slide, **{"thumbnail": fail, part: fail})
+
+    monkeypatch.setattr(prediction, "open_slide", open_bad)
+    given = options(tmp_path, images)
+    with pytest.raises(InputError, match=r"bad\.png: cannot be read \(unpack requires\)$"):
+        predict(given)
+    assert all((given.out / f"{name}_nuclei.csv").is_file() for name in ("a", "z"))
+
+
+def test_a_link_to_nothing_among_the_images_given_is_a_line(tmp_path, trained):
+    path = written(tmp_path, disks((70, 70), 2)[0])
+    (tmp_path / "link.png").symlink_to("nowhere.png")
+    given = replace(options(tmp_path, path), images=(tmp_path / "link.png", path))
+    with pytest.raises(InputError, match=r"link\.png: a link to nothing"):
+        predict(given)
+    assert (given.out / "tile_nuclei.csv").is_file()
+
+
+def test_results_are_never_taken_for_images(tmp_path, trained):
+    path = written(tmp_path / "in", disks((70, 70), 2)[0])
+    predict(replace(options(tmp_path, path), out=tmp_path / "in"))  # as earlier versions did
+    assert (tmp_path / "in" / "tile_overlay.png").is_file()
+    assert predict(options(tmp_path, tmp_path / "in")).startswith("2 nuclei in 1 images")
+
+
+def test_a_name_that_is_no_utf8(tmp_path, trained):
+    name = os.fsdecode(b"Pr\xe4parat")
+    write_png(tmp_path / "in" / "a.png", disks((70, 70), 2)[0])
+    (tmp_path / "in" / "a.png").rename(tmp_path / "in" / f"{name}.png")
+    for _ in range(2):
+        assert predict(options(tmp_path, tmp_path / "in", coco=True)).startswith("2 nuclei in 1")
+        predict_points(options(tmp_path, tmp_path / "in", cls=PredictOptions, out=tmp_path / "p"))
+    assert "\nPr\\xe4parat,2,70,70\n" in (tmp_path / "out" / "summary.csv").read_text()
+    assert read_json(tmp_path / "out" / "coco.json")["images"][0]["file_name"] == "Pr\\xe4parat.png"
+
+
+def polygon_area(ring):
+    """Area within a closed ring [N, 2]."""
+    x, y = np.array(ring).T
+    return abs(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1])) / 2
+
+
+@pytest.mark.parametrize("mpp", [0.25, 0.5, 0.8])
+def test_areas_are_in_the_frame_of_the_coordinates_beside_them(tmp_path, trained, mpp):
+    given = options(
+        tmp_path, written(tmp_path, disks((200, 250), 8)[0]), coco=True, mpp=mpp, file_mpp=0.5
+    )
+    predict(given)
+    features = read_json(given.out / "tile_nuclei.geojson")["features"]
+    annotations = read_json(given.out / "coco.json")["annotations"]
+    table = read_table(given.out / "tile_nuclei.csv")
+    assert len(features) == len(annotations) == len(table["area"]) > 4
+    for feature, annotation, area in zip(features, annotations, table["area"], strict=True):
+        told = feature["properties"]["measurements"]["Area px^2"]
+        assert told == annotation["area"] == pytest.approx(area * (mpp / 0.5) ** 2, abs=0.01)
+        # A ring through the middles of edges cuts its corners off.
+        within = polygon_area(feature["geometry"]["coordinates"][0])
+        assert within == pytest.approx(told, rel=0.1)
+
+
+def tiff_of(path, image, **more):
+    """Write a TIFF that states 0.5 microns per pixel."""
+    tifffile.imwrite(
+        path, image, resolution=(2e4, 2e4), resolutionunit="CENTIMETER", photometric="rgb", **more
+    )
+
+
+@pytest.mark.parametrize("mpp", [0.25, 1.0])
+def test_mpp_scales_small_images_by_what_they_state(tmp_path, trained, mpp):
+    image = disks((200, 250), 8)[0]
+    tiff_of(tmp_path / "tile.tif", image)
+    write_png(tmp_path / "same.png", image)
+    for out, path, more in [("a", "tile.tif", {}), ("b", "same.png", {"file_mpp": 0.5})]:
+        predict(options(tmp_path, tmp_path / path, out=tmp_path / out, mpp=mpp, **more))
+    maps = [tmp_path / "a" / "tile_instances.tif", tmp_path / "b" / "same_instances.tif"]
+    shape = round(200 * 0.5 / mpp), round(250 * 0.5 / mpp)
+    assert np.array_equal(*(read_instances(path, shape) for path in maps))
+
+
+def test_mpp_asks_for_the_resolution_where_none_is_stated(tmp_path, trained):
+    tiff_of(tmp_path / "in.tif", disks((70, 70), 2)[0])
+    path = written(tmp_path, disks((70, 70), 2)[0])
+    given = replace(options(tmp_path, path, mpp=0.25), images=(path, tmp_path / "in.tif"))
+    with pytest.raises(InputError, match=r"tile\.png: does not say .* --file-mpp") as caught:
+        predict(given)
+    assert "\n" not in str(caught.value) and (given.out / "in_nuclei.csv").is_file()
+
+
 def test_points_alone(tmp_path, trained):
     image, centres = disks((200, 250), 20)
     message = predict_points(options(tmp_path, written(tmp_path, image), cls=PredictOptions))
@@ -320,3 +506,12 @@ def test_the_map_of_a_slide_is_an_ome_tiff_with_its_resolution(predicted_slide):
         assert tiff.is_ome and tiff.series[0].shape == (600, 750)
         assert "PhysicalSizeX" in tiff.ome_metadata
         assert len(np.unique(tiff.asarray())) == nuclei + 1
+
+
+@pytest.mark.parametrize(("radius", "words"), [(4, "much smaller"), (10, ""), (30, "much larger")])
+def test_nuclei_far_from_the_trained_size_are_told(radius, words):
+    detector = TrainedStage(None, {"r1": 11}, "")
+    areas = array("d", [np.pi * radius**2] * 12)
+    notes = size_note("tile", areas, detector)
+    assert (words in notes[0]) if words else notes == []
+    assert size_note("tile", areas[:5], detector) == size_note("tile", areas, None) == []

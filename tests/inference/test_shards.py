@@ -1,8 +1,14 @@
 """Many images over many processes: each is done once, and again when something changed."""
 
+import threading
+import time
+
 import pytest
 
 from code_common.errors import InputError
+from code_common.files.locks import take_lock
+from code_common.files.reading import read_json
+from code_common.files.writing import write_json
 from code_common.inference.shards import ALL, DoneFiles, parse_shard, process_shard
 
 ARRAY = "SLURM_ARRAY_TASK_"  # how the variables of a SLURM job array begin
@@ -21,6 +27,37 @@ ARRAY = "SLURM_ARRAY_TASK_"  # how the variables of a SLURM job array begin
 def test_a_shard_is_what_the_text_says_or_else_a_job_array(text, array, expected):
     environment = {ARRAY + name: value for name, value in array.items()}
     assert parse_shard(text, environment) == expected
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        {"ID": "7", "MIN": "3", "COUNT": "2"},  # --array=3,7
+        {"ID": "3", "MIN": "3", "MAX": "7", "COUNT": "2"},
+        {"ID": "2", "MIN": "1", "MAX": "7", "COUNT": "3"},  # --array=1,2,7
+        {"ID": "5", "MIN": "2", "STEP": "2", "COUNT": "4"},
+        {"ID": "1", "MIN": "3", "COUNT": "2"},
+    ],
+)
+def test_a_job_array_with_gaps_is_refused(array):
+    environment = {ARRAY + name: value for name, value in array.items()}
+    with pytest.raises(InputError, match=r"array with gaps .* --array=0-\d"):
+        parse_shard("", environment)
+
+
+@pytest.mark.parametrize("value", ["x", "-1", "1.5", "9" * 30])
+@pytest.mark.parametrize("name", ["ID", "COUNT", "MIN"])
+def test_odd_variables_of_a_job_array_are_named(name, value):
+    environment = {f"{ARRAY}ID": "0", f"{ARRAY}COUNT": "1", ARRAY + name: value}
+    with pytest.raises(InputError, match=f"{ARRAY}{name} is no number"):
+        parse_shard("", environment)
+
+
+def test_no_job_array_and_one_without_a_count():
+    assert parse_shard("", {f"{ARRAY}ID": "", f"{ARRAY}COUNT": ""}) == (0, 1)
+    assert parse_shard("", {f"{ARRAY}ID": "4", f"{ARRAY}MIN": "1", f"{ARRAY}MAX": "9"}) == (3, 9)
+    with pytest.raises(InputError, match="COUNT is not set"):
+        parse_shard("", {f"{ARRAY}ID": "4"})
 
 
 @pytest.mark.parametrize("text", ["8/8", "1", "a/b", "-1/4", "1/0", "1/2/3"])
@@ -71,7 +108,17 @@ def remove_an_output(images):
     (images.out / "b.txt").unlink()
 
 
-@pytest.mark.parametrize("change", [change_an_input, remove_an_output])
+def empty_an_output(images):
+    (images.out / "b.txt").write_text("")
+
+
+def damage_a_note(images):
+    (images.out / ".done" / "b.json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    "change", [change_an_input, remove_an_output, empty_an_output, damage_a_note]
+)
 def test_an_image_whose_files_changed_is_done_again(tmp_path, change):
     images = Images(tmp_path, "a", "b", "c")
     images.process()
@@ -94,7 +141,7 @@ def test_a_broken_image_does_not_stop_the_others(tmp_path):
     assert images.calls == ["a", "bad", "c"] and (images.out / "c.txt").is_file()
 
 
-def test_the_error_says_how_many_more_images_are_broken(tmp_path):
+def test_the_error_has_a_line_for_each_broken_image(tmp_path):
     images = Images(tmp_path, "a", "b", "c")
     for path, _ in images.inputs.values():
         path.write_text("broken")
@@ -102,5 +149,70 @@ def test_the_error_says_how_many_more_images_are_broken(tmp_path):
     def fail(name):
         raise InputError(f"{name}.png: broken")
 
-    with pytest.raises(InputError, match=r"^a.png: broken \(and 2 more images failed\)$"):
+    with pytest.raises(
+        InputError, match="^a.png: broken\nerror: b.png: broken\nerror: c.png: broken$"
+    ):
         process_shard(DoneFiles(images.out, "weights"), images.inputs, fail, ALL, "t")
+
+
+def test_results_of_an_older_version_are_done(tmp_path):
+    """It noted the names of the files, but not their sizes."""
+    images = Images(tmp_path, "a", "b")
+    images.process()
+    for note in (images.out / ".done").glob("*.json"):
+        noted = read_json(note)
+        write_json(note, noted | {"files": list(noted["files"])})
+    images.process()
+    assert images.calls == ["a", "b"]
+
+
+def test_two_processes_do_each_image_once(tmp_path):
+    """The second takes other images, and waits for what the first is doing."""
+    images = Images(tmp_path, "a", "b", "c")
+    began, may_end, results = threading.Event(), threading.Event(), []
+
+    def slow(name):
+        if name == "a":
+            began.set()
+            assert may_end.wait(60)
+        return images.work(name)
+
+    def process(work):
+        done = DoneFiles(images.out, "weights")
+        results.append(process_shard(done, images.inputs, work, ALL, "t"))
+
+    first = threading.Thread(target=process, args=[slow])
+    second = threading.Thread(target=process, args=[images.work])
+    first.start()
+    assert began.wait(60)
+    second.start()
+    while images.calls != ["b", "c"]:
+        time.sleep(0.01)
+    may_end.set()
+    first.join()
+    second.join()
+    assert images.calls == ["b", "c", "a"]
+    assert len(results) == 2 and all(len(values) == 3 for values in results)
+    assert not list(images.out.rglob("*.lock"))
+
+
+def test_an_image_of_a_process_that_failed_is_done_by_the_one_that_waited(tmp_path):
+    images = Images(tmp_path, "a")
+    done = DoneFiles(images.out, "weights")
+    lock = take_lock(done.lock_path("a"))
+    waiting = threading.Thread(target=images.process)
+    waiting.start()
+    time.sleep(0.5)
+    assert images.calls == []
+    lock.close()  # as the end of its process does, which leaves the file
+    waiting.join()
+    assert images.calls == ["a"]
+
+
+def test_a_name_too_long_for_its_results_does_not_stop_the_others(tmp_path):
+    images = Images(tmp_path, "a", "c")
+    long = "b" * 250
+    images.inputs[long] = (tmp_path / f"{long}.png", None)
+    with pytest.raises(InputError, match="b.png: the name is too long"):
+        images.process()
+    assert (images.out / "a.txt").is_file() and (images.out / "c.txt").is_file()

@@ -8,6 +8,7 @@ from PIL import Image
 from stand_ins import MPP, PALE, disks, write_slide
 
 from code_common.errors import InputError
+from code_common.files.images import read_image
 from code_common.files.writing import write_png
 from code_common.inference.ome_tiff import write_label_map
 from code_common.inference.slides import find_slides, open_slide, tissue
@@ -65,11 +66,22 @@ def without_readers(monkeypatch):
 
 
 @pytest.mark.parametrize("ending", ["png", "tif"])
-def test_a_large_image_that_no_slide_reader_opens_is_read_whole(tmp_path, without_readers, ending):
+def test_a_large_image_needs_no_slide_reader(tmp_path, without_readers, ending):
+    """A PNG is read whole, a TIFF in parts, however it is compressed."""
     image = disks((90, 80), 3)[0]
     Image.fromarray(image).save(tmp_path / f"a.{ending}", **COMPRESSED[ending])
     slide = open_slide(tmp_path / f"a.{ending}", None, None)
-    assert np.array_equal(slide.read(10, 20, 30, 40), image[10:40, 20:60]) and not slide.large
+    assert np.array_equal(slide.read(10, 20, 30, 40), image[10:40, 20:60])
+    assert slide.large == (ending == "tif")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_large_tiff_is_turned_as_a_small_one_is(tmp_path, without_readers, orientation):
+    image, path = disks((90, 80), 3)[0], tmp_path / "a.tif"
+    tifffile.imwrite(path, image, photometric="rgb", extratags=[(274, 3, 1, orientation, True)])
+    slide = open_slide(path, None, None)
+    assert slide.large
+    assert np.array_equal(slide.read(0, 0, *slide.shape), read_image(path))
 
 
 def test_a_plain_tiff_is_mapped_and_its_size_needs_no_reader(tmp_path, without_readers):

@@ -13,7 +13,7 @@ from stand_ins import OLD_SETTINGS, disks, write_untrained_run
 from code_common.config import parse
 from code_common.errors import InputError
 from code_common.errors import run_script as end_in_one_line
-from code_common.files.reading import read_image
+from code_common.files.images import read_image
 from code_common.files.writing import write_bytes, write_png
 from code_common.inference.tiling import probability
 from code_common.inference.trained_run import load_trained_run

@@ -8,7 +8,8 @@ import pytest
 from conftest import digest
 
 from code_common.errors import InputError
-from code_common.files.reading import read_image, read_json
+from code_common.files.images import read_image
+from code_common.files.reading import read_json
 from code_common.files.run_folder import metrics_path, options_path, results_folder
 from code_common.files.writing import write_json
 from code_common.reporting.album import BAND

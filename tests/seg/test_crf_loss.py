@@ -87,7 +87,7 @@ def test_exact_is_exact_where_low_rank_is_not():
 
 def real_crops(mo, size=56):
     from code_common.files.data_set import load_split
-    from code_common.files.reading import read_image
+    from code_common.files.images import read_image
 
     tiles = [read_image(s.image) for s in load_split(mo)["train"][::4]]
     crops = np.stack([t[300 : 300 + size, 400 : 400 + size] for t in tiles])

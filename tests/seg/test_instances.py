@@ -74,7 +74,7 @@ def test_splitting_keeps_the_mask_and_gives_connected_parts(n, seed):
 def test_perfect_masks_split_at_their_points(mo):
     """MO test tile: components cap the AJI, the points lift the cap."""
     from code_common.files.data_set import load_split
-    from code_common.files.reading import read_instances
+    from code_common.files.images import read_instances
     from code_detection.labels import points_from_instances
     from code_seg.metrics import aji, overlaps
 

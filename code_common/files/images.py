@@ -1,0 +1,140 @@
+"""Reading images and labels of every kind: PNG, TIFF, BMP and JPEG, whatever their suffix.
+
+An image is read as viewers show it. Whatever cannot be read rightly is an InputError in one line.
+"""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from code_common.errors import InputError
+from code_common.files import pillow_formats
+from code_common.files.image_kinds import image_kind
+from code_common.files.pixels import (
+    Decoded,
+    all_notes,
+    extremes_of,
+    levels_of,
+    needs_extremes,
+    to_ids,
+    to_rgb,
+    turned,
+    turned_shape,
+)
+from code_common.files.tiff import TiffPlane
+
+_SAME = 3  # grey levels; an image with fewer shows nothing
+
+
+def read_image(path: Path, notes: list[str] | None = None) -> np.ndarray:
+    """Read an image as [H, W, 3] uint8 RGB.
+
+    Grey is repeated in three channels, more than 8 bits are scaled by what the image holds, and
+    transparent pixels are laid over white, as on a slide. The image is turned as its EXIF or TIFF
+    orientation says. `notes` gets a line for each of these that a user should know. Raises
+    InputError if the file cannot be read.
+    """
+    decoded = _decode(Path(path))
+    levels = levels_of(decoded, extremes_of(decoded) if needs_extremes(decoded) else None)
+    image = turned(to_rgb(decoded, levels), decoded.orientation)
+    if notes is not None:
+        notes.extend(all_notes(decoded, levels))
+    return image
+
+
+def image_shape(path: Path) -> tuple[int, int]:
+    """Rows and columns of an image as `read_image` returns it, from its header.
+
+    Raises InputError as `read_image` does.
+    """
+    return turned_shape(*_read_header(Path(path)))
+
+
+def read_label(path: Path, shape: tuple[int, int], image: Path | None = None) -> np.ndarray:
+    """Read an integer label image as int32 [H, W]: the numbers that are stored.
+
+    shape: rows and columns of its image; image: the image itself. Some programs write an
+    orientation into label files by mistake, so it counts only where the image has the same.
+    Raises InputError if the file cannot be read, if it holds no ids (colours, a lossy
+    compression, several images), or if its shape or orientation is not that of its image.
+    """
+    path = Path(path)
+    decoded = _decode(path)
+    orientation = decoded.orientation
+    if orientation != 1 and not (image and _read_header(Path(image))[1] == orientation):
+        raise InputError(
+            f"{path}: its orientation tag ({orientation}) says that the label is turned, and its "
+            "image is not; save the label without that tag"
+        )
+    label = turned(to_ids(decoded), orientation)
+    if label.shape != tuple(shape):
+        hint = " (it looks rotated)" if label.shape == tuple(shape)[::-1] else ""
+        raise InputError(
+            f"{path}: {label.shape[1]} x {label.shape[0]} pixels, but its image has "
+            f"{shape[1]} x {shape[0]}{hint}"
+        )
+    return label
+
+
+def read_prob(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    """Read a probability map [H, W] in 0..1 that `write_prob` wrote.
+
+    Raises InputError as `read_label` does.
+    """
+    return read_label(path, shape) / 65535
+
+
+def read_instances(path: Path, shape: tuple[int, int], image: Path | None = None) -> np.ndarray:
+    """Read an instance map: int32 [H, W], 0 background, one id per nucleus.
+
+    Raises InputError as `read_label` and `check_instances` do.
+    """
+    instances = read_label(path, shape, image)
+    check_instances(instances, path)
+    return instances
+
+
+def check_instances(instances: np.ndarray, path: Path) -> None:
+    """Raise InputError if a map [H, W] of any integers or bool is no instance map.
+
+    An id may have several components, but no negative ids and no binary mask are taken. Such a
+    mask must not be labelled again silently (D4).
+    """
+    ids = np.unique(instances)
+    if ids[0] < 0:
+        raise InputError(f"{path}: negative ids; expected 0 for background and one id per nucleus")
+    if len(ids) == 2 and ids[0] == 0:
+        parts = cv2.connectedComponents((instances > 0).astype(np.uint8))[0] - 1
+        if parts > 1 and ids[1] in (1, 255, 65535):
+            raise InputError(
+                f"{path}: a binary mask ({parts} components share the value {int(ids[1])}); "
+                "expected one id per nucleus"
+            )
+
+
+def is_nearly_constant(image: np.ndarray) -> bool:
+    """Whether an image [H, W, 3] uint8 shows nothing, so that it was hardly meant to be read.
+
+    In no channel do the darkest and the brightest hundredth lie three grey levels apart.
+    """
+    for channel in np.moveaxis(image, 2, 0):
+        counts = np.cumsum(np.bincount(channel.ravel(), minlength=256))
+        low, high = np.searchsorted(counts, (0.01 * channel.size, 0.99 * channel.size))
+        if high - low >= _SAME:
+            return False
+    return True
+
+
+def _decode(path: Path) -> Decoded:
+    kind = image_kind(path)
+    return TiffPlane(path).decode() if kind == "TIFF" else pillow_formats.decode(path, kind)
+
+
+def _read_header(path: Path) -> tuple[tuple[int, int], int]:
+    """Rows and columns as they are stored, and the orientation."""
+    kind = image_kind(path)
+    if kind != "TIFF":
+        return pillow_formats.read_header(path, kind)
+    plane = TiffPlane(path)
+    return plane.stored_shape, plane.orientation

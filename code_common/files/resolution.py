@@ -1,0 +1,76 @@
+"""The resolution that an image file states."""
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import tifffile
+
+from code_common.files import pillow_formats
+from code_common.files.image_kinds import image_kind, readable
+
+# Microns per pixel that a microscope or a slide scanner has. 72, 96 and 300 dpi, which programs
+# write where nothing is known, are far above.
+_LOWEST, _HIGHEST = 0.02, 20
+_INCH = 25_400  # microns
+_MICRONS = {"nm": 1e-3, "um": 1, "micron": 1, "microns": 1, "micrometer": 1, "micrometers": 1,
+            "mm": 1e3, "cm": 1e4, "m": 1e6, "inch": _INCH, "in": _INCH}  # fmt: skip
+
+
+def read_mpp(path: Path) -> float | None:
+    """Microns per pixel that an image file states, or None.
+
+    None also where the number is none of a microscope: below 0.02 or above 20. Raises InputError
+    if the file is no image or is broken.
+    """
+    path = Path(path)
+    kind = image_kind(path)
+    if kind == "TIFF":
+        with readable(path, kind), tifffile.TiffFile(path, _multifile=False) as tiff:
+            mpp = _tiff_mpp(tiff.pages.first)
+    else:
+        dpi = pillow_formats.stated_dpi(path, kind)
+        mpp = _INCH / dpi if dpi else None
+    return mpp if mpp and _LOWEST <= mpp <= _HIGHEST else None
+
+
+def _tiff_mpp(page: tifffile.TiffPage) -> float | None:
+    """Microns per pixel by a page's description, which is more exact, or by its tags."""
+    text, per_unit = page.description or "", _pixels_per_unit(page)
+    by_ome = _ome_mpp(text) if page.is_ome else None
+    if by_ome:
+        return by_ome
+    unit = re.search(r"^unit=(.*)$", text, re.MULTILINE)
+    if text.startswith("ImageJ=") and unit:
+        return _in_microns(1 / per_unit, unit[1]) if per_unit else None
+    by_aperio = re.search(r"\bMPP ?= ?(\d*\.?\d+)", text)
+    if by_aperio:
+        return float(by_aperio[1])
+    unit = {2: "inch", 3: "cm"}.get(page.tags.valueof(296, 2))
+    return _in_microns(1 / per_unit, unit) if unit and per_unit else None
+
+
+def _pixels_per_unit(page: tifffile.TiffPage) -> float:
+    """The tag XResolution, a fraction; 0 if it is missing or broken."""
+    value = page.tags.valueof(282)
+    if not isinstance(value, tuple) or len(value) != 2 or not value[1]:
+        return 0
+    return value[0] / value[1]
+
+
+def _ome_mpp(xml: str) -> float | None:
+    """PhysicalSizeX of the first image, in microns; None if it is not there."""
+    try:
+        elements = ElementTree.fromstring(xml).iter()
+        pixels = next(e for e in elements if e.tag.rpartition("}")[2] == "Pixels")
+        size = float(pixels.get("PhysicalSizeX", "nan"))
+    except (ElementTree.ParseError, StopIteration, ValueError):
+        return None
+    return _in_microns(size, pixels.get("PhysicalSizeXUnit", "um")) if size > 0 else None
+
+
+def _in_microns(size: float, unit: str) -> float | None:
+    """A length in microns, or None if its unit is none, such as 'pixel'."""
+    unit = unit.strip().replace("\\u00B5", "u").replace("\u00b5", "u").replace("\u03bc", "u")
+    factor = _MICRONS.get(unit.lower())
+    return size * factor if factor else None

@@ -1,0 +1,264 @@
+"""What was drawn on an image: outlines, points, boxes and masks, and what pixels they cover.
+
+Coordinates are x to the right and y down, in pixels from the top left corner of the image. The
+first pixel covers 0..1.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from skimage.draw import polygon
+from skimage.measure import points_in_poly
+
+from code_common.errors import InputError, reason
+
+FARTHEST = 1e7  # pixels; a coordinate beyond is an error of the file
+MAX_PIXELS = 1 << 26  # of the mask of one object; more is an error of the file
+ELLIPSE_VERTICES = 64
+Polygon = list[np.ndarray]  # rings [K, 2] (x, y); inside is what an odd number of rings encloses
+Outline = list[Polygon]  # the parts of one nucleus; it covers what any of them covers
+
+# A region that nuclei lie in is no nucleus. It covers the tile, or holds the middles of others.
+TILE_SHARE = 0.9  # of the tile's area that an outline covers
+HELD_SHARE, HELD = 0.5, 3  # of the other objects, or their number
+TIMES_LARGER = 4  # than the median of the other outlines
+
+
+@dataclass
+class Annotations:
+    """What was drawn on one image, and what of its file is no nucleus."""
+
+    outlines: list[Outline] = field(default_factory=list)
+    points: list[tuple[float, float]] = field(default_factory=list)  # (x, y)
+    left_out: Counter = field(default_factory=Counter)  # reason -> number of objects
+    boxes: list[tuple[float, float, float, float]] = field(default_factory=list)  # x0, y0, x1, y1
+    masks: list[np.ndarray] = field(default_factory=list)  # pixels [N, 2] (row, column)
+    kinds: list[str] = field(default_factory=list)  # of outlines: "annotation", "detection", ...
+    shape: tuple[int, int] | None = None  # rows, columns of the image, where the file says them
+
+    def add_outline(self, outline: Outline, kind: str = "") -> None:
+        """Add an outline. kind: what its program calls it ("annotation", "detection", ...)."""
+        outline = [[ring for ring in rings if len(ring) >= 3] for rings in outline]
+        outline = [rings for rings in outline if rings]
+        if outline:
+            self.outlines.append(outline)
+            self.kinds.append(kind)
+        else:
+            self.left_out["outline of fewer than three vertices"] += 1
+
+    def count(self) -> int:
+        """How many objects there are, without those that are left out."""
+        return len(self.outlines) + len(self.points) + len(self.boxes) + len(self.masks)
+
+
+@contextmanager
+def named_errors(path: Path, what: str) -> Iterator[None]:
+    """Turn what a malformed file raises while it is taken apart into an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (
+        TypeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as e:
+        problem = f"{type(e).__name__}: {reason(e)}"
+        raise InputError(f"{path}: not readable as {what} ({problem})") from None
+
+
+def ring(path: Path, vertices: Iterable) -> np.ndarray:
+    """A ring [K, 2] of finite numbers. Raises InputError, which names the file."""
+    try:
+        result = np.array([[float(v[0]), float(v[1])] for v in vertices], dtype=np.float64)
+    except (TypeError, ValueError, LookupError, OverflowError):
+        raise InputError(f"{path}: an outline has a vertex that is no pair of numbers") from None
+    if not (np.abs(result) < FARTHEST).all():  # so NaN is refused, too
+        raise InputError(f"{path}: an outline has a vertex that is not finite or far away")
+    return result.reshape(-1, 2)
+
+
+def check_size(path: Path, number: float) -> None:
+    """Raise InputError if the mask of one object has so many pixels that it can't be meant."""
+    if number > MAX_PIXELS:
+        raise InputError(f"{path}: a mask of {number:.0f} pixels; expected one for each nucleus")
+
+
+def place(coordinates: Sequence) -> tuple[float, float]:
+    """A point (x, y) from x, y and what else a tool writes; ValueError where it is far away."""
+    x, y, *_ = coordinates
+    x, y = float(x), float(y)
+    if not (abs(x) < FARTHEST and abs(y) < FARTHEST):
+        raise ValueError("a place that is not finite or far away")
+    return x, y
+
+
+def box_ring(x0: float, y0: float, x1: float, y1: float) -> list[tuple[float, float]]:
+    """The vertices of a box."""
+    return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
+
+
+def ellipse_ring(
+    centre_x: float, centre_y: float, radius_x: float, radius_y: float, angle: float = 0.0
+) -> list[tuple[float, float]]:
+    """Vertices on an ellipse. angle: radians from the x axis towards y."""
+    turn = np.arange(ELLIPSE_VERTICES) * (2 * np.pi / ELLIPSE_VERTICES)
+    # A polygon on the ellipse is a little smaller; with these radii its area is the ellipse's.
+    step = 2 * np.pi / ELLIPSE_VERTICES
+    scale = np.sqrt(step / np.sin(step))
+    along, across = radius_x * scale * np.cos(turn), radius_y * scale * np.sin(turn)
+    x = centre_x + along * np.cos(angle) - across * np.sin(angle)
+    y = centre_y + along * np.sin(angle) + across * np.cos(angle)
+    return np.stack([x, y], 1).tolist()
+
+
+def polygon_pixels(rings: Polygon, shape: tuple[int, int]) -> np.ndarray:
+    """Pixels [N, 2] (row, column) whose middle an odd number of rings encloses."""
+    pixels = np.zeros((0, 2), np.int64)
+    for vertices in rings:
+        rows, cols = polygon(vertices[:, 1] - 0.5, vertices[:, 0] - 0.5, shape)
+        pixels = np.concatenate([pixels, np.stack([rows, cols], 1)])
+    if len(rings) > 1:
+        pixels, times = np.unique(pixels, axis=0, return_counts=True)
+        pixels = pixels[times % 2 == 1]
+    return pixels
+
+
+def outline_pixels(outline: Outline, shape: tuple[int, int]) -> np.ndarray:
+    """Pixels [N, 2] (row, column) that any part of an outline covers."""
+    parts = [polygon_pixels(rings, shape) for rings in outline]
+    return parts[0] if len(parts) == 1 else np.unique(np.concatenate(parts), axis=0)
+
+
+def rasterise(outlines: list[Outline], shape: tuple[int, int]) -> np.ndarray:
+    """Instance map int32 [H, W]: k + 1 where the middle of a pixel lies in outline k.
+
+    Where outlines overlap the smaller nucleus is on top; ids are set, never added up.
+    """
+    return draw([outline_pixels(outline, shape) for outline in outlines], shape)
+
+
+def draw(nuclei: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+    """Instance map int32 [H, W] of nuclei, pixels [N, 2] each, the smaller ones on top."""
+    largest_first = sorted(range(len(nuclei)), key=lambda k: -len(nuclei[k]))
+    instances = np.zeros(shape, np.int32)
+    for k in largest_first:
+        instances[nuclei[k][:, 0], nuclei[k][:, 1]] = k + 1
+    return instances
+
+
+def signed_area(vertices: np.ndarray) -> float:
+    """Area of a ring [K, 2]; the sign says which way round it goes."""
+    x, y = (vertices - vertices[0]).T  # near 0, so that nothing cancels
+    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2)
+
+
+def largest_ring(outline: Outline) -> np.ndarray:
+    """The outer ring of the largest part of an outline."""
+    return max((rings[0] for rings in outline), key=lambda vertices: abs(signed_area(vertices)))
+
+
+def centre(outline: Outline) -> tuple[float, float]:
+    """Centroid (x, y) of the area of an outline's largest ring; of its vertices if it has none."""
+    vertices = largest_ring(outline)
+    first, area = vertices[0], signed_area(vertices)
+    if abs(area) < 1e-9:
+        return tuple(vertices.mean(0).tolist())
+    x, y = (vertices - first).T
+    cross = x * np.roll(y, -1) - np.roll(x, -1) * y
+    centre_x = ((x + np.roll(x, -1)) * cross).sum() / (6 * area)
+    centre_y = ((y + np.roll(y, -1)) * cross).sum() / (6 * area)
+    return float(centre_x + first[0]), float(centre_y + first[1])
+
+
+def object_centres(annotations: Annotations) -> list[tuple[float, float]]:
+    """A place (x, y) for each object: points, then the middles of outlines, boxes and masks."""
+    boxes = [((x0 + x1) / 2, (y0 + y1) / 2) for x0, y0, x1, y1 in annotations.boxes]
+    masks = [tuple((pixels.mean(0)[::-1] + 0.5).tolist()) for pixels in annotations.masks]
+    return annotations.points + [centre(o) for o in annotations.outlines] + boxes + masks
+
+
+def shifted(annotations: Annotations, shift: tuple[float, float]) -> Annotations:
+    """The annotations moved by (dx, dy) pixels. Masks must not be moved."""
+    dx, dy = shift
+    return Annotations(
+        outlines=[[[r + shift for r in rings] for rings in o] for o in annotations.outlines],
+        points=[(x + dx, y + dy) for x, y in annotations.points],
+        left_out=Counter(annotations.left_out),
+        boxes=[(a + dx, b + dy, c + dx, d + dy) for a, b, c, d in annotations.boxes],
+        masks=annotations.masks,
+        kinds=annotations.kinds,
+        shape=annotations.shape,
+    )
+
+
+def without_regions(annotations: Annotations, shape: tuple[int, int]) -> Annotations:
+    """The annotations without outlines of regions that nuclei lie in; these are counted.
+
+    A region covers the tile, or it is much larger than the other outlines and holds the middles of
+    several of them. What QuPath calls an annotation is a region, too, if it lies among detections
+    and is much larger than they are, since nuclei drawn by hand are annotations as well.
+    """
+    outlines, kinds = annotations.outlines, annotations.kinds
+    if not outlines:
+        return annotations
+    areas = np.array([abs(signed_area(largest_ring(outline))) for outline in outlines])
+    centres = np.array(object_centres(annotations)).reshape(-1, 2)
+    number = len(annotations.points)  # the centre of outline k is number + k
+    found = {kind for kind in kinds if kind in ("detection", "cell", "tile")}
+    typical = float(np.median(areas))
+    if found:
+        typical = float(
+            np.median([a for a, kind in zip(areas, kinds, strict=True) if kind in found])
+        )
+    keep, left_out = [], Counter(annotations.left_out)
+    for k, outline in enumerate(outlines):
+        why = ""
+        name = kinds[k] if kinds[k] and kinds[k] not in found else "outline"
+        if _inside_area(outline, shape) >= TILE_SHARE * shape[0] * shape[1]:
+            why = f"region ({name} that covers the tile)"
+        elif areas[k] > TIMES_LARGER * typical or len(outlines) <= 2:
+            others = np.delete(centres, number + k, axis=0)
+            held = _held(outline, others)
+            around_one = held == 1 and len(outlines) == 2 and areas[k] > TIMES_LARGER * min(areas)
+            several = held >= HELD or (held >= 2 and held >= HELD_SHARE * len(others))
+            if several or (around_one and len(others) == 1):
+                why = f"region ({name} that holds {held} other{'s' if held > 1 else ''})"
+            elif found and kinds[k] not in found and areas[k] > TIMES_LARGER * typical:
+                why = f"region ({name} among {' and '.join(sorted(found))}s)"
+        if why:
+            left_out[why] += 1
+        else:
+            keep.append(k)
+    return Annotations(
+        outlines=[outlines[k] for k in keep],
+        points=annotations.points,
+        left_out=left_out,
+        boxes=annotations.boxes,
+        masks=annotations.masks,
+        kinds=[kinds[k] for k in keep],
+        shape=annotations.shape,
+    )
+
+
+def _held(outline: Outline, places: np.ndarray) -> int:
+    """How many places [N, 2] lie within the outer rings of an outline."""
+    inside = np.zeros(len(places), bool)
+    for rings in outline:
+        inside |= points_in_poly(places, rings[0])
+    return int(inside.sum())
+
+
+def _inside_area(outline: Outline, shape: tuple[int, int]) -> float:
+    """Area of an outline's box inside of a tile, or of the outline itself if that is less."""
+    vertices = largest_ring(outline)
+    low = np.clip(vertices.min(0), 0, shape[::-1])
+    high = np.clip(vertices.max(0), 0, shape[::-1])
+    return min(float(np.prod(high - low)), abs(signed_area(vertices)))

@@ -1,0 +1,152 @@
+"""Which file of a folder of annotations belongs to which image."""
+
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+from code_common.errors import InputError
+from code_common.files.data_set import ImageFiles
+from code_common.files.image_kinds import IMAGE_SUFFIXES
+from data.annotations.formats import ARRAYS, READERS, Annotations
+
+# What tools add to the name of the image, longest first.
+ENDINGS = (
+    "_cp_masks",
+    "_label_point",
+    "_annotations",
+    "_instances",
+    "_points",
+    "_labels",
+    "_label",
+    "_masks",
+    "_mask",
+    "_seg",
+)
+INNER = (".ome.tif", ".ome.tiff", ".ome", *IMAGE_SUFFIXES)  # suffixes within a name
+MASKS = "masks"  # TILE/masks/*.png, one for each nucleus
+_SHOWN = 5  # names in a message
+
+
+class Sources:
+    """The files of a folder of annotations, by the image they belong to."""
+
+    def __init__(self, folder: Path, images: Sequence[str]):
+        """images: the names of the images without suffixes."""
+        self.folder = folder
+        self.images = list(images)
+        by_key = {}
+        for image in images:  # 'T1' is a name of T1.ome, unless there is an image T1
+            by_key.setdefault(_without(same_letters(image), INNER), image)
+        by_key.update({same_letters(image): image for image in images})
+        self.files: dict[str, list[Path]] = {image: [] for image in images}
+        self.others: list[Path] = []  # annotations of no image
+        self.passed_over: list[Path] = []  # maps of images that have a file of outlines or points
+        for path in sorted(folder.iterdir()):
+            keys = keys_of(path)
+            owner = next((by_key[key] for key in keys if key in by_key), None)
+            if owner is not None:
+                self.files[owner].append(path)
+            elif keys:
+                self.others.append(path)
+
+    def find(self, image: str) -> Path | None:
+        """The file of an image. Raises InputError where there are several.
+
+        Outlines and points come first, then maps that are named as such, then a plain image, since
+        the image itself may lie in the folder.
+        """
+        files = self.files[image]
+        if not files:
+            return None
+        first = min(_rank(path) for path in files)
+        self.passed_over += [path for path in files if first == 0 and _rank(path) == 1]
+        files = [path for path in files if _rank(path) == first]
+        if len(files) > 1:
+            names = ", ".join(path.name for path in files)
+            raise InputError(f"{self.folder}: {names} are for one image; keep one of them")
+        return files[0] / MASKS if files[0].is_dir() else files[0]
+
+    def nothing(self) -> str:
+        """What was looked for and what is there, where no file belongs to an image."""
+        image = self.images[0]
+        looked = f"{image}.geojson, .xml, .csv, ..., {image}_cp_masks.png, {image}_mask.tif, ..."
+        present = sorted(path.name for path in self.folder.iterdir())
+        there = ", ".join(present[:_SHOWN]) + (", ..." if len(present) > _SHOWN else "")
+        hint = ""
+        if any(path.suffix.lower() in (".json", ".xml") for path in self.others):
+            hint = " (a file of all images is itself the --source)"
+        return (
+            f"{self.folder}: nothing in it has the name of an image; looked for {looked}; "
+            f"there are: {there or 'no files'}{hint}"
+        )
+
+
+def same_letters(name: str) -> str:
+    """A name in composed letters: macOS writes an umlaut as two characters, others as one."""
+    return unicodedata.normalize("NFC", name)
+
+
+def keys_of(path: Path) -> list[str]:
+    """The names of images that a file of annotations may belong to, the likeliest first."""
+    name = same_letters(path.name)
+    if name.startswith("."):
+        return []
+    if path.is_dir():
+        return [name] if (path / MASKS).is_dir() else []
+    suffix = Path(name).suffix
+    if suffix.lower() not in (*READERS, *ARRAYS):
+        return []
+    stem = name[: -len(suffix)]
+    keys = [stem, _without(stem, INNER)]
+    keys += [_without(key, ENDINGS) for key in keys]
+    keys += [_without(key, INNER) for key in keys]
+    return list(dict.fromkeys(keys))
+
+
+def _without(name: str, endings: Sequence[str]) -> str:
+    """A name without the first of the endings that it has, in capitals or not."""
+    for ending in endings:
+        if name.lower().endswith(ending) and len(name) > len(ending):
+            return name[: -len(ending)]
+    return name
+
+
+def _rank(path: Path) -> int:
+    """Which of the files of an image are taken: those of the lowest rank."""
+    stem, suffix = path.stem.lower(), path.suffix.lower()
+    if path.is_dir() or suffix in READERS:
+        return 0
+    if stem.endswith("_seg") and suffix == ".npy":  # Cellpose's pickle, often beside a map
+        return 3
+    return 1 if stem.endswith(ENDINGS) or suffix in (".npy", ".mat") else 2
+
+
+def match_names(
+    path: Path, by_name: dict[str, Annotations], image_files: Sequence[ImageFiles]
+) -> tuple[dict[str, Annotations | None], list[str]]:
+    """The annotations of each image in a file for all, and the names that no image has.
+
+    by_name: what the file at `path` holds, by the file name of the image. A name with another
+    suffix is taken where it is the only one: tools convert images. Raises InputError where there
+    is nothing for any image.
+    """
+    by_name = {same_letters(name): annotations for name, annotations in by_name.items()}
+    by_stem: dict[str, list[str]] = {}
+    for name in by_name:
+        by_stem.setdefault(Path(name).stem, []).append(name)
+    sources, used = {}, set()
+    for files in image_files:
+        name = same_letters(files.image.name)
+        if name not in by_name:
+            same_stem = by_stem.get(same_letters(files.name), [])
+            name = same_stem[0] if len(same_stem) == 1 else name
+        sources[files.name] = by_name.get(name)
+        used.add(name)
+    others = [name for name in by_name if name not in used]
+    if not any(source is not None for source in sources.values()):
+        shown = ", ".join(others[:5]) or "no images"
+        raise InputError(
+            f"{path}: nothing in it has the name of an image; looked for "
+            f"{image_files[0].image.name}, ...; there are: {shown}"
+        )
+    return sources, others

@@ -1,0 +1,223 @@
+"""XML of other tools: Aperio ImageScope, ASAP, CVAT and ImageJ's Cell Counter."""
+
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from skimage.measure import points_in_poly
+
+from code_common.errors import InputError
+from data.annotations.geometry import (
+    Annotations,
+    box_ring,
+    centre,
+    check_size,
+    ellipse_ring,
+    largest_ring,
+    named_errors,
+    place,
+    ring,
+    signed_area,
+)
+from data.annotations.json_files import base_name, of_image
+from data.annotations.text import class_left_out, read_xml
+
+Classes = Sequence[str] | None  # names of the classes that are taken; None: all but Ignore*
+KINDS = "Aperio ImageScope, ASAP, CVAT and ImageJ's Cell Counter"
+
+
+def read_xml_of_image(path: Path, image: str, classes: Classes = None) -> Annotations:
+    """What an XML file holds of one image. image: its file name, for CVAT's files of several."""
+    root = read_xml(path)
+    tag = root.tag.rpartition("}")[2]
+    if tag == "ASAP_Annotations":
+        return _asap(path, root, classes)
+    if tag == "CellCounter_Marker_File":
+        return _cell_counter(path, root, classes)
+    if tag == "annotations" and root.find("image") is not None:
+        return of_image(path, _cvat(path, root, classes), image)
+    if tag == "annotation" and root.find("object") is not None:
+        raise InputError(f"{path}: boxes of Pascal VOC; read are {KINDS}")
+    return _aperio(path, root, classes)
+
+
+def images_of_xml(path: Path, classes: Classes = None) -> dict[str, Annotations]:
+    """What CVAT's file of several images holds, by the file name of the image."""
+    root = read_xml(path)
+    if root.tag != "annotations" or root.find("image") is None:
+        raise InputError(f"{path}: not a file of several images; expected COCO, VIA or CVAT's XML")
+    return _cvat(path, root, classes)
+
+
+def read_aperio_xml(path: Path, classes: Classes = None) -> Annotations:
+    """Outlines of Aperio ImageScope, the format of MoNuSeg: a Region has Vertices with X and Y.
+
+    Rectangles and ellipses may be given by two corners. A negative region is cut out of the
+    nucleus that it lies in.
+    """
+    return _aperio(path, read_xml(path), classes)
+
+
+def _aperio(path: Path, root: ET.Element, classes: Classes) -> Annotations:
+    annotations, negative = Annotations(), []
+    layers = list(root.iter("Annotation"))
+    regions = {
+        region: str(layer.get("Name") or "") for layer in layers for region in _regions(layer)
+    }
+    if not regions:  # another nesting, or none
+        regions = {region: "" for region in root.iter("Region")}
+    if not regions and not (layers and root.find(".//Regions") is not None):
+        raise InputError(
+            f"{path}: no Region in it; expected Aperio ImageScope annotations (read are {KINDS})"
+        )
+    for region, layer in regions.items():
+        why = class_left_out([layer, str(region.get("Text") or "")], classes)
+        if why:
+            annotations.left_out[why] += 1
+            continue
+        vertices = [
+            (vertex.get("X"), vertex.get("Y"))
+            for group in region.findall("Vertices")
+            for vertex in group.findall("Vertex")
+        ]
+        outline = _aperio_shape(region.get("Type") or "0", ring(path, vertices))
+        if outline is None:
+            names = {"3": "arrow", "4": "ruler", "5": "pointer"}
+            kind = (region.get("Type") or "0")[:20]
+            annotations.left_out[names.get(kind, f"Region of Type {kind}")] += 1
+        elif (region.get("NegativeROA") or "0") not in ("0", "false") and len(outline) >= 3:
+            negative.append(outline)
+        else:
+            annotations.add_outline([[outline]])
+    for hole in negative:
+        _cut_out(hole, annotations)
+    return annotations
+
+
+def _regions(layer: ET.Element) -> list[ET.Element]:
+    """The regions of a layer of ImageScope."""
+    return [region for group in layer.findall("Regions") for region in group.findall("Region")]
+
+
+def _aperio_shape(kind: str, vertices: np.ndarray) -> np.ndarray | None:
+    """The outline [K, 2] of a region of ImageScope; None for what has no area."""
+    if kind == "2" and 2 <= len(vertices) <= 4:
+        (x0, y0), (x1, y1) = vertices.min(0), vertices.max(0)
+        middle, radii = ((x0 + x1) / 2, (y0 + y1) / 2), ((x1 - x0) / 2, (y1 - y0) / 2)
+        return np.array(ellipse_ring(*middle, *radii))
+    if kind == "1" and len(vertices) == 2:
+        return np.array(box_ring(*vertices.min(0), *vertices.max(0)))
+    return vertices if kind in ("0", "1", "2") else None
+
+
+def _cut_out(hole: np.ndarray, annotations: Annotations) -> None:
+    """Make a negative region a hole of the smallest outline that its middle lies in."""
+    middle = [centre([[hole]])]
+    around = [
+        rings
+        for outline in annotations.outlines
+        for rings in outline
+        if points_in_poly(middle, rings[0])[0]
+    ]
+    if around:
+        smallest = min(around, key=lambda rings: abs(signed_area(largest_ring([rings]))))
+        smallest.append(hole)
+    else:
+        annotations.left_out["negative region outside of all outlines"] += 1
+
+
+def _asap(path: Path, root: ET.Element, classes: Classes) -> Annotations:
+    """Annotations of ASAP; a group is a class."""
+    annotations = Annotations()
+    for item in root.iter("Annotation"):
+        group = str(item.get("PartOfGroup") or "")
+        why = class_left_out(["" if group == "None" else group], classes)
+        if why:
+            annotations.left_out[why] += 1
+            continue
+        kind = str(item.get("Type") or "Polygon")
+        with named_errors(path, "ASAP's XML"):
+            found = [c for c in item.iter("Coordinate")]
+            found.sort(key=lambda c: float(c.get("Order") or 0))
+            coordinates = [place((c.get("X"), c.get("Y"))) for c in found]
+        if kind in ("Polygon", "Spline", "Rectangle"):
+            annotations.add_outline([[ring(path, coordinates)]])
+        elif kind in ("Dot", "PointSet"):
+            annotations.points += coordinates
+        else:
+            annotations.left_out[f"annotation of type {kind[:20]}"] += 1
+    return annotations
+
+
+def _cvat(path: Path, root: ET.Element, classes: Classes) -> dict[str, Annotations]:
+    """Shapes of 'CVAT for images', by the file name of the image."""
+    by_name: dict[str, Annotations] = {}
+    with named_errors(path, "CVAT's XML"):
+        for image in root.findall("image"):
+            annotations = by_name.setdefault(base_name(image.get("name")), Annotations())
+            if image.get("width") and image.get("height"):
+                annotations.shape = int(image.get("height")), int(image.get("width"))
+            for shape in image:
+                if shape.tag == "tag":  # of the whole image
+                    continue
+                why = class_left_out([str(shape.get("label") or "")], classes)
+                if why:
+                    annotations.left_out[why] += 1
+                else:
+                    _add_cvat(path, shape, annotations)
+    return by_name
+
+
+def _add_cvat(path: Path, shape: ET.Element, annotations: Annotations) -> None:
+    get = shape.get
+    if shape.tag in ("polygon", "points"):
+        places = [place(pair.split(",")) for pair in get("points").split(";") if pair.strip()]
+        if shape.tag == "points":
+            annotations.points += places
+        else:
+            annotations.add_outline([[ring(path, places)]])
+    elif shape.tag == "box":
+        if float(get("rotation") or 0):
+            annotations.left_out["rotated box"] += 1
+            return
+        corners = place((get("xtl"), get("ytl"))), place((get("xbr"), get("ybr")))
+        annotations.boxes.append((*corners[0], *corners[1]))
+    elif shape.tag == "ellipse":
+        middle, radii = place((get("cx"), get("cy"))), place((get("rx"), get("ry")))
+        angle = np.deg2rad(float(get("rotation") or 0))
+        annotations.add_outline([[ring(path, ellipse_ring(*middle, *radii, angle))]])
+    elif shape.tag == "mask":
+        annotations.masks.append(_cvat_mask(path, shape))
+    else:
+        annotations.left_out[f"shape of type {shape.tag[:20]}"] += 1
+
+
+def _cvat_mask(path: Path, shape: ET.Element) -> np.ndarray:
+    """Pixels [N, 2] of a mask of CVAT: runs along the rows of its box, background first."""
+    runs = np.array([int(run) for run in shape.get("rle").split(",")])
+    left, top, width, height = (int(shape.get(k)) for k in ("left", "top", "width", "height"))
+    if (runs < 0).any() or runs.sum() != width * height or width < 1:
+        raise InputError(f"{path}: a mask whose runs are not {width} x {height} pixels")
+    check_size(path, width * height)
+    inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
+    return np.argwhere(inside) + [top, left]
+
+
+def _cell_counter(path: Path, root: ET.Element, classes: Classes) -> Annotations:
+    """Markers of ImageJ's Cell Counter, which name pixels; a type is a class."""
+    annotations, slices = Annotations(), set()
+    with named_errors(path, "Cell Counter's XML"):
+        for kind in root.iter("Marker_Type"):
+            names = [(kind.findtext(tag) or "").strip() for tag in ("Name", "Type")]
+            why = class_left_out(names, classes)
+            for marker in kind.findall("Marker"):
+                if why:
+                    annotations.left_out[why] += 1
+                    continue
+                x, y = place((marker.findtext("MarkerX"), marker.findtext("MarkerY")))
+                annotations.points.append((x + 0.5, y + 0.5))
+                slices.add((marker.findtext("MarkerZ") or "1").strip())
+    if len(slices) > 1:
+        raise InputError(f"{path}: markers of {len(slices)} slices; expected those of one image")
+    return annotations

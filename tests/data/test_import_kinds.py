@@ -1,0 +1,937 @@
+"""Files of many tools: what each gives as masks and as points, or the line that refuses it."""
+
+import base64
+import io
+import json
+import unicodedata
+
+import numpy as np
+import pytest
+import scipy.io
+import tifffile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from code_common.errors import InputError
+from code_common.files.images import read_label
+from code_common.files.writing import write_instances, write_png
+from data.annotations.formats import draw, outline_pixels, read_annotations, without_regions
+from data.import_labels import main, parse_arguments
+
+SHAPE = (60, 80)
+# Three nuclei: column, row of the first pixel, width, height.
+BOXES = [(10, 10, 8, 6), (30, 12, 6, 6), (50, 40, 10, 8)]
+AREAS = [48, 36, 80]
+MIDDLES = [(13, 14), (15, 33), (44, 55)]  # row, column
+
+
+def corners(box):
+    x, y, width, height = box
+    return [[x, y], [x + width, y], [x + width, y + height], [x, y + height]]
+
+
+def instances(boxes=BOXES):
+    array = np.zeros(SHAPE, np.uint16)
+    for k, (x, y, width, height) in enumerate(boxes, 1):
+        array[y : y + height, x : x + width] = k
+    return array
+
+
+def feature(vertices, kind="detection", name=None, **more):
+    properties = {"objectType": kind, **({"classification": {"name": name}} if name else {})}
+    geometry = {"type": "Polygon", "coordinates": [[*vertices, vertices[0]]]}
+    return {"type": "Feature", "geometry": geometry, "properties": properties, **more}
+
+
+def geojson(*features):
+    return {"type": "FeatureCollection", "features": list(features)}
+
+
+NUCLEI = [feature(corners(box)) for box in BOXES]
+HAND_DRAWN = [feature(corners(box), "annotation") for box in BOXES]
+TILE = corners((0, 0, 80, 60))
+PART = corners((5, 5, 60, 50))  # holds all nuclei
+
+
+def wide(box):
+    x, y, width, height = box
+    return (x - 4, y - 2, width + 4, height + 4)
+
+
+CELLS = [
+    feature(
+        corners(wide(box)),
+        "cell",
+        nucleusGeometry={"type": "Polygon", "coordinates": [corners(box)]},
+    )
+    for box in BOXES
+]
+
+
+def region(vertices, **more):
+    attributes = "".join(f' {name}="{value}"' for name, value in more.items())
+    inner = "".join(f'<Vertex X="{x}" Y="{y}" Z="0"/>' for x, y in vertices)
+    return f"<Region{attributes}><Vertices>{inner}</Vertices></Region>"
+
+
+def aperio(*regions, name="nuclei"):
+    inner = "".join(regions)
+    return (
+        f'<Annotations><Annotation Name="{name}"><Regions>{inner}</Regions></Annotation>'
+        "</Annotations>"
+    )
+
+
+APERIO = [region(corners(box), Type=0) for box in BOXES]
+
+
+def two_corners(box):
+    x, y, width, height = box
+    return [[x, y], [x + width, y + height]]
+
+
+def coco(*annotations, name="a.png", shape=SHAPE, categories=()):
+    image = {"id": 3, "file_name": name, "height": shape[0], "width": shape[1]}
+    entries = [{"id": k, "image_id": 3, **entry} for k, entry in enumerate(annotations)]
+    return {"images": [image], "annotations": entries, "categories": list(categories)}
+
+
+def polygons(*boxes):
+    return {"segmentation": [[c for corner in corners(box) for c in corner] for box in boxes]}
+
+
+def run_lengths(mask):
+    """COCO's run-length mask of a map [H, W], background first, down the columns."""
+    flat = np.concatenate([[0], mask.astype(int).T.ravel(), [2]])
+    changes = np.flatnonzero(np.diff(flat))
+    counts = np.diff(np.concatenate([[0], changes]))
+    return {"segmentation": {"size": list(SHAPE), "counts": counts.tolist()}}
+
+
+def png_text(array):
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def labelme(*shapes):
+    return {"version": "5", "shapes": list(shapes), "imageHeight": 60, "imageWidth": 80}
+
+
+def shape(kind, points, label="nucleus", **more):
+    return {"label": label, "points": points, "shape_type": kind, **more}
+
+
+def via(*shapes):
+    regions = [{"shape_attributes": s, "region_attributes": {"kind": "n"}} for s in shapes]
+    return {"a.png12": {"filename": "a.png", "size": 12, "regions": regions}}
+
+
+def via_polygon(box):
+    x, y = np.array(corners(box)).T.tolist()
+    return {"name": "polygon", "all_points_x": x, "all_points_y": y}
+
+
+def hovernet(last):
+    """last: 0 for outlines, 1 for contours through the middles of the outermost pixels."""
+    nuclei = {}
+    for k, (x, y, width, height) in enumerate(BOXES):
+        contour = corners((x, y, width - last, height - last))
+        bounds = [[y, x], [y + height, x + width]]
+        nuclei[str(k)] = {"bbox": bounds, "contour": contour, "type": k % 2}
+    return {"mag": 40, "nuc": nuclei}
+
+
+def asap(*annotations):
+    items = ""
+    for kind, group, vertices in annotations:
+        inner = "".join(
+            f'<Coordinate Order="{k}" X="{x}" Y="{y}"/>' for k, (x, y) in enumerate(vertices)
+        )
+        items += f'<Annotation Type="{kind}" PartOfGroup="{group}"><Coordinates>{inner}'
+        items += "</Coordinates></Annotation>"
+    return f"<ASAP_Annotations><Annotations>{items}</Annotations></ASAP_Annotations>"
+
+
+def cvat(*shapes, name="set/a.png"):
+    inner = "".join(shapes)
+    image = f'<image id="0" name="{name}" width="80" height="60">{inner}</image>'
+    return f"<annotations><version>1.1</version><meta/>{image}</annotations>"
+
+
+def cvat_polygon(box):
+    pairs = ";".join(f"{x},{y}" for x, y in corners(box))
+    return f'<polygon label="nucleus" points="{pairs}"/>'
+
+
+def markers(*kinds):
+    items = ""
+    for number, places in enumerate(kinds, 1):
+        inner = "".join(
+            f"<Marker><MarkerX>{x}</MarkerX><MarkerY>{y}</MarkerY><MarkerZ>1</MarkerZ></Marker>"
+            for y, x in places
+        )
+        items += f"<Marker_Type><Type>{number}</Type>{inner}</Marker_Type>"
+    return f"<CellCounter_Marker_File><Marker_Data>{items}</Marker_Data></CellCounter_Marker_File>"
+
+
+def napari(axes, places=MIDDLES):
+    header = ",".join(["index", *(f"axis-{k}" for k in range(axes))])
+    lines = [
+        ",".join(map(str, [k, *[7.0] * (axes - 2), row, col]))
+        for k, (row, col) in enumerate(places)
+    ]
+    return "\n".join([header, *lines]) + "\n"
+
+
+def napari_shapes(kind):
+    lines = ["index,shape-type,vertex-index,axis-0,axis-1"]
+    for k, box in enumerate(BOXES):
+        for v, (x, y) in enumerate(corners(box)):
+            lines.append(f"{k},{kind},{v},{y - 0.5},{x - 0.5}")
+    return "\n".join(lines) + "\n"
+
+
+TABLE = "x,y\n14.5,13.5\n33.5,15.5\n55.5,44.5\n"
+
+
+def place(folder, name, content):
+    """Write a file of any kind; returns its path."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif isinstance(content, str):
+        path.write_text(content, encoding="utf-8")
+    else:
+        path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A data set of the tile a."""
+    write_png(tmp_path / "images" / "a.png", np.zeros((*SHAPE, 3), np.uint8))
+    return tmp_path
+
+
+def import_labels(kind, data, source, *more):
+    """Run the script in this process."""
+    main(parse_arguments([kind, "--data-dir", str(data), "--source", str(source), *map(str, more)]))
+
+
+def areas(data, name="a"):
+    """The areas of the nuclei of a tile, in the order of their ids."""
+    label = read_label(data / "labels_instance" / f"{name}_label.tif", SHAPE)
+    return np.bincount(label.ravel())[1:].tolist()
+
+
+def places(data, name="a"):
+    """The points of a tile (row, column)."""
+    label = read_label(data / "labels_point" / f"{name}_label_point.png", SHAPE)
+    return [tuple(p) for p in np.argwhere(label).tolist()]
+
+
+OUTLINES = {
+    "QuPath detections": ("a.geojson", geojson(*NUCLEI), ""),
+    "QuPath, drawn by hand": ("a.geojson", geojson(*HAND_DRAWN), ""),
+    "QuPath cells": ("a.geojson", geojson(*CELLS), ""),
+    "QuPath, a cell without nucleus": (
+        "a.geojson",
+        geojson(*CELLS, feature(TILE, "cell")),
+        "1 cell without a nucleus",
+    ),
+    "QuPath, the tile": (
+        "a.geojson",
+        geojson(feature(TILE, "annotation"), *NUCLEI),
+        "1 region (annotation that covers the tile)",
+    ),
+    "QuPath, a region": (
+        "a.geojson",
+        geojson(feature(PART, "annotation"), *NUCLEI),
+        "1 region (annotation that holds 3 others)",
+    ),
+    "QuPath, a region beside": (
+        "a.geojson",
+        geojson(*NUCLEI, feature(corners((0, 30, 40, 30)), "annotation")),
+        "1 region (annotation among detections)",
+    ),
+    "a region of no kind": (
+        "a.geojson",
+        geojson(*[{**f, "properties": {}} for f in (feature(PART), *NUCLEI)]),
+        "1 region (outline that holds 3 others)",
+    ),
+    "QuPath, Ignore*": (
+        "a.geojson",
+        geojson(*NUCLEI, feature(corners((70, 5, 6, 6)), name="Ignore*")),
+        "1 object of class Ignore*",
+    ),
+    "QuPath, a line": (
+        "a.geojson",
+        geojson(*NUCLEI, {"type": "LineString", "coordinates": [[1, 1], [9, 9]]}),
+        "1 line",
+    ),
+    "ImageScope": ("a.xml", aperio(*APERIO), ""),
+    "ImageScope, rectangles of two corners": (
+        "a.xml",
+        aperio(*[region(two_corners(box), Type=1) for box in BOXES]),
+        "",
+    ),
+    "ImageScope, an arrow and an unknown type": (
+        "a.xml",
+        aperio(*APERIO, region([[1, 1], [5, 5]], Type=3), region([[1, 1], [5, 5]], Type=9)),
+        "1 arrow, 1 Region of Type 9",
+    ),
+    "ImageScope, a negative region beside": (
+        "a.xml",
+        aperio(*APERIO, region(corners((70, 5, 6, 6)), Type=0, NegativeROA=1)),
+        "1 negative region outside of all outlines",
+    ),
+    "COCO": ("a.json", coco(*[polygons(box) for box in BOXES]), ""),
+    "COCO, another path": ("a.json", coco(*[polygons(b) for b in BOXES], name="d\\a.jpg"), ""),
+    "COCO, runs": ("a.json", coco(*[run_lengths(instances() == k) for k in (1, 2, 3)]), ""),
+    "COCO, nothing": (
+        "a.json",
+        coco(*[polygons(box) for box in BOXES], {"segmentation": [], "bbox": []}),
+        "1 object without an outline or a box",
+    ),
+    "labelme": ("a.json", labelme(*[shape("polygon", corners(box)) for box in BOXES]), ""),
+    "labelme, masks": (
+        "a.json",
+        labelme(
+            *[
+                shape(
+                    "mask",
+                    [[x, y], [x + w - 1, y + h - 1]],
+                    mask=png_text(np.full((h, w), 255, np.uint8)),
+                )
+                for x, y, w, h in BOXES
+            ]
+        ),
+        "",
+    ),
+    "labelme, a line": (
+        "a.json",
+        labelme(
+            *[shape("polygon", corners(box)) for box in BOXES],
+            shape("linestrip", [[1, 1], [2, 2]]),
+        ),
+        "1 shape of type linestrip",
+    ),
+    "VIA": ("a.json", via(*[via_polygon(box) for box in BOXES]), ""),
+    "VIA, a project": (
+        "a.json",
+        {"_via_img_metadata": via(*[via_polygon(box) for box in BOXES]), "_via_settings": {}},
+        "",
+    ),
+    "HoVer-Net, outlines": ("a.json", hovernet(0), ""),
+    "HoVer-Net, contours": ("a.json", hovernet(1), ""),
+    "ASAP": (
+        "a.xml",
+        asap(*[("Polygon", "None", corners(b)) for b in BOXES], ("Measurement", "n", [[1, 2]])),
+        "1 annotation of type Measurement",
+    ),
+    "CVAT": (
+        "a.xml",
+        cvat(*map(cvat_polygon, BOXES), '<polyline label="l" points="1,1;2,2"/>'),
+        "1 shape of type polyline",
+    ),
+    "CVAT, masks": (
+        "a.xml",
+        cvat(
+            *[
+                f'<mask label="n" rle="0, {w * h}" left="{x}" top="{y}" width="{w}" height="{h}"/>'
+                for x, y, w, h in BOXES
+            ]
+        ),
+        "",
+    ),
+    "napari shapes": ("a.csv", napari_shapes("polygon"), ""),
+    "napari rectangles": ("a.csv", napari_shapes("rectangle"), ""),
+    "a byte order mark": (
+        "a.geojson",
+        b"\xef\xbb\xbf" + json.dumps(geojson(*NUCLEI)).encode(),
+        "",
+    ),
+    "UTF-16 of PowerShell": ("a.geojson", json.dumps(geojson(*NUCLEI)).encode("utf-16"), ""),
+    "XML in Latin-1": (
+        "a.xml",
+        ('<?xml version="1.0" encoding="ISO-8859-1"?>' + aperio(*APERIO, name="Kärne")).encode(
+            "latin-1"
+        ),
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", OUTLINES)
+def test_outlines_of_every_tool(data, capsys, what):
+    """The same three nuclei as masks and as points; what is no nucleus is said."""
+    name, content, left_out = OUTLINES[what]
+    place(data / "from", name, content)
+    ending = f"; left out: {left_out}\n" if left_out else "\n"
+    import_labels("masks", data, data / "from")
+    assert capsys.readouterr().out == f"a: 3 nuclei from {name}{ending}"
+    assert areas(data) == AREAS
+    import_labels("points", data, data / "from")
+    assert capsys.readouterr().out == f"a: 3 points from {name}{ending}"
+    assert places(data) == MIDDLES
+
+
+POINTS = {
+    "QuPath": ("a.tsv", "x\ty\tclass\n14.5\t13.5\tT\n33.5\t15.5\t\n55.5\t44.5\t\n", ""),
+    "x, y": ("a.csv", TABLE, ""),
+    "Windows line ends and a mark": (
+        "a.CSV",
+        b"\xef\xbb\xbf" + TABLE.replace("\n", "\r\n").encode(),
+        "",
+    ),
+    "semicolons and decimal commas": ("a.csv", TABLE.replace(",", ";").replace(".", ","), ""),
+    "Excel's separator": ("a.csv", "sep=;\n" + TABLE.replace(",", ";"), ""),
+    "napari": ("a.csv", napari(2), ""),
+    "napari, a stack": ("a.csv", napari(3), ""),
+    "napari, five axes": ("a.csv", napari(5), ""),
+    "napari, columns in another order": (
+        "a.csv",
+        "axis-1,axis-0\n14,13\n33,15\n55,44\n",
+        "",
+    ),
+    "Cell Counter": ("a.xml", markers(MIDDLES[:2], MIDDLES[2:]), ""),
+    "COCO boxes": (
+        "a.json",
+        coco(*[{"segmentation": [], "bbox": list(box)} for box in BOXES]),
+        "",
+    ),
+    "COCO, boxes and an outline": (
+        "a.json",
+        coco(*[{"bbox": list(box)} for box in BOXES[:2]], polygons(BOXES[2])),
+        "",
+    ),
+    "labelme": (
+        "a.json",
+        labelme(
+            shape("point", [[14.5, 13.5]]),
+            shape("rectangle", [[36, 18], [30, 12]]),
+            shape("circle", [[55.5, 44.5], [58.5, 44.5]]),
+        ),
+        "",
+    ),
+    "VIA": (
+        "a.json",
+        via(
+            {"name": "point", "cx": 14.5, "cy": 13.5},
+            {"name": "rect", "x": 30, "y": 12, "width": 6, "height": 6},
+            {"name": "ellipse", "cx": 55.5, "cy": 44.5, "rx": 5, "ry": 3},
+            {"name": "polyline", "all_points_x": [1, 2], "all_points_y": [1, 2]},
+        ),
+        "1 region of type polyline",
+    ),
+    "ASAP": (
+        "a.xml",
+        asap(("Dot", "None", [[14.5, 13.5]]), ("PointSet", "n", [[33.5, 15.5], [55.5, 44.5]])),
+        "",
+    ),
+    "CVAT": (
+        "a.xml",
+        cvat(
+            '<points label="n" points="14.5,13.5;33.5,15.5"/>',
+            '<ellipse label="n" cx="55.5" cy="44.5" rx="5" ry="3"/>',
+        ),
+        "",
+    ),
+    "a region around points": (
+        "a.geojson",
+        geojson(
+            feature(PART, "annotation"),
+            {"type": "MultiPoint", "coordinates": [[14.5, 13.5], [33.5, 15.5], [55.5, 44.5]]},
+        ),
+        "1 region (annotation that holds 3 others)",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", POINTS)
+def test_points_of_every_tool(data, capsys, what):
+    name, content, left_out = POINTS[what]
+    place(data / "from", name, content)
+    import_labels("points", data, data / "from")
+    ending = f"; left out: {left_out}\n" if left_out else "\n"
+    assert capsys.readouterr().out == f"a: 3 points from {name}{ending}"
+    expected = [tuple(p) for p in MIDDLES]
+    assert np.abs(np.array(places(data)) - expected).max() <= (1 if "boxes" in what else 0)
+
+
+@pytest.mark.parametrize("kind", ["masks", "points"])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.geojson", geojson()),
+        ("a.geojson", []),
+        ("a.json", coco()),
+        ("a.json", labelme()),
+        ("a.json", via()),
+        ("a.json", {"nuc": {}}),
+        ("a.xml", aperio()),
+        ("a.xml", asap()),
+        ("a.xml", cvat()),
+        ("a.xml", markers()),
+        ("a.csv", "x,y\n"),
+    ],
+)
+def test_a_file_without_objects_is_a_tile_without_nuclei(data, capsys, kind, name, content):
+    place(data / "from", name, content)
+    import_labels(kind, data, data / "from")
+    assert f"a: 0 {'nuclei' if kind == 'masks' else 'points'}" in capsys.readouterr().out
+    assert (areas if kind == "masks" else places)(data) == []
+
+
+def as_bytes(save):
+    buffer = io.BytesIO()
+    save(buffer)
+    return buffer.getvalue()
+
+
+def tiff(array, **more):
+    return as_bytes(lambda file: tifffile.imwrite(file, array, **more))
+
+
+def picture(array, suffix, palette=None, **more):
+    image = Image.fromarray(array)
+    if palette is not None:
+        image = Image.fromarray(array.astype(np.uint8), "P")
+        image.putpalette(palette)
+    return as_bytes(lambda file: image.save(file, format=suffix, **more))
+
+
+def mat(array):
+    return as_bytes(lambda file: scipy.io.savemat(file, {"inst_map": array}))
+
+
+def npy(array):
+    return as_bytes(lambda file: np.save(file, array))
+
+
+MAP = instances()
+SMALL = MAP.astype(np.uint8)
+COLOURS = [0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255]
+SAME_GREYS = [0, 0, 0, 90, 90, 90, 90, 90, 90, 200, 200, 200]
+MAPS = {
+    "npy": ("a.npy", npy(MAP)),
+    "npy of floats": ("a.npy", npy(MAP.astype(float))),
+    "mat": ("a.mat", mat(MAP.astype(float))),
+    "TIFF of 16 bits": ("a.tif", tiff(MAP)),
+    "TIFF in big-endian order": ("a.tif", tiff(MAP.astype(">u2"), byteorder=">")),
+    "TIFF of floats": ("a.tif", tiff(MAP.astype(np.float32))),
+    "TIFF, MINISWHITE": ("a.tif", tiff(SMALL, photometric="miniswhite")),
+    "TIFF of ImageJ": ("a.tif", tiff(MAP, imagej=True)),
+    "TIFF of 64 bits": ("a.tif", tiff(MAP.astype(np.int64))),
+    "TIFF with a palette": (
+        "a.tif",
+        tiff(
+            SMALL,
+            photometric="palette",
+            colormap=np.random.default_rng(0).integers(0, 65535, (3, 256), np.uint16),
+        ),
+    ),
+    "PNG with a palette": ("a.png", picture(MAP, "PNG", COLOURS)),
+    "PNG with equal greys": ("a.png", picture(MAP, "PNG", SAME_GREYS)),
+    "PNG of three equal channels": ("a.png", picture(np.stack([SMALL] * 3, 2), "PNG")),
+    "Cellpose": ("a_cp_masks.png", picture(SMALL, "PNG")),
+    "Cellpose, TIFF": ("a_masks.TIF", tiff(MAP)),
+    "QuPath": ("a_mask.png", picture(SMALL, "PNG")),
+    "with the image's suffix": ("a.png_labels.tif", tiff(MAP)),
+}
+
+
+@pytest.mark.parametrize("what", MAPS)
+def test_maps_keep_the_ids_that_are_stored(data, capsys, what):
+    name, content = MAPS[what]
+    place(data / "from", name, content)
+    import_labels("masks", data, data / "from")
+    assert capsys.readouterr().out == f"a: 3 nuclei from {name}\n"
+    assert (read_label(data / "labels_instance" / "a_label.tif", SHAPE) == MAP).all()
+
+
+def test_one_mask_for_each_nucleus(data, capsys):
+    """The layout of the Data Science Bowl 2018."""
+    for k in (1, 2, 3):
+        write_png(data / "from/a/masks" / f"{k}.png", (MAP == k).astype(np.uint8) * 255)
+    write_png(data / "from/a/images/a.png", SMALL)
+    import_labels("masks", data, data / "from")
+    import_labels("points", data, data / "from")
+    assert "a: 3 nuclei from a/masks\n" in capsys.readouterr().out
+    assert areas(data) == AREAS and places(data) == MIDDLES
+
+
+CLASSES = np.where(instances([*BOXES, (70, 5, 6, 6), (5, 50, 6, 6)]) > 0, 1, 0)
+CLASSES[:20, 25:] *= 2
+REFUSED = {
+    "bool": ("masks", "a.npy", npy(MAP > 0), "a binary mask (3 components share the value 1)"),
+    "0, 1 in .mat": ("masks", "a.mat", mat((MAP > 0) * 1.0), "a binary mask (3 components"),
+    "0, 255": ("masks", "a.png", picture((SMALL > 0) * np.uint8(255), "PNG"), "a binary mask"),
+    "classes": ("masks", "a.npy", npy(CLASSES), "a map of classes (5 components share the values"),
+    "JPEG": ("masks", "a.jpg", picture(SMALL, "JPEG"), "JPEG may change values"),
+    "JPEG called PNG": ("masks", "a.png", picture(SMALL, "JPEG"), "JPEG may change values"),
+    "colours": (
+        "masks",
+        "a.png",
+        picture(np.stack([SMALL, SMALL * 2, SMALL], 2), "PNG"),
+        "a colour image",
+    ),
+    "large ids": ("masks", "a.npy", npy(MAP.astype(np.int64) << 31), "from 0 to 2147483647"),
+    "no whole numbers": ("masks", "a.npy", npy(MAP * 0.3), "whole numbers"),
+    "pages": ("masks", "a.tif", tiff(np.stack([MAP] * 5), photometric="minisblack"), "page 1 of 5"),
+    "an orientation": (
+        "masks",
+        "a.tif",
+        tiff(MAP, extratags=[(274, 3, 1, 3, False)]),
+        "orientation tag (3)",
+    ),
+    "another size": ("masks", "a.tif", tiff(MAP.T.copy()), "(it looks rotated)"),
+    "Cellpose": (
+        "masks",
+        "a_seg.npy",
+        as_bytes(lambda file: np.save(file, {"masks": MAP})),
+        "a pickle of Cellpose",
+    ),
+    "COCO boxes as masks": (
+        "masks",
+        "a.json",
+        coco(polygons(BOXES[0]), *[{"bbox": list(box)} for box in BOXES[1:]]),
+        "2 of 3 objects are boxes",
+    ),
+    "points as masks": ("masks", "a.csv", TABLE, "3 points, no outline in it"),
+    "outside": (
+        "masks",
+        "a.geojson",
+        geojson(feature(corners((500, 500, 9, 9)))),
+        "1 outline, none of which covers a pixel",
+    ),
+    "nothing but a region": (
+        "points",
+        "a.geojson",
+        geojson(feature(TILE, "annotation")),
+        "no point in it; it holds 1 region",
+    ),
+    "nothing but lines": (
+        "points",
+        "a.geojson",
+        geojson({"type": "LineString", "coordinates": [[1, 1], [9, 9]]}),
+        "it holds 1 line",
+    ),
+    "planes": (
+        "points",
+        "a.csv",
+        "axis-0,axis-1,axis-2\n0,5,5\n1,20,20\n",
+        "2 planes of a stack (0, 1)",
+    ),
+    "COCO of another size": (
+        "masks",
+        "a.json",
+        coco(polygons(BOXES[0]), shape=(600, 800)),
+        "drawn on an image of 800 x 600, but it has 80 x 60",
+    ),
+    "COCO of another image": ("masks", "a.json", coco(name="b.png"), "of the image b.png"),
+    "COCO results": (
+        "masks",
+        "a.json",
+        [{"image_id": 1, **polygons(BOXES[0])}],
+        "COCO results without their images",
+    ),
+    "runs too short": (
+        "masks",
+        "a.json",
+        coco({"segmentation": {"size": list(SHAPE), "counts": [3, 4]}}),
+        "runs are not 60 x 80",
+    ),
+    "unknown JSON": ("masks", "a.json", {"cells": []}, "unknown kind (keys: cells)"),
+    "Pascal VOC": ("points", "a.xml", "<annotation><object/></annotation>", "Pascal VOC"),
+    "ROIs that are none": ("points", "a.roi", b"nothing", "a.roi"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_refused_is_named_in_one_line(data, what):
+    kind, name, content, message = REFUSED[what]
+    path = place(data / "from", name, content)
+    with pytest.raises(InputError) as error:
+        import_labels(kind, data, data / "from")
+    assert message in str(error.value) and str(path) in str(error.value)
+    assert "\n" not in str(error.value) and not list(data.glob("labels_*/*"))
+
+
+def test_a_negative_region_is_cut_out(data):
+    outer, hole = corners((10, 10, 20, 20)), corners((15, 15, 5, 5))
+    place(data / "from", "a.xml", aperio(region(hole, NegativeROA=1), region(outer, Type=0)))
+    import_labels("masks", data, data / "from")
+    assert areas(data) == [400 - 25]
+
+
+@pytest.mark.parametrize("what", ["ImageScope", "napari", "VIA", "CVAT"])
+def test_ellipses(data, what):
+    """Radii 12 and 9: the area of the ellipse, and its middle."""
+    content = {
+        "ImageScope": ("a.xml", aperio(region([[20, 20], [44, 38]], Type=2))),
+        "napari": (
+            "a.csv",
+            "index,shape-type,vertex-index,axis-0,axis-1\n"
+            "0,ellipse,0,19.5,19.5\n0,ellipse,1,19.5,43.5\n"
+            "0,ellipse,2,37.5,43.5\n0,ellipse,3,37.5,19.5\n",
+        ),
+        "VIA": ("a.json", via({"name": "ellipse", "cx": 32, "cy": 29, "rx": 12, "ry": 9})),
+        "CVAT": (
+            "a.xml",
+            cvat('<ellipse label="n" cx="32" cy="29" rx="9" ry="12" rotation="90"/>'),
+        ),
+    }[what]
+    place(data / "from", *content)
+    import_labels("masks", data, data / "from")
+    assert areas(data)[0] == pytest.approx(np.pi * 12 * 9, rel=0.02)
+    import_labels("points", data, data / "from")
+    ((row, col),) = places(data)
+    assert row in (28, 29) and col in (31, 32)
+
+
+@pytest.mark.parametrize("what", ["COCO", "labelme"])
+def test_parts_of_a_nucleus_are_joined(data, what):
+    """Two parts of 200 pixels with 100 in common: no hole where they overlap."""
+    parts = (10, 10, 20, 10), (20, 10, 20, 10)
+    content = {
+        "COCO": coco(polygons(*parts)),
+        "labelme": labelme(*[shape("polygon", corners(p), group_id=1) for p in parts]),
+    }[what]
+    place(data / "from", "a.json", content)
+    import_labels("masks", data, data / "from")
+    assert areas(data) == [300]
+
+
+def test_classes_choose(data, capsys):
+    named = zip(BOXES, ("Tumor", "Tumor: Positive", "Stroma"), strict=True)
+    content = geojson(*[feature(corners(box), name=name) for box, name in named])
+    place(data / "from", "a.geojson", content)
+    import_labels("masks", data, data / "from", "--classes", "tumor")
+    assert "a: 2 nuclei from a.geojson; left out: 1 object of class Stroma\n" in (
+        capsys.readouterr().out
+    )
+    with pytest.raises(InputError, match="it holds 1 object of class Tumor, "):
+        import_labels("points", data, data / "from", "--classes", "Lymphocyte")
+
+
+def test_one_wrong_file_does_not_stop_the_others(run_script, tmp_path):
+    for name in "abcd":
+        write_png(tmp_path / "images" / f"{name}.png", np.zeros((*SHAPE, 3), np.uint8))
+    place(tmp_path / "from", "a.geojson", "{")
+    place(tmp_path / "from", "b.geojson", geojson(*NUCLEI))
+    place(tmp_path / "from", "c.csv", TABLE)
+    place(tmp_path / "from", "d.geojson", geojson(NUCLEI[0]))
+    place(tmp_path / "from", "e.geojson", geojson(NUCLEI[0]))
+    arguments = ("masks", "--data-dir", tmp_path, "--source", tmp_path / "from")
+    done = run_script("data/import_labels.py", *arguments, code=2)
+    lines = done.stdout.splitlines()
+    assert lines == [
+        "b: 3 nuclei from b.geojson",
+        "d: 1 nucleus from d.geojson",
+        "of no image: 1 (e.geojson)",
+    ]
+    errors = done.stderr.splitlines()
+    assert len(errors) == 2 and all(line.startswith("error: ") for line in errors)
+    assert "a.geojson" in errors[0] and "c.csv" in errors[1]
+
+
+@pytest.mark.parametrize(
+    ("image", "source"),
+    [
+        ("T1.ome.tif", "T1.geojson"),
+        ("T1.ome.tif", "T1.ome.tif.geojson"),
+        ("T1.ome.tif", "T1.ome.geojson"),
+        ("T1.png", "T1.png.geojson"),
+        ("T1.PNG", "T1.GeoJSON"),
+        ("T1.png", "T1_annotations.geojson"),
+        (
+            unicodedata.normalize("NFC", "Präparat.png"),
+            unicodedata.normalize("NFD", "Präparat.xml"),
+        ),
+        (
+            unicodedata.normalize("NFD", "Präparat.png"),
+            unicodedata.normalize("NFC", "Präparat.xml"),
+        ),
+    ],
+)
+def test_names_are_found(tmp_path, capsys, image, source):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", SHAPE[::-1]).save(tmp_path / "images" / image)
+    content = aperio(*APERIO) if source.endswith("xml") else geojson(*NUCLEI)
+    place(tmp_path / "from", source, content)
+    import_labels("masks", tmp_path, tmp_path / "from")
+    assert f": 3 nuclei from {source}\n" in capsys.readouterr().out
+
+
+def test_a_longer_name_is_no_other_tiles_file(tmp_path, capsys):
+    """a_mask.png is a tile of its own here, and a_mask.geojson is for it alone."""
+    for name in ("a", "a_mask"):
+        write_png(tmp_path / "images" / f"{name}.png", np.zeros((*SHAPE, 3), np.uint8))
+    place(tmp_path / "from", "a_mask.geojson", geojson(*NUCLEI))
+    import_labels("masks", tmp_path, tmp_path / "from")
+    out = capsys.readouterr().out
+    assert "a: nothing in" in out and "a_mask: 3 nuclei from a_mask.geojson" in out
+
+
+def test_maps_of_cellpose_lie_beside_the_image_and_its_pickle(data, capsys):
+    write_png(data / "from" / "a.png", np.zeros((*SHAPE, 3), np.uint8))
+    write_instances(data / "from" / "a_cp_masks.tif", MAP)
+    np.save(data / "from" / "a_seg.npy", {"masks": MAP})
+    import_labels("masks", data, data / "from")
+    assert "a: 3 nuclei from a_cp_masks.tif" in capsys.readouterr().out
+
+
+def test_a_map_beside_outlines_is_named(data, capsys):
+    place(data / "from", "a.geojson", geojson(*NUCLEI))
+    write_instances(data / "from" / "a_mask.tif", MAP)
+    import_labels("masks", data, data / "from")
+    assert capsys.readouterr().out.splitlines() == [
+        "a: 3 nuclei from a.geojson",
+        "not read, beside files of outlines or points: 1 (a_mask.tif)",
+    ]
+
+
+def test_a_region_around_one_nucleus_or_two(data, capsys):
+    for nuclei in NUCLEI[:1], NUCLEI[:2]:
+        place(data / "from", "a.geojson", geojson(feature(PART, "annotation"), *nuclei))
+        import_labels("masks", data, data / "from", "--overwrite")
+        assert areas(data) == AREAS[: len(nuclei)]
+
+
+def test_nothing_found_says_what_was_looked_for_and_what_is_there(data):
+    place(data / "from", "tile 7.geojson", geojson(*NUCLEI))
+    with pytest.raises(InputError) as error:
+        import_labels("masks", data, data / "from")
+    assert "looked for a.geojson" in str(error.value)
+    assert "there are: tile 7.geojson" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["all.json", "all.xml"])
+def test_one_file_for_all_images(data, capsys, name):
+    write_png(data / "images" / "b.png", np.zeros((*SHAPE, 3), np.uint8))
+    if name == "all.json":
+        content = coco(*[polygons(box) for box in BOXES])
+        content["images"] += [{"id": 4, "file_name": "b.png"}, {"id": 5, "file_name": "c.png"}]
+    else:
+        content = cvat(*map(cvat_polygon, BOXES))
+        more = '<image id="1" name="b.png"/><image id="2" name="c.png"/></annotations>'
+        content = content.replace("</annotations>", more)
+    path = place(data, name, content)
+    import_labels("masks", data, path)
+    assert capsys.readouterr().out.splitlines() == [
+        f"a: 3 nuclei from {name}",
+        f"b: 0 nuclei from {name}",
+        "of no image: 1 (c.png)",
+    ]
+    assert areas(data) == AREAS and areas(data, "b") == []
+
+
+def test_nested_regions_take_no_time(data):
+    depth = 3000
+    inner = region(corners(BOXES[0]), Type=0)
+    text = "<Region>" * depth + inner + "</Region>" * depth
+    place(data / "from", "a.xml", f"<Annotations>{text}</Annotations>")
+    import_labels("masks", data, data / "from")
+    assert areas(data) == [48]
+
+
+def test_compressed_runs_are_read_by_pycocotools(data):
+    mask = pytest.importorskip("pycocotools.mask")
+    encoded = [mask.encode(np.asfortranarray(MAP == k)) for k in (1, 2, 3)]
+    entries = [
+        {"segmentation": {"size": list(SHAPE), "counts": e["counts"].decode()}} for e in encoded
+    ]
+    place(data / "from", "a.json", coco(*entries))
+    import_labels("masks", data, data / "from")
+    assert (read_label(data / "labels_instance" / "a_label.tif", SHAPE) == MAP).all()
+
+
+def test_compressed_runs_without_pycocotools_name_it(data, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pycocotools.mask", None)
+    mask = {"segmentation": {"size": list(SHAPE), "counts": "abc"}}
+    place(data / "from", "a.json", coco(mask))
+    with pytest.raises(InputError, match="need pycocotools"):
+        import_labels("masks", data, data / "from")
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".roi"])
+def test_rois_of_fiji(data, capsys, suffix):
+    roifile = pytest.importorskip("roifile")
+    boxes = BOXES if suffix == ".zip" else BOXES[:1]
+    rois = [roifile.ImagejRoi.frompoints(np.array(corners(box)), name=str(box)) for box in boxes]
+    (data / "from").mkdir()
+    roifile.roiwrite(data / "from" / f"a{suffix}", rois if suffix == ".zip" else rois[0])
+    import_labels("masks", data, data / "from")
+    assert areas(data) == AREAS[: len(boxes)]
+
+
+def test_rois_without_roifile_name_it(data, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "roifile", None)
+    place(data / "from", "a.zip", b"PK")
+    with pytest.raises(InputError, match="need roifile"):
+        import_labels("points", data, data / "from")
+
+
+KEYS = (
+    "type features geometry coordinates properties objectType classification name nucleusGeometry "
+    "images annotations segmentation size counts bbox id file_name image_id width height shapes "
+    "points shape_type label group_id mask imageWidth imageHeight nuc contour regions filename "
+    "shape_attributes region_attributes all_points_x all_points_y cx cy r rx ry geometries"
+).split()
+WORDS = ("Polygon", "Point", "cell", "polygon", "mask", "circle", "rectangle", "ellipse", "a.png")
+NUMBERS = st.one_of(
+    st.integers(-3, 90), st.floats(), st.integers(), st.sampled_from([10**9, 10**400])
+)
+LEAVES = st.one_of(st.none(), NUMBERS, st.sampled_from(WORDS), st.text(max_size=4))
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.lists(st.lists(NUMBERS, min_size=2, max_size=2), min_size=3, max_size=5)
+        | st.dictionaries(st.sampled_from(KEYS), inner, max_size=5)
+    ),
+    max_leaves=20,
+)
+
+
+def broken(content, draw_from):
+    """The content with one value or key of it replaced by anything."""
+    if isinstance(content, dict) and content and draw_from(st.integers(0, 5)):
+        key = draw_from(st.sampled_from(sorted(content)))
+        return {**content, key: broken(content[key], draw_from)}
+    if isinstance(content, list) and content and draw_from(st.integers(0, 5)):
+        k = draw_from(st.integers(0, len(content) - 1))
+        return [*content[:k], broken(content[k], draw_from), *content[k + 1 :]]
+    return draw_from(VALUES)
+
+
+JSON_FILES = [c for name, c, _ in [*OUTLINES.values(), *POINTS.values()] if isinstance(c, dict)]
+TEXT_FILES = [(n, c) for n, c, _ in [*OUTLINES.values(), *POINTS.values()] if isinstance(c, str)]
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data())
+def test_only_our_own_error_escapes(tmp_path, drawn):
+    """A file of a tool with one thing changed is read, or refused by name."""
+    if drawn.draw(st.booleans()):
+        name = "a.json"
+        content = broken(drawn.draw(st.sampled_from(JSON_FILES)), drawn.draw)
+    else:
+        name, content = drawn.draw(st.sampled_from(TEXT_FILES))
+        start = drawn.draw(st.integers(0, len(content)))
+        more = drawn.draw(st.one_of(st.text(max_size=3), st.sampled_from(["1e999", "nan", "-5"])))
+        content = content[:start] + more + content[start + drawn.draw(st.integers(0, 9)) :]
+        content = content.encode("utf-8", "surrogatepass")
+    path = place(tmp_path, name, content)
+    try:
+        annotations = without_regions(read_annotations(path, "a.png", SHAPE), SHAPE)
+    except InputError as error:
+        assert str(path) in str(error)
+    else:
+        draw([outline_pixels(outline, SHAPE) for outline in annotations.outlines], SHAPE)
