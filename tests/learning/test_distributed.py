@@ -113,7 +113,7 @@ def test_a_stopped_run_says_how_to_go_on_and_leaves_no_process(tmp_path, stop, g
         os.killpg(child.pid, signal.SIGKILL)
         raise
     assert child.returncode == 130
-    assert "to go on from here: python" in errors and "--epochs 1000" in errors
+    assert "to go on from here: " in errors and "--epochs 1000" in errors
     assert "Traceback" not in errors
     wait_until_none_is_left(child.pid)
 
