@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import numpy as np
 
 from code_common.config import fingerprint
 from code_common.errors import InputError, reason
-from code_common.files.images import image_shape
 from code_common.files.reading import read_json
 from code_common.files.resolution import read_mpp
 from code_common.files.writing import write_json, write_table
@@ -18,11 +16,9 @@ from code_common.inference.detections import detect_in_parts
 from code_common.inference.magnification import enlarged_slide, reduced_rows
 from code_common.inference.shards import DoneFiles, process_shard
 from code_common.inference.slides import (
-    LARGE,
-    SLIDE_SUFFIXES,
-    TIFF_SUFFIXES,
     Slide,
     find_slides,
+    is_small,
     open_slide,
     padded,
     tissue,
@@ -63,19 +59,6 @@ def guarded(action: Callable, path: Path) -> Callable:
     return read
 
 
-def _is_small(path: Path) -> bool:
-    """Whether an image is read whole. A TIFF with an unreadable header may still be a slide."""
-    suffix = path.suffix.lower()
-    if suffix in SLIDE_SUFFIXES:
-        return False
-    if suffix in TIFF_SUFFIXES:
-        with suppress(InputError):
-            rows, cols = image_shape(path)
-            return rows * cols <= LARGE
-        return False
-    return True
-
-
 def open_guarded(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
     """`open_slide` whose every error, also later ones, is an InputError that names the file.
 
@@ -85,7 +68,7 @@ def open_guarded(path: Path, mpp: float | None, file_mpp: float | None) -> Slide
     if not path.is_file():
         what = "a link to nothing" if path.is_symlink() else "no such file"
         raise InputError(f"{path}: {'not a file' if path.exists() else what}")
-    if mpp and not file_mpp and _is_small(path):
+    if mpp and not file_mpp and is_small(path):
         file_mpp = guarded(read_mpp, path)(path)
         if not file_mpp:
             raise InputError(f"{path}: does not say its microns per pixel; give --file-mpp")
@@ -218,9 +201,7 @@ def predict_all(
     their paths and a row of summary.csv, which is written when all images are done. Returns what
     to tell, and the rows of all images that are done, by name.
     """
-    paths = find_slides(list(options.images))
-
-    notes: list[str] = []
+    paths, notes = find_slides(list(options.images)), []
 
     def predict_one(name: str) -> tuple[list[Path], dict]:
         slide = open_guarded(paths[name], options.mpp, options.file_mpp)

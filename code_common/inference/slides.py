@@ -108,7 +108,7 @@ def open_slide(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
     if suffix in SLIDE_SUFFIXES:
         return _open_large(path, mpp, file_mpp)
     no_reader = None
-    if suffix in TIFF_SUFFIXES and not _is_small(path):
+    if not is_small(path):
         try:
             return _open_large(path, mpp, file_mpp)
         except _NoReader as error:
@@ -127,13 +127,16 @@ def open_slide(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
     return Slide(image.shape[:2], reader(image), mpp or file_mpp, scale, None, tuple(notes))
 
 
-def _is_small(path: Path) -> bool:
-    """Whether a TIFF is read whole. One with an unreadable header may still be a slide."""
-    try:
-        rows, cols = image_shape(path)
-    except InputError:
-        return False
-    return rows * cols <= LARGE
+def is_small(path: Path) -> bool:
+    """Whether an image is read whole. A TIFF with an unreadable header may still be a slide."""
+    suffix = path.suffix.lower()
+    if suffix in TIFF_SUFFIXES:
+        try:
+            rows, cols = image_shape(path)
+        except InputError:
+            return False
+        return rows * cols <= LARGE
+    return suffix not in SLIDE_SUFFIXES
 
 
 def tissue(thumbnail: np.ndarray) -> np.ndarray:
