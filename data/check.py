@@ -13,12 +13,13 @@ import json
 import shutil
 import sys
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from code_common.config import fingerprint, parse
-from code_common.errors import run_script
+from code_common.config import Bounded, Parser, fingerprint, make_parser, parse
+from code_common.errors import InputError, run_script
 from code_detection.options import Options as DetectionOptions
 from code_seg.options import Options as SegOptions
 
@@ -46,9 +47,19 @@ def by_stage(arguments: list[str]) -> dict[str, list[str]]:
     return parts
 
 
+def refuse_options_of_one_stage(both: list[str]) -> None:
+    """Raise InputError for an option of one stage among those that are for both."""
+    stages = {"--detection": DetectionOptions, "--seg": SegOptions}
+    flags = {mark: set(make_parser(cls, "")._option_string_actions) for mark, cls in stages.items()}
+    for flag in (word.partition("=")[0] for word in both):
+        known = [mark for mark in stages if flag in flags[mark]]
+        if len(known) == 1:
+            raise InputError(f"{flag} is an option of one stage; give it behind {known[0]}")
+
+
 def read_arguments(argv: list[str] | None = None) -> Request:
     """The command line. Raises InputError for an option of a stage that is out of bounds."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         usage="%(prog)s [options] [options of run.sh] [--detection OPTIONS...] [--seg OPTIONS...]",
         description=__doc__,
         epilog="All other options are those of run.sh: of both stages, or of one stage behind "
@@ -66,9 +77,12 @@ def read_arguments(argv: list[str] | None = None) -> Request:
         help="print only warnings, failures and the plan of the run. FILE remembers that all "
         "passed: while no file has changed, nothing is read again",
     )
-    parser.add_argument("--repeats", type=int, default=1, help="as of run.sh (default: 1)")
+    parser.add_argument(
+        "--repeats", type=Bounded(int, 1, 999_999), default=1, help="as of run.sh (default: 1)"
+    )
     parts = by_stage(sys.argv[1:] if argv is None else argv)
     arguments, both = parser.parse_known_args(parts["both"])
+    refuse_options_of_one_stage(both)
     return Request(
         parse(DetectionOptions, "Options of stage 1.", both + parts["--detection"]),
         parse(SegOptions, "Options of stage 2.", both + parts["--seg"]),
@@ -81,11 +95,39 @@ if __name__ == "__main__":
 
 from code_common.estimate import estimate
 from code_common.files.data_set import ImageFiles, load_split
+from code_common.files.run_folder import points_path
 from code_common.files.writing import write_bytes
 from code_common.launch import choose_device
+from code_common.learning.checkpoints import load_encoder
+from code_common.learning.network import ResUNet
+from code_common.steps import files_fingerprint
 from code_detection.plan import steps as detection_steps
 from code_seg.plan import steps as seg_steps
+from code_seg.points import detections_path
 from data.findings import FAIL, PASS, WARN, Finding, check_data_set
+
+
+def check_named_files(request: Request) -> None:
+    """Raise InputError where an option names what is not there, or will not do.
+
+    Else a wrong option of stage 2 would stop a run after hours of stage 1.
+    """
+    detection, seg = request.detection, request.seg
+    for options in (detection, seg):
+        if Path(options.pretrained).is_file():
+            network = ResUNet(options.model, 1, width=options.width)
+            load_encoder(network, options.model, options.pretrained)
+        if options.tensorboard and not find_spec("tensorboard"):
+            raise InputError("--tensorboard: not installed (pip install tensorboard)")
+    stage_1 = seg.detection_results_dir
+    if stage_1 and stage_1.resolve() != detection.save_dir.resolve():
+        split = load_split(seg.data_dir)
+        names = [files.name for part in ("train", "val", "test") for files in split[part]]
+        files_fingerprint(
+            [],
+            [detections_path(stage_1, name) for name in names],
+            [points_path(stage_1, files.name) for files in split["train"]],
+        )
 
 
 def plan_run(image_files: dict[str, list[ImageFiles]], request: Request) -> list[Finding]:
@@ -96,7 +138,7 @@ def plan_run(image_files: dict[str, list[ImageFiles]], request: Request) -> list
         (seg, seg_steps(seg, image_files)),
     ]
     by_name = {files.name: files for part in image_files.values() for files in part}
-    need = estimate(stages, list(by_name.values()), request.repeats)
+    need = estimate(stages, list(by_name.values()), request.repeats, bool(request.brief))
     minutes = need.seconds / 60
     duration = f"{minutes / 60:.1f} h" if minutes > 90 else f"{max(1, minutes):.0f} min"
     repeats = f"{request.repeats} repeats" if request.repeats > 1 else "a repeat"
@@ -146,7 +188,10 @@ def main(request: Request) -> int:
         image_files, findings = load_split(folder), []
     else:
         image_files, findings = check_data_set(folder, *settings)
-    plan = [] if count(findings, FAIL) else plan_run(image_files, request)
+    plan = []
+    if not count(findings, FAIL):
+        check_named_files(request)
+        plan = plan_run(image_files, request)
     findings += plan
     print_findings(findings, plan, request)
     if count(findings, FAIL):

@@ -8,24 +8,44 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
+from shlex import quote
 
 import cv2
 import numpy as np
 from scipy import ndimage
 
 from code_common.errors import InputError
-from code_common.files.data_set import ImageFiles, find_images, is_image, read_split
-from code_common.files.images import is_nearly_constant, read_image, read_instances, read_label
-from code_common.files.layout import IMAGES, SPLIT, label_folders
+from code_common.files.data_set import (
+    INSTANCE_ENDINGS,
+    POINT_ENDING,
+    ImageFiles,
+    find_images,
+    is_image,
+    label_names,
+    labels_of_no_image,
+    read_split,
+    stem,
+)
+from code_common.files.images import (
+    grouped,
+    is_nearly_constant,
+    read_image,
+    read_instances,
+    read_label,
+)
+from code_common.files.layout import IMAGES, POINT_LABELS, SPLIT, label_folders
 from code_detection.labels import points_from_instances, points_from_map
+from data.annotations.sources import keys_of
 
 PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
 PARTS = ("train", "val", "test")
 ALIKE = 20  # of the 256 bits of the difference hash: two pictures of one piece of tissue
 FEW = 0.1  # share of the ids of an instance map that may be odd
 SPECK = 20  # square pixels under which a nucleus is hardly one
-LABEL_FIX = "one id per nucleus, in the image's size and orientation (data/import_labels.py)"
-POINT_FIX = "a dot per nucleus, in the image's size (data/import_labels.py points)"
+IMAGE_FIX = "export it again: an image of 8-bit RGB as PNG or TIFF"
+LABEL_FIX = "delete it; export one id or outline per nucleus of the whole image, then: "
+SMALLEST_PATCH = 64  # side of a patch that --input-size takes
+LARGEST = 0.5  # share of an image that no nucleus covers
 
 
 @dataclass(frozen=True)
@@ -41,6 +61,19 @@ class Finding:
         """The finding as a line to print."""
         fix = f" -> {self.fix}" if self.fix else ""
         return f"{self.level}  {self.file}: {self.message}{fix}"
+
+
+def failure(error: InputError, fix: str) -> Finding:
+    """The failure that an error is; it begins with its file."""
+    file, _, message = str(error).partition(": ")
+    return Finding(FAIL, file, message, fix)
+
+
+def import_command(labels: Path, source: object = "EXPORTED") -> str:
+    """The command that imports a source into a folder of labels."""
+    kind = "points" if labels.name == POINT_LABELS else "masks"
+    script = f"python data/import_labels.py {kind}"
+    return f"{script} --data-dir {quote(str(labels.parent))} --source {quote(str(source))}"
 
 
 @dataclass(frozen=True)
@@ -68,7 +101,7 @@ def check_data_set(
     try:
         image_files, findings = check_files(folder)
     except InputError as error:
-        return {}, [Finding(FAIL, str(folder), str(error), "see data/README.md")]
+        return {}, [failure(error, split_fix(folder))]
     # Further groups of the split may name images of the test set again.
     by_name = {files.name: files for part in image_files.values() for files in part}
     checks = check_images(list(by_name.values()))
@@ -86,6 +119,14 @@ def check_data_set(
     return image_files, findings
 
 
+def split_fix(folder: Path) -> str:
+    """What makes a split that can be read."""
+    if not folder.is_dir():
+        return "correct --dataset or --data-root; images belong into its folder images/"
+    command = f"python data/make_split.py --data-dir {quote(str(folder))}"
+    return f"correct it, or: {command} --overwrite" if (folder / SPLIT).exists() else command
+
+
 def check_files(folder: Path) -> tuple[dict[str, list[ImageFiles]], list[Finding]]:
     """The images of each set, and findings about what is missing, surplus or empty.
 
@@ -98,9 +139,11 @@ def check_files(folder: Path) -> tuple[dict[str, list[ImageFiles]], list[Finding
         image_files[part], missing = find_part(folder / IMAGES, names, labels)
         findings += missing
     in_sets = [files for part in image_files.values() for files in part]
-    used = {path for f in in_sets for path in (f.image, f.instances, f.points) if path}
-    for directory in (folder / IMAGES, *labels):
-        findings += check_surplus(directory, used)
+    named = {name for names in split.values() for name in names}
+    findings += check_surplus(folder / IMAGES, {files.image for files in in_sets}, named)
+    is_missing = any(not (files.instances or files.points) for files in in_sets)
+    for directory in labels:
+        findings += check_labels(directory, folder / IMAGES, is_missing)
     for part, effect in (
         ("val", "the last epoch is taken as the best"),
         ("test", "nothing is scored"),
@@ -123,23 +166,47 @@ def find_part(
         try:
             image_files += find_images(images, [name], *labels)
         except InputError as error:
-            fix = f"correct the name in {SPLIT}, or add the file"
-            findings.append(Finding(FAIL, name, str(error), fix))
+            message, _, fix = str(error).partition("; ")
+            fix = fix or f"correct the name in {SPLIT}, or add the file"
+            findings.append(failure(InputError(message), fix))
     return image_files, findings
 
 
-def check_surplus(directory: Path, used: set[Path]) -> list[Finding]:
-    """Images in a folder that are of no set."""
+def some(names: Iterable[str]) -> str:
+    """The first of some names, sorted."""
+    ordered = sorted(names)
+    return ", ".join(ordered[:3]) + (", ..." if len(ordered) > 3 else "")
+
+
+def check_surplus(directory: Path, used: set[Path], named: set[str]) -> list[Finding]:
+    """Images in a folder that are of no set: neither found by the split, nor named in it."""
     present = filter(is_image, directory.iterdir()) if directory.is_dir() else ()
-    surplus = sorted(path.name for path in set(present) - used)
+    surplus = [p.name for p in set(present) - used if not {p.name, stem(p.name)} & named]
     if not surplus:
         return []
-    names = ", ".join(surplus[:3]) + (", ..." if len(surplus) > 3 else "")
-    message = f"{len(surplus)} files of no set: {names}"
-    fix = f"name the images in {SPLIT}"
-    if directory.name != IMAGES:
-        fix = "name them as their images are: TILE_label or TILE_mask, TILE_label_point for points"
-    return [Finding(WARN, str(directory), message, fix)]
+    message = f"{len(surplus)} files of no set: {some(surplus)}"
+    return [Finding(WARN, str(directory), message, f"name the images in {SPLIT}, or move them")]
+
+
+def check_labels(directory: Path, images: Path, is_missing: bool) -> list[Finding]:
+    """Files in a folder of labels that are of no image, or of a kind that is imported first.
+
+    is_missing: whether an image has no label.
+    """
+    findings = []
+    surplus = [path.name for path in labels_of_no_image(images, directory)]
+    if surplus:
+        ending = POINT_ENDING if directory.name == POINT_LABELS else INSTANCE_ENDINGS[-1]
+        fix = f"name each as its image is, in the same letters: TILE or TILE{ending}"
+        message = f"{len(surplus)} labels of no image: {some(surplus)}"
+        findings.append(Finding(WARN, str(directory), message, fix))
+    files = directory.iterdir() if is_missing and directory.is_dir() else ()
+    others = [f.name for f in files if keys_of(f) and not is_image(f)]
+    if others:
+        message = f"{len(others)} files that are no image and are not read: {some(others)}"
+        fix = import_command(directory, directory)
+        findings.append(Finding(WARN, str(directory), message, fix))
+    return findings
 
 
 def check_images(image_files: list[ImageFiles]) -> dict[str, ImageCheck]:
@@ -157,23 +224,23 @@ def check_image(files: ImageFiles) -> ImageCheck:
     """Read an image and its labels."""
     findings: list[Finding] = []
     notes: list[str] = []
-    image = attempt(findings, "export the image again", read_image, files.image, notes)
+    image = attempt(findings, IMAGE_FIX, read_image, files.image, notes)
     if image is None:
         return ImageCheck(files.name, findings)
     if is_nearly_constant(image):
         notes.append(f"{files.image}: shows nothing, all its pixels have nearly one colour")
     shape, areas, points = image.shape[:2], None, None
     if files.instances:
-        instances = attempt(
-            findings, LABEL_FIX, read_instances, files.instances, shape, files.image
-        )
+        fix = LABEL_FIX + import_command(files.instances.parent)
+        instances = attempt(findings, fix, read_instances, files.instances, shape, files.image)
         if instances is not None:
             masks = nucleus_masks(instances)
             areas = np.array([int(mask.sum()) for mask in masks])
             points = points_from_instances(instances)
-            findings += check_nuclei(files.instances, masks, areas)
+            findings += check_nuclei(files.instances, masks, areas, instances.size)
     if files.points:
-        label = attempt(findings, POINT_FIX, read_label, files.points, shape, files.image)
+        fix = "delete it, then: " + import_command(files.points.parent)
+        label = attempt(findings, fix, read_label, files.points, shape, files.image)
         if label is not None:
             points = points_from_map(label)
     return ImageCheck(
@@ -184,7 +251,7 @@ def check_image(files: ImageFiles) -> ImageCheck:
         difference_hash(image),
         areas,
         points,
-        [note.removeprefix(f"{files.image}: ") for note in notes],
+        notes,
     )
 
 
@@ -195,21 +262,14 @@ def attempt(
     try:
         return read(path, *arguments)
     except InputError as error:
-        message = str(error).removeprefix(f"{path}: ")
-        findings.append(Finding(FAIL, str(path), message, fix))
+        findings.append(failure(error, fix))
         return None
 
 
 def check_reading(checks: Iterable[ImageCheck]) -> list[Finding]:
     """What the reader says of the images: a line for each kind of note, with the first image."""
-    by_note: dict[str, list[str]] = defaultdict(list)
-    for check in checks:
-        for note in check.notes:
-            by_note[note].append(check.name)
-    return [
-        Finding(WARN, names[0], note + (f" (so are {len(names) - 1} more)" if names[1:] else ""))
-        for note, names in by_note.items()
-    ]
+    lines = grouped(note for check in checks for note in check.notes)
+    return [Finding(WARN, file, note) for file, _, note in (line.partition(": ") for line in lines)]
 
 
 def difference_hash(image: np.ndarray) -> np.ndarray:
@@ -228,8 +288,10 @@ def nucleus_masks(instances: np.ndarray) -> list[np.ndarray]:
     return [(instances[box] == k).astype(np.uint8) for k, box in enumerate(boxes, 1) if box]
 
 
-def check_nuclei(path: Path, masks: list[np.ndarray], areas: np.ndarray) -> list[Finding]:
-    """What is odd about the nuclei of an instance map; areas in square pixels."""
+def check_nuclei(
+    path: Path, masks: list[np.ndarray], areas: np.ndarray, pixels: int
+) -> list[Finding]:
+    """What is odd about the nuclei of an instance map of some pixels; areas in square pixels."""
     findings = []
     if not masks:
         findings.append(Finding(WARN, str(path), "no nucleus"))
@@ -237,11 +299,16 @@ def check_nuclei(path: Path, masks: list[np.ndarray], areas: np.ndarray) -> list
     split = sum(cv2.connectedComponents(mask)[0] > 2 for mask in masks)
     if split > FEW * len(masks):
         message = f"{split} of {len(masks)} ids lie in several pieces"
-        findings.append(Finding(WARN, str(path), message, "give every nucleus its own id"))
+        fix = "give every nucleus its own id in the tool that made it"
+        findings.append(Finding(WARN, str(path), message, fix))
     small = int((areas < SPECK).sum())
     if small > FEW * len(masks):
         message = f"{small} of {len(masks)} nuclei have less than {SPECK} square pixels"
-        findings.append(Finding(WARN, str(path), message, "remove specks"))
+        fix = "remove specks in the tool that made it"
+        findings.append(Finding(WARN, str(path), message, fix))
+    if len(masks) and areas.max() > LARGEST * pixels:
+        message = f"one nucleus covers {areas.max() / pixels:.0%} of the image"
+        findings.append(Finding(WARN, str(path), message, "the background has to be 0"))
     return findings
 
 
@@ -255,7 +322,7 @@ def check_sets(by_part: dict[str, list[ImageCheck]]) -> list[Finding]:
             if image.pixels == other.pixels:
                 level = FAIL if part != other_part else WARN
                 message = f"the same pixels as {other.name} {sets}"
-                findings.append(Finding(level, image.name, message, "keep one"))
+                findings.append(Finding(level, image.name, message, f"take one out of {SPLIT}"))
             elif part != other_part and (image.likeness != other.likeness).sum() <= ALIKE:
                 message = f"nearly the same as {other.name} {sets}"
                 findings.append(Finding(WARN, image.name, message, "look at both"))
@@ -270,14 +337,18 @@ def check_points(checks: list[ImageCheck], ratio: float) -> list[Finding]:
             continue
         count = 0 if check.points is None else len(check.points)
         if count == 0:
-            fix = "annotate some nuclei, or take it out"
+            fix = f"annotate some nuclei, or take it out of {SPLIT}"
             message = "a training image without any point"
+            if check.points is None:
+                message += f"; looked for {label_names(check.name)}"
+            else:
+                message += "; its label is empty"
             findings.append(Finding(FAIL, check.name, message, fix))
             continue
         kept = max(1, round(count * ratio))
         if kept < 3:
             message = f"{kept} of {count} points at ratio {ratio:g}"
-            fix = "annotate more, or a larger --ratio"
+            fix = "annotate more" + (", or a larger --ratio" if ratio < 1 else "")
             findings.append(Finding(WARN, check.name, message, fix))
         elif on_one_line(check.points):
             findings.append(Finding(WARN, check.name, f"all {count} points lie on one line"))
@@ -294,7 +365,8 @@ def check_masks(by_part: dict[str, list[ImageCheck]]) -> list[Finding]:
     findings = []
     for part in ("val", "test"):
         checks = by_part.get(part, [])
-        bare = [c.name for c in checks if c.areas is None and c.shape is not None]
+        read = [c for c in checks if all(f.level != FAIL for f in c.findings)]
+        bare = [c.name for c in read if c.areas is None and c.shape is not None]
         if bare:
             message = f"{len(bare)} {part} images without masks"
             findings.append(Finding(WARN, bare[0], message, "only scores need them"))
@@ -308,7 +380,9 @@ def check_sizes(checks: list[ImageCheck], r1: float, patch_size: int) -> list[Fi
     if areas:
         radius = float(np.sqrt(np.concatenate(areas).mean() / np.pi))
         message = f"a nucleus of mean area has radius {radius:.1f} px; r1 is {r1:g}"
-        options = f"--r1 {radius:.0f} --r2 {2 * radius:.0f} --sigma {radius / 4:.2g}"
+        whole = max(1, round(radius))
+        options = f"--r1 {whole} --r2 {2 * whole} --sigma {max(radius / 4, 0.5):.2g}"
+        options += f" --seg --merge-radius {whole}"
         if 0.7 < radius / r1 < 1.4:
             findings.append(Finding(PASS, "nuclei", message))
         else:
@@ -316,6 +390,8 @@ def check_sizes(checks: list[ImageCheck], r1: float, patch_size: int) -> list[Fi
     small = [check.name for check in checks if check.shape and min(check.shape) < patch_size]
     if small:
         message = f"{len(small)} images are smaller than the patch of {patch_size} px"
-        fix = "they are mirrored; a smaller --patch-size --input-size avoids that"
+        side = min(min(check.shape) for check in checks if check.shape)
+        fix = f"they are mirrored; --patch-size {side} --input-size {side} avoids that"
+        fix = fix if side >= SMALLEST_PATCH else "they are mirrored; larger images are better"
         findings.append(Finding(WARN, small[0], message, fix))
     return findings

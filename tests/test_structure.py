@@ -34,7 +34,7 @@ FOLDER_IMPORTS = {
     "code_common": "",
     "code_detection": "code_common",
     "code_seg": "code_common",
-    "tools": "code_common",
+    "tools": "code_common code_detection code_seg",
     "data": "code_common code_detection code_seg",
     "docs": "code_common code_detection code_seg",
 }

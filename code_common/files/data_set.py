@@ -7,11 +7,13 @@ from unicodedata import normalize
 
 from code_common.errors import InputError
 from code_common.files.image_kinds import IMAGE_SUFFIXES
-from code_common.files.layout import IMAGES, SPLIT, label_folders
+from code_common.files.layout import IMAGES, INSTANCE_LABELS, POINT_LABELS, SPLIT, label_folders
 from code_common.files.reading import read_json
 
-_INSTANCE_SUFFIXES = ("_label", "_labels", "_mask", "_masks", "_cp_masks")
-_POINT_SUFFIX = "_label_point"
+# What a label's name adds to that of its image; the longest come first.
+INSTANCE_ENDINGS = ("_cp_masks", "_labels", "_label", "_masks", "_mask")
+POINT_ENDING = "_label_point"
+_INNER = (".ome", *IMAGE_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,64 @@ class _Folder:
         return files[0] if files else None
 
 
-def _find_label(folders: list[_Folder], name: str, suffixes: Sequence[str]) -> Path | None:
-    """The first label file of an image, by folder and then by suffix, or None."""
-    for folder in folders:
-        for suffix in suffixes:
-            path = folder.find(name + suffix)
-            if path:
-                return path
-    return None
+def _plain(name: str) -> str:
+    """A name in composed letters and without a suffix that a tool left in it: T.ome, T.png."""
+    name = normalize("NFC", name)
+    inner = next((s for s in _INNER if name.lower().endswith(s) and len(name) > len(s)), "")
+    return name[: len(name) - len(inner)]
+
+
+class _Labels:
+    """The label files of some folders, by the images that they belong to."""
+
+    def __init__(self, folders: Sequence[Path], images: _Folder):
+        self._names = {_plain(name) for name in images.files}
+        self._files: dict[tuple[str, bool], list[Path]] = {}  # image, whether points -> files
+        for folder in map(_Folder, folders):
+            beside = folder.path.resolve() == images.path.resolve()
+            for name, files in folder.files.items():
+                owner, points = self._owner(name, folder.path)
+                if owner != _plain(name) or not beside:  # else it is the image
+                    self._files.setdefault((owner, points), []).extend(files)
+
+    def _owner(self, name: str, folder: Path) -> tuple[str, bool]:
+        """The image that a label's name is of, and whether it is a label of points.
+
+        A name without an ending is the image's own, as far as there is such an image.
+        """
+        name = _plain(name)
+        for ending in (POINT_ENDING, *INSTANCE_ENDINGS):
+            owner = _plain(name[: -len(ending)])
+            if name.lower().endswith(ending) and (owner in self._names or name not in self._names):
+                return owner, ending == POINT_ENDING
+        return name, folder.name == POINT_LABELS
+
+    def find(self, image: str, points: bool) -> Path | None:
+        """The label file of an image, or None. Raises InputError if there are several."""
+        files = self._files.get((_plain(image), points), [])
+        if len(files) > 1:
+            names = ", ".join(map(str, files))
+            raise InputError(f"{names}: labels of one image; keep one of them")
+        return files[0] if files else None
+
+    def of_no_image(self) -> list[Path]:
+        """The label files that are of no image."""
+        owned = self._files.items()
+        return [f for (owner, _), files in owned if owner not in self._names for f in files]
+
+
+def labels_of_no_image(image_dir: Path, label_dir: Path) -> list[Path]:
+    """The label files of a folder that are of no image."""
+    return _Labels([label_dir], _Folder(image_dir)).of_no_image()
+
+
+def label_names(name: str) -> str:
+    """Which label files are looked for of an image, in words."""
+    endings = ", ".join(sorted(INSTANCE_ENDINGS))
+    return (
+        f"{INSTANCE_LABELS}/{name}.png or .tif, {POINT_LABELS}/{name}{POINT_ENDING}.png, or "
+        f"{name} with one of {endings}"
+    )
 
 
 def find_images(
@@ -74,17 +126,17 @@ def find_images(
     """The images of a folder with their label files.
 
     names: exact file names, with or without suffix; None: all images of the folder. `label_dirs`
-    are searched for NAME_label, NAME_labels, NAME_mask, NAME_masks or NAME_cp_masks (instance maps)
-    and for NAME_label_point (point labels).
-    Raises InputError for a name without an image, a name with folders in it, several files of one
-    name, and a folder without images.
+    are searched for NAME_label, NAME_labels, NAME_mask, NAME_masks, NAME_cp_masks or NAME (instance
+    maps) and for NAME_label_point (point labels; NAME in labels_point/). Endings may have capitals.
+    Raises InputError for a name without an image, a name with folders in it, several images or
+    labels of one name, and a folder without images.
     """
     images = _Folder(image_dir)
     if names is None:
         if not images.files:
             raise InputError(f"{image_dir}: no images (PNG, TIFF, BMP or JPEG) in this folder")
-        names = [file.name for files in images.files.values() for file in files]
-    folders = [_Folder(path) for path in label_dirs]
+        names = [images.find(name).name for name in images.files]
+    labels = _Labels(label_dirs, images)
     image_files = []
     for name in names:
         if Path(name).name != name or name in ("", ".", ".."):
@@ -94,9 +146,7 @@ def find_images(
         if path is None:
             raise InputError(f"{image_dir / name}: named in the split, but there is no such image")
         key = stem(path.name)
-        instances = _find_label(folders, key, _INSTANCE_SUFFIXES)
-        points = _find_label(folders, key, (_POINT_SUFFIX,))
-        image_files.append(ImageFiles(key, path, instances, points))
+        image_files.append(ImageFiles(key, path, labels.find(key, False), labels.find(key, True)))
     return image_files
 
 

@@ -38,7 +38,20 @@ _OTHER_SIGNATURES = {
     b"\x1f\x8b": "a gzip archive",
     b"\x89hdf": "an HDF5 file",
     b"\x93numpy": "a NumPy array",
+    b"zisrawfile": "a CZI file of Zeiss; export it as TIFF",
+    b"\xda\xce\xbe\x0a": "an ND2 file of Nikon; export it as TIFF",
+    b"\x70\0\0\0": "a LIF file of Leica; export it as TIFF",
+    b"8bps": "a Photoshop file",
+    b"<?xml": "an XML file",
 }
+_DICOM_AT = 128  # what comes before the letters DICM says nothing
+
+
+class Undecoded(InputError):
+    """The samples of a TIFF are not all there, or nothing that is installed decodes them.
+
+    Packages for slides know some such files, in which tiles of empty glass are left out.
+    """
 
 
 def image_kind(path: Path) -> str:
@@ -63,7 +76,7 @@ def image_kind(path: Path) -> str:
     if not stat.S_ISREG(mode):
         raise InputError(f"{path}: a pipe, socket or device; {EXPECTED}")
     with readable(path, "image"), open(path, "rb") as file:
-        start = file.read(64)
+        start = file.read(_DICOM_AT + 4)
     for signature, kind in _SIGNATURES.items():
         if start.startswith(signature):
             return kind
@@ -73,8 +86,10 @@ def image_kind(path: Path) -> str:
     for signature, name in _OTHER_SIGNATURES.items():
         if words.startswith(signature) or start.lower().startswith(signature):
             raise InputError(f"{path}: {name}; {EXPECTED}")
-    if start[4:12] in (b"ftypheic", b"ftypavif") or start[:4] == b"RIFF":
-        raise InputError(f"{path}: a HEIC, AVIF or WebP file; {EXPECTED}")
+    if start[4:8] == b"ftyp" or start[:4] + start[8:12] == b"RIFFWEBP":
+        raise InputError(f"{path}: a HEIC, AVIF or WebP file, or a video; {EXPECTED}")
+    if start[_DICOM_AT:] == b"DICM":
+        raise InputError(f"{path}: a DICOM file; {EXPECTED}")
     raise InputError(f"{path}: not an image that is known; {EXPECTED}")
 
 

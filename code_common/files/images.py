@@ -3,6 +3,7 @@
 An image is read as viewers show it. Whatever cannot be read rightly is an InputError in one line.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -24,6 +25,8 @@ from code_common.files.pixels import (
 )
 from code_common.files.tiff import TiffPlane
 
+_LARGEST_ID = 1 << 20  # that is kept; larger ones are numbered anew
+_PARTS = 3  # components that the only nucleus of an image may have, unless its id is that of a mask
 _SAME = 3  # grey levels; an image with fewer shows nothing
 
 
@@ -51,16 +54,24 @@ def image_shape(path: Path) -> tuple[int, int]:
     return turned_shape(*_read_header(Path(path)))
 
 
-def read_label(path: Path, shape: tuple[int, int], image: Path | None = None) -> np.ndarray:
+def which_of_several(path: Path) -> str:
+    """Which image of a file of several is read, 'z-plane 1 of 5' say; empty: the only one."""
+    return TiffPlane(path).others if image_kind(path) == "TIFF" else ""
+
+
+def read_label(
+    path: Path, shape: tuple[int, int], image: Path | None = None, plane: int | None = None
+) -> np.ndarray:
     """Read an integer label image as int32 [H, W]: the numbers that are stored.
 
-    shape: rows and columns of its image; image: the image itself. Some programs write an
+    shape: rows and columns of its image; image: the image itself; plane: which map of a stack is
+    read, from 1; None: a stack is refused. Some programs write an
     orientation into label files by mistake, so it counts only where the image has the same.
     Raises InputError if the file cannot be read, if it holds no ids (colours, a lossy
     compression, several images), or if its shape or orientation is not that of its image.
     """
     path = Path(path)
-    decoded = _decode(path)
+    decoded = _decode(path, plane)
     orientation = decoded.orientation
     if orientation != 1 and not (image and _read_header(Path(image))[1] == orientation):
         raise InputError(
@@ -88,11 +99,16 @@ def read_prob(path: Path, shape: tuple[int, int]) -> np.ndarray:
 def read_instances(path: Path, shape: tuple[int, int], image: Path | None = None) -> np.ndarray:
     """Read an instance map: int32 [H, W], 0 background, one id per nucleus.
 
-    Raises InputError as `read_label` and `check_instances` do.
+    Ids are those that are stored, unless one is so large that a table by id would fill the memory:
+    then they are 1, 2, ... in the same order. Raises InputError as `read_label` and
+    `check_instances` do.
     """
     instances = read_label(path, shape, image)
     check_instances(instances, path)
-    return instances
+    if instances.max(initial=0) > _LARGEST_ID:
+        ids = np.unique(instances[instances > 0])
+        instances = np.where(instances > 0, np.searchsorted(ids, instances) + 1, 0)
+    return instances.astype(np.int32, copy=False)
 
 
 def check_instances(instances: np.ndarray, path: Path) -> None:
@@ -106,7 +122,7 @@ def check_instances(instances: np.ndarray, path: Path) -> None:
         raise InputError(f"{path}: negative ids; expected 0 for background and one id per nucleus")
     if len(ids) == 2 and ids[0] == 0:
         parts = cv2.connectedComponents((instances > 0).astype(np.uint8))[0] - 1
-        if parts > 1 and ids[1] in (1, 255, 65535):
+        if parts > (1 if ids[1] in (1, 255, 65535) else _PARTS):
             raise InputError(
                 f"{path}: a binary mask ({parts} components share the value {int(ids[1])}); "
                 "expected one id per nucleus"
@@ -126,9 +142,21 @@ def is_nearly_constant(image: np.ndarray) -> bool:
     return True
 
 
-def _decode(path: Path) -> Decoded:
+def grouped(notes: Iterable[str]) -> list[str]:
+    """Notes 'PATH: text' with one line for each text: its first path, and how many more."""
+    paths: dict[str, list[str]] = {}
+    for note in notes:
+        path, _, words = note.partition(": ")
+        paths.setdefault(words, []).append(path)
+    return [
+        f"{first}: {words}" + (f" (so are {len(more)} more)" if more else "")
+        for words, (first, *more) in paths.items()
+    ]
+
+
+def _decode(path: Path, plane: int | None = None) -> Decoded:
     kind = image_kind(path)
-    return TiffPlane(path).decode() if kind == "TIFF" else pillow_formats.decode(path, kind)
+    return TiffPlane(path, plane).decode() if kind == "TIFF" else pillow_formats.decode(path, kind)
 
 
 def _read_header(path: Path) -> tuple[tuple[int, int], int]:

@@ -149,10 +149,12 @@ def levels_of(decoded: Decoded, extremes: Extremes | None) -> Levels:
     kind = decoded.samples.dtype
     values = f"{kind.name} pixels from {low:.6g} to {high:.6g}"
     if kind.kind == "f":
-        unit = high <= _ROUNDED_UP
-        if not (np.isfinite([low, high]).all() and low >= 0 and (unit or 2 <= high <= 255)):
+        if not np.isfinite([low, high]).all():
+            values = f"{kind.name} pixels, some of which are no numbers (NaN) or infinite"
+        unit = high <= 1 + _ROUNDED
+        if not (-_ROUNDED <= low and (unit or 2 <= high <= 255)):
             raise InputError(f"{decoded.path}: {values}; expected 0 to 1 or 0 to 255")
-        return Levels(1 if unit else 255, 1 if alpha <= _ROUNDED_UP else 255)
+        return Levels(1 if unit else 255, 1 if alpha <= 1 + _ROUNDED else 255)
     if kind.kind not in "iu" or low < 0 or high > 65535:
         raise InputError(f"{decoded.path}: {values}; expected integers from 0 to 65535")
     if decoded.bits < 16 and decoded.bits != 8:  # packed: they fill their bits
@@ -174,7 +176,7 @@ def all_notes(decoded: Decoded, levels: Levels) -> list[str]:
     return [f"{decoded.path}: {note}" for note in notes]
 
 
-_ROUNDED_UP = 1.001  # a range of 0 to 1 may end a little higher
+_ROUNDED = 0.001  # a range of 0 to 1 may begin a little lower and end a little higher
 _CAMERAS = (8, 10, 12, 14, 16)  # bits that cameras and scanners have
 
 
@@ -268,6 +270,8 @@ def to_ids(decoded: Decoded) -> np.ndarray:
         raise InputError(f"{path}: {ids.dtype} pixels; {_ONE_ID}")
     if kind == "f" and not (np.isfinite(ids).all() and (ids == np.rint(ids)).all()):
         raise InputError(f"{path}: {ids.dtype} pixels that are no whole numbers; {_ONE_ID}")
+    if kind == "f" and np.abs(ids).max() >= 2.0 ** (np.finfo(ids.dtype).nmant + 1):
+        raise InputError(f"{path}: ids too large for {ids.dtype}, which rounds them; {_ONE_ID}")
     if kind != "b" and not -_LARGEST_ID - 1 <= ids.min() <= ids.max() <= _LARGEST_ID:
         raise InputError(f"{path}: an id of {ids.max():.0f}; expected at most {_LARGEST_ID}")
     return ids.astype(np.int32)

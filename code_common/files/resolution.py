@@ -7,7 +7,8 @@ from xml.etree import ElementTree
 import tifffile
 
 from code_common.files import pillow_formats
-from code_common.files.image_kinds import image_kind, readable
+from code_common.files.image_kinds import image_kind
+from code_common.files.tiff import choose_pages, opened_tiff
 
 # Microns per pixel that a microscope or a slide scanner has. 72, 96 and 300 dpi, which programs
 # write where nothing is known, are far above.
@@ -26,11 +27,17 @@ def read_mpp(path: Path) -> float | None:
     path = Path(path)
     kind = image_kind(path)
     if kind == "TIFF":
-        with readable(path, kind), tifffile.TiffFile(path, _multifile=False) as tiff:
-            mpp = _tiff_mpp(tiff.pages.first)
+        with opened_tiff(path) as tiff:
+            pages, _ = choose_pages(path, tiff)
+            mpp = _tiff_mpp(pages[0][0])
     else:
         dpi = pillow_formats.stated_dpi(path, kind)
         mpp = _INCH / dpi if dpi else None
+    return plausible(mpp)
+
+
+def plausible(mpp: float | None) -> float | None:
+    """Microns per pixel, or None where that number is none of a microscope."""
     return mpp if mpp and _LOWEST <= mpp <= _HIGHEST else None
 
 

@@ -1,7 +1,9 @@
 """TIFF files of any size: which image is read, what its samples mean, and any part of it."""
 
+import math
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -43,18 +45,32 @@ class TiffPlane:
     Memory holds the part that is read, and some strips or tiles around it.
     """
 
-    def __init__(self, path: Path):
-        """Raises InputError if the file is cut off, or if its pixels are none that are read."""
+    def __init__(self, path: Path, plane: int | None = None):
+        """plane: which one of a stack, from 1; None: the first, as `others` says.
+
+        Raises InputError if its pixels are none that are read, and Undecoded as PageSamples.
+        """
         self.path = Path(path)
-        # Not multifile: pages of other files of an OME data set are none of this image.
-        with readable(path, "TIFF"), tifffile.TiffFile(path, _multifile=False) as tiff:
-            pages, others = _choose_pages(self.path, tiff)
+        with opened_tiff(self.path) as tiff:
+            pages, others = choose_pages(self.path, tiff, plane)
             plane = _describe(self.path, pages[0][0], len(pages), others)
             self._parts = [PageSamples(self.path, *each) for each in pages]
             self._plane = replace(plane, lossy=self._parts[0].lossy)
         self.stored_shape = self._parts[0].shape[:2]
         self.orientation = self._plane.orientation
         self.shape = turned_shape(self.stored_shape, self.orientation)
+
+    @property
+    def others(self) -> str:
+        """Which of the file's images this is; empty: the only one, or the one asked for."""
+        return self._plane.others
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether each pixel is 8 bits of red, green and blue, to be shown as they are stored."""
+        plane, part = self._plane, self._parts[0]
+        is_rgb = plane.colour is Colour.RGB and part.page.shaped[0] == 1 and part.shape[2] == 3
+        return is_rgb and part.dtype == np.uint8 and self.orientation == 1 and not plane.notes
 
     def decode(self) -> Decoded:
         """All of the image. Raises InputError if it is broken or too large for the memory."""
@@ -97,27 +113,55 @@ class TiffPlane:
 _Page = tuple[tifffile.TiffPage, int | None]
 
 
-def _choose_pages(path: Path, tiff: tifffile.TiffFile) -> tuple[list[_Page], str]:
+@contextmanager
+def opened_tiff(path: Path) -> Iterator[tifffile.TiffFile]:
+    """An open TIFF. Raises InputError if it is broken; errors in the block, too."""
+    # Not multifile: pages of other files of an OME data set are none of this image.
+    with readable(path, "TIFF"), tifffile.TiffFile(path, _multifile=False) as tiff:
+        if not len(tiff.pages):
+            raise InputError(f"{path}: not a readable TIFF (no image in it; was it cut off?)")
+        yield tiff
+
+
+def stored_shape(path: Path) -> tuple[int, int]:
+    """Rows and columns of the largest page of a TIFF that `TiffPlane` refuses; 0, 0 of no TIFF."""
+    with suppress(InputError), opened_tiff(path) as tiff:
+        _check_chain(path, tiff)
+        return max(((page.imagelength, page.imagewidth) for page in tiff.pages), key=math.prod)
+    return 0, 0
+
+
+def choose_pages(
+    path: Path, tiff: tifffile.TiffFile, plane: int | None = None
+) -> tuple[list[_Page], str]:
     """The page of the image that is read, or three that are its colours.
 
-    Returns them and which of the file's images they are; empty if there is no other. Raises
-    InputError if the channels are neither one nor three.
+    Of several images it is the largest, and of equals the first: previews lie beside it. Returns
+    the pages and which of the file's images they are; empty if there is no other, or for a plane
+    that is asked for by its number, from 1. Raises InputError if the channels are neither one nor
+    three, and if there is no such plane.
     """
     _check_chain(path, tiff)
     images = [series for series in tiff.series if _is_image(series)] or tiff.series
     if not images:
         raise InputError(f"{path}: a TIFF without an image")
-    series = images[0]
+    pixels = [series.keyframe.imagelength * series.keyframe.imagewidth for series in images]
+    number = pixels.index(max(pixels))
+    series = images[number]
     page = series.keyframe
     axes, sizes = _axes_of_pages(series, page)
     colours = np.zeros((1, len(sizes)), int)  # place of each page among the series' pages
-    others = [f"image 1 of {len(images)}"] if len(images) > 1 else []
+    others = [f"image {number + 1} of {len(images)}"] if len(images) > 1 else []
     for k, (axis, size) in enumerate(zip(axes, sizes, strict=True)):
         if axis in "CS" and size > 1 and page.samplesperpixel == 1:
             if size != 3 or len(colours) > 1:
                 raise InputError(f"{path}: {size} channels; expected grey, RGB or RGBA")
             colours = np.zeros((3, len(sizes)), int)
             colours[:, k] = range(3)
+        elif size > 1 and plane is not None:
+            if not 1 <= plane <= size:
+                raise InputError(f"{path}: {size} planes; expected --plane 1 to {size}")
+            colours[:, k], plane = plane - 1, None  # of another axis there is the first
         elif size > 1:
             others.append(f"{_AXES.get(axis, 'page')} 1 of {size}")
     numbers = np.ravel_multi_index(tuple(colours.T), sizes) if sizes else [0]

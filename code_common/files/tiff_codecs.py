@@ -13,7 +13,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from code_common.errors import InputError
+from code_common.files.image_kinds import Undecoded
 
 # (bytes of a strip or tile, its index) -> its samples [h, w, S]
 Decode = Callable[[bytes, int], np.ndarray]
@@ -41,7 +41,7 @@ def has_imagecodecs() -> bool:
 def segment_decoder(path: Path, page: tifffile.TiffPage) -> Decode:
     """The decoder of a page's strips or tiles. Its file must be open, and may be closed then.
 
-    Raises InputError if imagecodecs is needed and is not installed.
+    Raises Undecoded if imagecodecs is needed and is not installed.
     """
     if has_imagecodecs():
         return _tifffile_decoder(page)
@@ -54,7 +54,7 @@ def segment_decoder(path: Path, page: tifffile.TiffPage) -> Decode:
     if depths_are_plain and page.compression in _PLAIN:
         return _tifffile_decoder(page)
     name = getattr(page.compression, "name", page.compression)
-    raise InputError(
+    raise Undecoded(
         f"{path}: a TIFF with {page.bitspersample} bits per sample and the compression {name}; "
         "to read it: pip install imagecodecs"
     )

@@ -13,8 +13,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from code_common.errors import InputError
-from code_common.files.image_kinds import check_memory, silent_libraries
+from code_common.files.image_kinds import Undecoded, check_memory, silent_libraries
 from code_common.files.tiff_codecs import is_aperio_ycbcr, lossy_name, segment_decoder
 
 _CUT_OFF = "strips or tiles are missing; was the file cut off?"
@@ -28,8 +27,8 @@ class PageSamples:
         """page: of an open file, which may be closed afterwards. offset: where the samples begin
         if they have no tags of their own, as in a stack of which only the first page has tags.
 
-        Raises InputError if the file was cut off, if a strip or tile takes more than half of the
-        memory, and if imagecodecs is needed and is not installed.
+        Raises Undecoded if the file was cut off, or if imagecodecs is needed and is not installed;
+        InputError if a strip or tile takes more than half of the memory.
         """
         self.path, self.page, self.dtype = path, page, page.dtype
         self._planes, _, height, width, self._per_plane = page.shaped
@@ -38,14 +37,14 @@ class PageSamples:
         if offset is not None:
             self._offsets, self._counts = [offset], [page.nbytes]
         if len(self._offsets) != len(self._counts):
-            raise InputError(f"{path}: {_CUT_OFF}")
+            raise Undecoded(f"{path}: {_CUT_OFF}")
         # Rows and columns of a strip or tile, and how many there are.
         self._rows = page.tilelength if page.is_tiled else page.rowsperstrip
         self._cols = page.tilewidth if page.is_tiled else width
         self._down, self._across = math.ceil(height / self._rows), math.ceil(width / self._cols)
         self._mapped = self._is_plain()
         if offset is not None and not self._mapped:
-            raise InputError(f"{path}: a stack that is compressed, with the tags of one page")
+            raise Undecoded(f"{path}: a stack that is compressed, with the tags of one page")
         self._check_places()
         with open(path, "rb") as file:
             file.seek(self._offsets[0])
@@ -71,7 +70,7 @@ class PageSamples:
         )
 
     def _check_places(self) -> None:
-        """Raise InputError if strips or tiles are missing, or lie outside of the file."""
+        """Raise Undecoded if strips or tiles are missing, or lie outside of the file."""
         size = self.path.stat().st_size
         places = list(zip(self._offsets, self._counts, strict=True))
         there = all(place > 0 < count and place + count <= size for place, count in places)
@@ -80,7 +79,7 @@ class PageSamples:
         else:
             enough = len(places) >= self._planes * self._down * self._across
         if not (places and there and enough):
-            raise InputError(f"{self.path}: {_CUT_OFF}")
+            raise Undecoded(f"{self.path}: {_CUT_OFF}")
 
     def read(self, row: int, col: int, rows: int, cols: int) -> np.ndarray:
         """The part [rows, cols, S] from (row, col), in the byte order of this machine."""

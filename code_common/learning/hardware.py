@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from code_common.errors import InputError, reason
+from code_common.files.image_kinds import memory_bytes
 from code_common.learning import distributed
 
 
@@ -18,10 +19,8 @@ def describe(device: torch.device) -> dict[str, str | int]:
         "processor": _processor(),
         "cores": cores or 1,
         "threads": torch.get_num_threads(),
+        "memory": f"{memory_bytes() / 2**30:.0f} GiB",
     }
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        machine["memory"] = f"{memory / 2**30:.0f} GiB"
     if device.type == "cuda":
         machine["gpu"] = torch.cuda.get_device_name(device)
     machine["device"] = str(device)

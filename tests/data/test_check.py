@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from conftest import make_dataset, run_process
 
+from code_common.config import as_json
 from code_common.files.images import read_image, read_instances
 from code_common.files.reading import read_json
-from code_common.files.run_folder import marker_path, stage_folder
+from code_common.files.run_folder import marker_path, options_path, stage_folder
 from code_common.files.writing import write_instances, write_json, write_png
 from data.check import main, read_arguments
 from data.findings import FAIL, WARN, difference_hash
@@ -23,6 +24,13 @@ def folder(tmp_path):
     return make_dataset(tmp_path / "data" / "tiny", train=3, val=1, test=2, shape=(SIDE, SIDE))
 
 
+def request(home, *more):
+    """The request to check that folder at ratio 1."""
+    words = ["--dataset", "tiny", "--data-root", home / "data", "--ratio", 1]
+    words += ["--root-save-dir", home / "out", *more]
+    return read_arguments([str(word) for word in words])
+
+
 @pytest.fixture
 def check(tmp_path, monkeypatch, capsys):
     """Check that folder at ratio 1: what is printed, and the exit status."""
@@ -30,9 +38,7 @@ def check(tmp_path, monkeypatch, capsys):
     def run(*more, seconds=1.0):
         # The time of two training steps is not what these tests are about.
         monkeypatch.setattr("code_common.estimate.seconds_per_megapixel", lambda *_: seconds)
-        words = ["--dataset", "tiny", "--data-root", tmp_path / "data", "--ratio", 1]
-        words += ["--root-save-dir", tmp_path / "out", *more]
-        status = main(read_arguments([str(word) for word in words]))
+        status = main(request(tmp_path, *more))
         return capsys.readouterr().out, status
 
     return run
@@ -61,7 +67,7 @@ def test_a_good_set_passes(folder, check):
     printed, status = check()
     assert "0 failures, 1 warnings" in printed and status == 1
     assert "a nucleus of mean area has radius 5.9" in printed
-    assert "--r1 6 --r2 12 --sigma 1.5" in printed
+    assert "--r1 6 --r2 12 --sigma 1.5 --seg --merge-radius 6" in printed
     assert "6 images read: 3 train, 1 val, 2 test" in printed and "GB are free" in printed
 
 
@@ -159,6 +165,33 @@ def small_image(folder):
     write_png(label_path(folder, "test0").with_suffix(".png"), np.zeros((90, 90), np.uint16))
 
 
+def rename_label(folder, name, new):
+    label_path(folder, name).rename(folder / "labels_instance" / new)
+
+
+def two_labels(folder):
+    shutil.copy(label_path(folder, "train0"), folder / "labels_instance" / "train0.tif")
+
+
+def label_of_no_image(folder):
+    shutil.copy(label_path(folder, "train0"), folder / "labels_instance" / "TRAIN0_label.tif")
+
+
+def background_with_an_id(folder):
+    change_label(folder, lambda label: label + 1)
+
+
+def as_array(folder):
+    """A label as a NumPy array, which is imported first."""
+    path = label_path(folder, "train2")
+    np.save(folder / "labels_instance" / "train2.npy", read_instances(path, (SIDE, SIDE)))
+    path.unlink()
+
+
+def split_of_no_json(folder):
+    (folder / SPLIT).write_text("{")
+
+
 def no_test_masks(folder):
     for path in (folder / "labels_instance").glob("test*"):
         path.unlink()
@@ -173,6 +206,9 @@ CASES = [
     (remove_split, FAIL, "train_val_test.json"),
     (cut_image, FAIL, "val0.png: not a readable"),
     (cut_label, FAIL, "train2_label.tif: not a readable"),
+    (two_labels, FAIL, "train0_label.tif: labels of one image -> keep one of them"),
+    (as_array, FAIL, "without any point; looked for labels_instance/train2.png or .tif"),
+    (split_of_no_json, FAIL, "not a readable JSON file"),
     (turn, FAIL, "looks rotated"),
     (binary, FAIL, "a binary mask"),
     (no_points, FAIL, "train0: a training image without any point"),
@@ -183,6 +219,8 @@ CASES = [
     (shutil.rmtree, FAIL, "no such folder"),
     (nearly_copy, WARN, "nearly the same as train0"),
     (surplus, WARN, "1 files of no set: more.png"),
+    (label_of_no_image, WARN, "1 labels of no image: TRAIN0_label.tif"),
+    (background_with_an_id, WARN, "of the image -> the background has to be 0"),
     (scatter, WARN, "2 of 2 ids lie in several pieces"),
     (specks, WARN, "have less than 20 square pixels"),
     (on_a_line, WARN, "points lie on one line"),
@@ -203,6 +241,52 @@ def test_findings(folder, check, damage, level, text):
     (line,) = [line for line in printed.splitlines() if text in line]
     assert line.startswith(level) and status == (2 if level == FAIL else 1)
     assert FAIL not in printed or level == FAIL
+    file, _, message = line.removeprefix(f"{level}  ").partition(": ")
+    assert f"{file}: " not in message
+
+
+@pytest.mark.parametrize("new", ["train0.tif", "train0_MASK.TIF", "train0_cp_masks.tiff"])
+def test_a_label_is_found_whatever_its_ending(folder, check, new):
+    rename_label(folder, "train0", new)
+    printed, status = check("--detection", "--r1", 6)
+    assert "0 failures, 0 warnings" in printed and status == 0
+
+
+def remedies(printed):
+    """The commands that the lines of a check name, as words."""
+    lines = [line.partition(" -> ")[2] for line in printed.splitlines()]
+    return [line[line.index("python ") :].split()[1:] for line in lines if "python " in line]
+
+
+@pytest.mark.parametrize("damage", [remove_split, split_of_no_json, name_twice, as_array])
+def test_the_command_that_is_named_mends_the_fault(folder, check, run_script, damage):
+    damage(folder)
+    printed, status = check()
+    (words,) = remedies(printed)
+    assert status == 2
+    run_script(*words)
+    printed, status = check("--detection", "--r1", 6)
+    assert "0 failures, 0 warnings" in printed and status == 0
+
+
+def test_a_label_that_is_no_instance_map_is_imported_anew(tmp_path, folder, check, run_script):
+    good = read_instances(label_path(folder, "train0"), (SIDE, SIDE))
+    binary(folder)
+    printed, _ = check()
+    (words,) = remedies(printed)
+    assert "-> delete it" in printed
+    label_path(folder, "train0").unlink()
+    write_instances(tmp_path / "exported" / "train0.tif", good)
+    run_script(*[word.replace("EXPORTED", str(tmp_path / "exported")) for word in words])
+    assert check()[1] == 1
+
+
+def test_options_that_are_named_mend_what_is_small(folder, check):
+    small_image(folder)
+    printed, _ = check("--detection", "--r1", 6)
+    options = printed.partition("they are mirrored; ")[2].partition(" avoids")[0]
+    assert options == "--patch-size 90 --input-size 90"
+    assert "smaller than the patch" not in check(*options.split())[0]
 
 
 def test_all_findings_come_at_once_also_as_json(folder, check):
@@ -259,6 +343,8 @@ def test_the_plan_leaves_out_what_is_done(tmp_path, folder, check):
     stage = stage_folder(tmp_path / "out", "tiny", 1, 1, "detection")
     for step in ("prepare", "train round 0", "detect", "test", "pictures"):
         write_json(marker_path(stage, step), {})
+    options = as_json(request(tmp_path, *RUN_OPTIONS).detection)
+    write_json(options_path(stage), {"options": options})
     printed, _ = check(*RUN_OPTIONS, seconds=SECONDS)
     assert f"about {MINUTES * SEG:.0f} min for a repeat; 5 of 10 steps are done" in printed
 

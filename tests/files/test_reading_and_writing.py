@@ -17,6 +17,7 @@ from code_common.errors import InputError, reason
 from code_common.files import image_kinds
 from code_common.files.data_set import find_images, load_split, read_split
 from code_common.files.images import read_image, read_instances
+from code_common.files.layout import label_folders
 from code_common.files.reading import read_points, read_table
 from code_common.files.writing import (
     write_bytes,
@@ -164,6 +165,67 @@ def test_both_label_suffixes_and_points(tmp_path):
     assert split["val"][0].instances.name == "b_labels.png"
     assert split["val"][0].points.name == "b_label_point.png" and not split["train"][0].points
     assert split["test"] == []
+
+
+def empty_files(folder, *names):
+    """Files of which only the names matter."""
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"")
+
+
+# file of a label -> the image that it is of
+NAMES = {
+    "labels_instance/T.tif": "T.png",
+    "labels_instance/T_label.png": "T.png",
+    "labels_instance/T_LABELS.TIF": "T.png",
+    "labels_instance/T_mask.bmp": "T.png",
+    "labels_instance/T_Masks.PNG": "T.png",
+    "labels_instance/T_cp_masks.png": "T.png",
+    "labels_instance/T.png_label.tif": "T.png",
+    "labels_instance/T_label.ome.tif": "T.ome.tif",
+    "labels_instance/T.ome_label.tif": "T.ome.tif",
+    "labels_instance/t_label.tif": None,  # another name (D23)
+    "labels_instance/T1_label.tif": None,
+    "labels_instance/Mu\u0308ller_mask.tif": "M\u00fcller.png",
+    "labels_instance/M\u00fcller_mask.tif": "Mu\u0308ller.png",
+    "labels_instance/T_mask_label.tif": "T_mask.png",
+    "labels_instance/T_mask.tif": "T_mask.png",  # there is no image T
+    "labels_point/T_label_point.png": "T.png",
+    "labels_point/T_Label_Point.PNG": "T.png",
+    "labels_point/T.png": "T.png",
+}
+
+
+@pytest.mark.parametrize("label", NAMES)
+def test_a_label_is_found_by_its_name(tmp_path, label):
+    empty_files(tmp_path, f"images/{NAMES[label] or 'T.png'}", label)
+    folders = label_folders(tmp_path)
+    (files,) = find_images(tmp_path / "images", None, *folders)
+    found = files.points if label.startswith("labels_point") else files.instances
+    assert found == (tmp_path / label if NAMES[label] else None)
+    assert [files.points, files.instances].count(None) == 2 - bool(found)
+
+
+def test_a_label_is_of_the_image_whose_name_it_extends(tmp_path):
+    empty_files(tmp_path, "images/T.png", "images/T_mask.png", "labels_instance/T_mask.tif")
+    found = find_images(tmp_path / "images", None, *label_folders(tmp_path))
+    assert [files.instances is not None for files in found] == [True, False]
+
+
+def test_an_image_is_no_label_of_itself(tmp_path):
+    empty_files(tmp_path, "a.png", "b.png", "b_mask.png")
+    found = find_images(tmp_path, ["a", "b"], tmp_path)
+    assert [f.instances and f.instances.name for f in found] == [None, "b_mask.png"]
+
+
+@pytest.mark.parametrize("other", ["a.png", "a_mask.tif", "a_LABELS.PNG"])
+def test_two_labels_of_one_image_are_said(tmp_path, other):
+    first = "labels_instance/a_label.tif"
+    empty_files(tmp_path, "images/a.png", first, f"labels_instance/{other}")
+    with pytest.raises(InputError, match=f"{other}.*: labels of one image; keep") as caught:
+        find_images(tmp_path / "images", None, *label_folders(tmp_path))
+    assert str(tmp_path / first) in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "a/b.png", "", ".."])

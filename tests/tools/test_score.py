@@ -1,0 +1,84 @@
+"""Predictions of any origin are scored against true masks."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import make_dataset
+
+from code_common.errors import InputError
+from code_common.files.data_set import find_images
+from code_common.files.images import image_shape, read_instances
+from code_common.files.writing import write_instances, write_points
+from code_detection.labels import points_from_instances
+from code_seg.metrics import score
+from tools.score import main, parse_arguments
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """A tiny data set, and a folder of predictions: its true maps without their first nucleus."""
+    data, predicted = make_dataset(tmp_path / "tiny"), tmp_path / "predicted"
+    for files in find_images(data / "images", None, data / "labels_instance"):
+        truth = read_instances(files.instances, image_shape(files.image))
+        found = np.where(truth == 1, 0, truth)
+        write_instances(predicted / f"{files.name}_instances.tif", found)
+        write_points(predicted / f"{files.name}_points.csv", points_from_instances(found))
+    return data, predicted
+
+
+def run_score(data, predicted, *more):
+    folders = ["--images", data / "images", "--labels", data / "labels_instance"]
+    words = [*folders, "--predicted", predicted, "--out", predicted / "scores", *more]
+    main(parse_arguments([str(word) for word in words]))
+    return json.loads((predicted / "scores" / "metrics.json").read_text())
+
+
+def test_scores_are_those_of_the_metrics(labelled):
+    data, predicted = labelled
+    found = run_score(data, predicted)
+    truth = read_instances(data / "labels_instance" / "test0_label.tif", (64, 64))
+    expected = score(truth, np.where(truth == 1, 0, truth))
+    of_image = found["images"]["test0"]
+    assert {name: of_image[name] for name in expected} == expected
+    assert of_image["detection_precision"] == 1 and of_image["detection_recall"] == pytest.approx(
+        1 - 1 / truth.max()
+    )
+    images = found["images"].values()
+    assert found["mean"]["aji"] == pytest.approx(np.mean([image["aji"] for image in images]))
+
+
+def test_intervals_are_drawn_over_patients(labelled):
+    assert run_score(*labelled, "--patient", "^[a-z]+")["patients"] == 3
+    assert run_score(*labelled)["patients"] == 4  # no name holds the default pattern
+
+
+def test_points_alone_are_scored(labelled):
+    data, predicted = labelled
+    for path in predicted.glob("*.tif"):
+        path.unlink()
+    assert set(run_score(data, predicted)["mean"]) == {
+        f"detection_{name}"
+        for name in ("precision", "recall", "f1", "mean_distance", "std_distance")
+    }
+
+
+def test_what_has_no_prediction_is_counted(labelled, capsys):
+    data, predicted = labelled
+    for path in predicted.glob("train0*"):
+        path.unlink()
+    run_score(data, predicted)
+    assert "3 of 4 images scored" in capsys.readouterr().out
+
+
+def test_images_with_half_of_their_results_are_refused(labelled):
+    data, predicted = labelled
+    (predicted / "val0_points.csv").unlink()
+    with pytest.raises(InputError, match="some images lack their map or their points"):
+        run_score(data, predicted)
+
+
+def test_a_folder_without_predictions_is_refused(labelled, tmp_path):
+    data, _ = labelled
+    with pytest.raises(InputError, match="nothing to score"):
+        run_score(data, tmp_path / "nowhere")
