@@ -15,6 +15,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from code_common.config import Bounded, Parser
 from code_common.errors import InputError, run_script
 from code_common.files.layout import IMAGES, INSTANCE_LABELS, SPLIT
 from code_common.files.writing import write_instances, write_json, write_png
@@ -188,7 +189,7 @@ def make_sample(out: Path, train: int, val: int, test: int, size: int, seed: int
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "--out",
         type=Path,
@@ -197,9 +198,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     for part, count in (("train", 8), ("val", 2), ("test", 4)):
         text = f"number of {part} tiles (default: %(default)s)"
-        parser.add_argument(f"--{part}", type=int, default=count, help=text)
-    parser.add_argument("--size", type=int, default=256, help="side in pixels (default: 256)")
-    parser.add_argument("--seed", type=int, default=1, help="seed (default: 1)")
+        least = 1 if part == "train" else 0
+        parser.add_argument(f"--{part}", type=Bounded(int, least, 10_000), default=count, help=text)
+    parser.add_argument(
+        "--size", type=Bounded(int, 32, 2048), default=256, help="side in pixels (default: 256)"
+    )
+    parser.add_argument("--seed", type=Bounded(int, 0, 2**31), default=1, help="seed (default: 1)")
     return parser.parse_args(argv)
 
 

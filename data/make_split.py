@@ -18,11 +18,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from code_common.config import Bounded, Parser
 from code_common.errors import InputError, run_script
 from code_common.files.data_set import find_images
 from code_common.files.layout import IMAGES, SPLIT
 from code_common.files.writing import write_json
 from code_common.reporting.bootstrap import patient_of
+from data.annotations.text import short
 
 PARTS = ("train", "val", "test")
 
@@ -38,7 +40,7 @@ def group_names(names: list[str], pattern: str | None) -> list[list[str]]:
     for name in names:
         patient = patient_of(name, pattern)
         if patient is None:
-            raise InputError(f"{name}: --group {pattern} finds nothing in this name")
+            raise InputError(f"{short(name, 255)}: --group {pattern} finds nothing in this name")
         groups.setdefault(patient, []).append(name)
     return list(groups.values())
 
@@ -81,26 +83,31 @@ def choose_fold(
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--data-dir", type=Path, required=True, help="the data set, with its images/"
     )
     parser.add_argument(
         "--shares",
-        type=float,
+        type=Bounded(float, 0, 1_000_000),
         nargs=3,
         default=[0.6, 0.2, 0.2],
         metavar=("TRAIN", "VAL", "TEST"),
         help="(default: 0.6 0.2 0.2)",
     )
-    parser.add_argument("--folds", type=int, help="number of folds, from 3; instead of shares")
-    parser.add_argument("--fold", type=int, default=1, help="the test fold, from 1 (default: 1)")
+    parser.add_argument(
+        "--folds", type=Bounded(int, 3, 10_000), help="number of folds, from 3; instead of shares"
+    )
+    parser.add_argument(
+        "--fold",
+        type=Bounded(int, 1, 10_000),
+        default=1,
+        help="the test fold, from 1 (default: 1)",
+    )
     parser.add_argument(
         "--group", help="regular expression of what the image names of one patient have in common"
     )
-    parser.add_argument("--seed", type=int, default=1, help="(default: 1)")
+    parser.add_argument("--seed", type=Bounded(int, 0, 2**31), default=1, help="(default: 1)")
     parser.add_argument("--overwrite", action="store_true", help="replace a split that is there")
     return parser.parse_args(argv)
 

@@ -2,6 +2,7 @@
 
 import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -9,9 +10,10 @@ import scipy.io
 
 from code_common.errors import InputError, reason
 from code_common.files.image_kinds import IMAGE_SUFFIXES
-from code_common.files.images import read_label
+from code_common.files.images import check_instances, read_label, which_of_several
+from data.annotations.choice import ALL, Choice, plane_name
 from data.annotations.geometry import Annotations, ring
-from data.annotations.text import MAX_BYTES
+from data.annotations.text import MAX_BYTES, check_file
 
 ARRAYS = (".npy", ".mat", *IMAGE_SUFFIXES)  # suffixes of instance maps
 ROIS = (".zip", ".roi")
@@ -19,16 +21,23 @@ _CLASSES = 10  # a class map has no more values than this
 _SPECK = 0.1  # of the largest component; smaller ones are not counted
 
 
-def read_array(path: Path, shape: tuple[int, int], image: Path | None = None) -> np.ndarray:
+def read_array(
+    path: Path, shape: tuple[int, int], image: Path | None = None, choice: Choice = ALL
+) -> np.ndarray:
     """Instance map int32 [H, W] of an image file, .npy, or .mat with inst_map (HoVer-Net).
 
-    image: the image it belongs to. Raises InputError where the file holds no ids.
+    image: the image it belongs to; choice.plane: which map of a stack is read. Raises InputError
+    where the file holds no ids.
     """
+    check_file(path)
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
-        array = read_label(path, shape, image)
+        plane = choice.plane[0] if choice.plane and len(choice.plane) == 1 else None
+        if plane is None and (which := which_of_several(path)):
+            raise InputError(f"{path}: several maps ({which}); expected one, or --plane N")
+        array = read_label(path, shape, image, plane)
     else:
-        array = _read_numbers(path)
+        array = _plane_of(path, _read_numbers(path), shape, choice.plane)
     if not isinstance(array, np.ndarray) or array.shape != tuple(shape):
         actual = getattr(array, "shape", "no array")
         hint = " (it looks rotated)" if actual == tuple(shape)[::-1] else ""
@@ -37,17 +46,35 @@ def read_array(path: Path, shape: tuple[int, int], image: Path | None = None) ->
     whole = kind in "iub" or (kind == "f" and np.isfinite(array).all() and (array % 1 == 0).all())
     if not whole:
         raise InputError(f"{path}: expected whole numbers from 0, one id per nucleus")
-    if array.min() < 0 or array.max() > np.iinfo(np.int32).max:
+    check_ids(path, array)
+    if array.max() > np.iinfo(np.int32).max:
         raise InputError(
             f"{path}: expected whole numbers from 0 to {np.iinfo(np.int32).max}, one id per nucleus"
         )
-    instances = array.astype(np.int32)
-    check_ids(path, instances)
-    return instances
+    return array.astype(np.int32)
+
+
+def _plane_of(
+    path: Path, array: np.ndarray, shape: tuple[int, int], plane: tuple[int, ...] | None
+) -> np.ndarray:
+    """The map of a plane, from 1, of a stack [Z, H, W]; what is none stays as it is."""
+    if not isinstance(array, np.ndarray) or array.ndim != 3 or array.shape[1:] != tuple(shape):
+        return array
+    number = plane or ((1,) if len(array) == 1 else ())
+    if len(number) != 1 or not 1 <= number[0] <= len(array):
+        given = f", not --plane {plane_name(plane)}" if plane else ""
+        raise InputError(
+            f"{path}: a stack of {len(array)} maps; expected --plane 1 to {len(array)}{given}"
+        )
+    return array[number[0] - 1]
 
 
 def check_ids(path: Path, instances: np.ndarray) -> None:
-    """Raise InputError for a map [H, W] in which nuclei share a value: a binary or a class map."""
+    """Raise InputError for a map [H, W] in which nuclei share a value: a binary or a class map.
+
+    Raises it for negative ids, too.
+    """
+    check_instances(instances, path)
     ids = np.unique(instances)
     ids = ids[ids > 0]
     if not 0 < len(ids) <= _CLASSES:
@@ -57,11 +84,6 @@ def check_ids(path: Path, instances: np.ndarray) -> None:
         for k in ids
     ]
     sizes = np.concatenate(areas)
-    if len(ids) == 1 and ids[0] in (1, 255, 65535) and len(sizes) > 1:
-        raise InputError(
-            f"{path}: a binary mask ({len(sizes)} components share the value {ids[0]}); "
-            "expected one id per nucleus"
-        )
     components = int((sizes >= _SPECK * sizes.max()).sum())
     if components >= 2 * len(ids) and components >= len(ids) + 2 and ids[-1] <= 255:
         values = ", ".join(map(str, ids))
@@ -94,9 +116,12 @@ def _read_numbers(path: Path) -> np.ndarray:
 def read_mask_folder(folder: Path, shape: tuple[int, int]) -> Annotations:
     """One image for each nucleus, 0 outside of it, as in the Data Science Bowl 2018."""
     annotations = Annotations(shape=shape)
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
-            continue
+    files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    masks = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    if len(masks) < len(files):
+        others = [path for path in files if path not in masks]
+        raise InputError(f"{others[0]}: no image; expected one mask for each nucleus in {folder}")
+    for path in masks:
         pixels = np.argwhere(read_label(path, shape))
         if len(pixels):
             annotations.masks.append(pixels)
@@ -105,26 +130,16 @@ def read_mask_folder(folder: Path, shape: tuple[int, int]) -> Annotations:
     return annotations
 
 
-def read_rois(path: Path) -> Annotations:
+def read_rois(path: Path, choice: Choice = ALL) -> Annotations:
     """Regions of interest of ImageJ and Fiji, one (.roi) or many (.zip), through roifile."""
     try:
         import roifile
     except ImportError:
         raise InputError(f"{path}: ROIs of Fiji need roifile (pip install roifile)") from None
     try:
-        if path.suffix.lower() == ".zip":
-            with zipfile.ZipFile(path) as archive:
-                entries = archive.infolist()
-            if sum(entry.file_size for entry in entries) > MAX_BYTES:
-                raise InputError(f"{path}: larger than {MAX_BYTES >> 20} MiB")
-            names = [entry.filename for entry in entries if not entry.is_dir()]
-            if not names:
-                return Annotations()
-            if not any(name.lower().endswith(".roi") for name in names):
-                raise InputError(f"{path}: no .roi in it; expected ROIs of Fiji")
-        rois = roifile.roiread(path)
-        rois = rois if isinstance(rois, list) else [rois]
-        return _of_rois(path, rois, roifile.ROI_TYPE)
+        packed = _entries(path) if path.suffix.lower() == ".zip" else [path.read_bytes()]
+        rois = [roifile.ImagejRoi.frombytes(data) for data in packed]
+        return _of_rois(path, rois, roifile, choice)
     except InputError:
         raise
     except FileNotFoundError:
@@ -133,22 +148,54 @@ def read_rois(path: Path) -> Annotations:
         raise InputError(f"{path}: not readable as ROIs of Fiji ({reason(error)})") from None
 
 
-def _of_rois(path: Path, rois: list, kinds: type) -> Annotations:
-    annotations = Annotations()
+def _entries(path: Path) -> list[bytes]:
+    """The .roi files in an archive, without those that macOS adds. Raises InputError."""
+    with zipfile.ZipFile(path) as archive:
+        entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+        if sum(entry.file_size for entry in entries) > MAX_BYTES:
+            raise InputError(f"{path}: larger than {MAX_BYTES >> 20} MiB")
+        rois = [entry for entry in entries if entry.filename.lower().endswith(".roi")]
+        if entries and not rois:
+            raise InputError(f"{path}: neither ROIs of Fiji nor GeoJSON, JSON or XML in it")
+        rois = [entry for entry in rois if not entry.filename.startswith("__MACOSX")]
+        return [archive.read(entry) for entry in rois]
+
+
+def _of_rois(path: Path, rois: list, roifile: ModuleType, choice: Choice) -> Annotations:
+    annotations, kinds, subtypes = Annotations(), roifile.ROI_TYPE, roifile.ROI_SUBTYPE
     areas = (kinds.POLYGON, kinds.RECT, kinds.OVAL, kinds.FREEHAND, kinds.TRACED)
-    for axis in ("position", "c_position", "z_position", "t_position"):
-        slices = {getattr(roi, axis) for roi in rois} - {0}  # 0: of no slice
-        if len(slices) > 1:
-            raise InputError(f"{path}: ROIs of {len(slices)} slices; expected those of one image")
     for roi in rois:
-        if roi.roitype in areas:
-            rings = [ring(path, part) for part in roi.coordinates(multi=True)]
-            annotations.add_outline([rings])
-        elif roi.roitype == kinds.POINT:
+        if roi.roitype == kinds.POINT:
             # Whole numbers name pixels; fractions count from the corner.
             half = 0.5 if roi.subpixel_coordinates is None else 0.0
             places = ring(path, roi.coordinates()) + half
-            annotations.points += [tuple(place) for place in places.tolist()]
+            for place, plane in zip(places.tolist(), _planes_of_points(roi), strict=True):
+                if annotations.takes(choice, [], plane):
+                    annotations.points.append(tuple(place))
+        elif not annotations.takes(choice, [], _plane(roi)):
+            continue
+        elif roi.subtype in (subtypes.TEXT, subtypes.IMAGE):
+            annotations.left_out[f"ROI of type {roi.subtype.name.lower()}"] += 1
+        elif roi.roitype in areas:
+            rings = [ring(path, part) for part in roi.coordinates(multi=True)]
+            annotations.add_outline([rings])
         else:
             annotations.left_out[f"ROI of type {roi.roitype.name.lower()}"] += 1
     return annotations
+
+
+def _plane(roi: object) -> tuple[int, ...]:
+    """The slice that a ROI belongs to, or its channel, z and t; () for one of all slices."""
+    axes = roi.c_position, roi.z_position, roi.t_position
+    if any(axes):
+        return tuple(max(axis, 1) for axis in axes)
+    return (roi.position,) if roi.position else ()
+
+
+def _planes_of_points(roi: object) -> list[tuple[int, ...]]:
+    """The slice of each point; a multi-point of a stack counts them for each."""
+    count = len(roi.coordinates())
+    slices = roi.counter_positions
+    if slices is not None and len(slices) == count:
+        return [(int(number),) if number else () for number in slices]
+    return [_plane(roi)] * count

@@ -6,11 +6,11 @@ the first pixel (napari), half a pixel is added on reading. Whatever a file hold
 only InputError, which names the file. What is no nucleus is counted in `Annotations.left_out`.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from code_common.errors import InputError
 from data.annotations.arrays import ARRAYS, ROIS, read_array, read_mask_folder, read_rois
+from data.annotations.choice import ALL, Choice, parts_of, plane_name
 from data.annotations.geometry import (
     Annotations,
     centre,
@@ -22,18 +22,22 @@ from data.annotations.geometry import (
     without_regions,
 )
 from data.annotations.json_files import images_of_json, read_coco, read_geojson, read_json_of_image
-from data.annotations.tables import read_point_table
-from data.annotations.text import read_json
+from data.annotations.tables import read_cellpose_outlines, read_point_table
+from data.annotations.text import check_file, read_json, text_suffix
 from data.annotations.xml_files import images_of_xml, read_aperio_xml, read_xml_of_image
 
 __all__ = [
     "ARRAYS",
+    "CELLPOSE_OUTLINES",
     "READERS",
     "Annotations",
+    "Choice",
     "centre",
     "draw",
     "object_centres",
     "outline_pixels",
+    "parts_of",
+    "plane_name",
     "rasterise",
     "read_annotations",
     "read_aperio_xml",
@@ -47,33 +51,59 @@ __all__ = [
 ]
 
 JSON, TABLES = (".geojson", ".json"), (".csv", ".tsv", ".txt")
-READERS = (".xml", *JSON, *TABLES, *ROIS)  # suffixes of outlines and points
+TEXTS = (".xml", *JSON, *TABLES)
+READERS = (*TEXTS, *ROIS, ".gz")  # suffixes of outlines and points
+CELLPOSE_OUTLINES = "_cp_outlines"  # how the names of its text files end
 
 
 def read_annotations(
-    path: Path, image: str, shape: tuple[int, int], classes: Sequence[str] | None = None
+    path: Path, image: str, shape: tuple[int, int], choice: Choice = ALL
 ) -> Annotations:
     """Outlines, points, boxes and masks of one image.
 
     The suffix of the file chooses the reader; a folder holds one mask for each nucleus. image: its
-    file name; shape: its rows and columns; classes: those that are taken (None: all but Ignore*).
+    file name; shape: its rows and columns. Raises InputError, also for objects of several planes.
     """
-    suffix = path.suffix.lower()
-    if classes is not None and (path.is_dir() or suffix in (*ROIS, *ARRAYS)):
+    check_file(path)
+    suffix = "" if path.is_dir() else text_suffix(path)
+    if choice.classes is not None and suffix not in TEXTS:
         raise InputError(f"{path}: it names no classes; --classes is for files that do")
     if path.is_dir():
-        return read_mask_folder(path, shape)
-    if suffix in ROIS:
-        return read_rois(path)
-    if suffix in TABLES:
-        return read_point_table(path, classes)
-    if suffix == ".xml":
-        return read_xml_of_image(path, image, classes)
-    return read_json_of_image(path, image, classes)
+        annotations = read_mask_folder(path, shape)
+    elif suffix in JSON:
+        annotations = read_json_of_image(path, image, choice)
+    elif suffix == ".xml":
+        annotations = read_xml_of_image(path, image, choice)
+    elif path.stem.lower().endswith(CELLPOSE_OUTLINES):
+        annotations = read_cellpose_outlines(path)
+    elif suffix in TABLES:
+        annotations = read_point_table(path, choice, image)
+    else:
+        annotations = read_rois(path, choice)
+    check_planes(path, annotations)
+    return annotations
 
 
-def read_images(path: Path, classes: Sequence[str] | None = None) -> dict[str, Annotations]:
+def check_planes(path: Path, annotations: Annotations) -> None:
+    """Raise InputError for objects of several planes of a stack: each of them is another image."""
+    planes = sorted(annotations.planes)
+    if len(planes) > 1:
+        named = ", ".join(map(plane_name, planes[:5])) + (", ..." if len(planes) > 5 else "")
+        raise InputError(
+            f"{path}: objects of {len(planes)} planes of a stack ({named}); expected those of one "
+            f"image: --plane {plane_name(planes[0])} takes one plane, counted from 1"
+        )
+
+
+def read_images(path: Path, choice: Choice = ALL) -> dict[str, Annotations]:
     """What a file of several images holds (COCO, VIA, CVAT), by the file name of the image."""
-    if path.suffix.lower() == ".xml":
-        return images_of_xml(path, classes)
-    return images_of_json(path, read_json(path), classes)
+    check_file(path)
+    suffix = text_suffix(path)
+    if suffix == ".xml":
+        return images_of_xml(path, choice)
+    if suffix in JSON:
+        return images_of_json(path, read_json(path), choice)
+    raise InputError(
+        f"{path}: not a file of several images (COCO, VIA or CVAT's XML), and not named like one "
+        "of the images"
+    )

@@ -7,17 +7,20 @@ first pixel covers 0..1.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 from skimage.draw import polygon
 from skimage.measure import points_in_poly
 
 from code_common.errors import InputError, reason
+from data.annotations.choice import Choice
 
 FARTHEST = 1e7  # pixels; a coordinate beyond is an error of the file
 MAX_PIXELS = 1 << 26  # of the mask of one object; more is an error of the file
+MAX_RINGS = 1000  # of the outline of a nucleus; a tissue that a threshold found has more
 ELLIPSE_VERTICES = 64
 Polygon = list[np.ndarray]  # rings [K, 2] (x, y); inside is what an odd number of rings encloses
 Outline = list[Polygon]  # the parts of one nucleus; it covers what any of them covers
@@ -39,12 +42,34 @@ class Annotations:
     masks: list[np.ndarray] = field(default_factory=list)  # pixels [N, 2] (row, column)
     kinds: list[str] = field(default_factory=list)  # of outlines: "annotation", "detection", ...
     shape: tuple[int, int] | None = None  # rows, columns of the image, where the file says them
+    planes: set[tuple[int, ...]] = field(default_factory=set)  # that objects taken lie in, from 1
+    classes: set[str] = field(default_factory=set)  # of all objects, taken or not
+    unwanted: int = 0  # objects that are left out because the user asks for other classes
+    notes: list[str] = field(default_factory=list)  # what was guessed
+
+    def takes(self, choice: Choice, names: Sequence[str], plane: tuple[int, ...] = ()) -> bool:
+        """Whether an object of these class names is taken; else it is counted as left out.
+
+        plane: where it lies in a stack, from 1, one number for each axis; () for none.
+        """
+        names = [name for name in names if name]
+        self.classes.update(names)
+        of_class = choice.class_left_out(names)
+        why = of_class or choice.plane_left_out(plane)
+        if why:
+            self.left_out[why] += 1
+            self.unwanted += bool(of_class and choice.classes is not None)
+        elif plane:
+            self.planes.add(plane)
+        return not why
 
     def add_outline(self, outline: Outline, kind: str = "") -> None:
         """Add an outline. kind: what its program calls it ("annotation", "detection", ...)."""
         outline = [[ring for ring in rings if len(ring) >= 3] for rings in outline]
         outline = [rings for rings in outline if rings]
-        if outline:
+        if sum(map(len, outline)) > MAX_RINGS:
+            self.left_out[f"region (outline of more than {MAX_RINGS} rings)"] += 1
+        elif outline:
             self.outlines.append(outline)
             self.kinds.append(kind)
         else:
@@ -131,6 +156,16 @@ def polygon_pixels(rings: Polygon, shape: tuple[int, int]) -> np.ndarray:
     return pixels
 
 
+def filled(path: Path, vertices: np.ndarray) -> np.ndarray:
+    """Pixels [N, 2] (row, column) within a contour [K, 2] (x, y) of pixels, and on it."""
+    contour = np.rint(vertices).astype(np.int32)
+    low = contour.min(0)
+    check_size(path, float(np.prod(contour.max(0) - low + 1.0)))
+    canvas = np.zeros((contour.max(0) - low + 1)[::-1], np.uint8)
+    cv2.fillPoly(canvas, [contour - low], 1)
+    return np.argwhere(canvas) + low[::-1]
+
+
 def outline_pixels(outline: Outline, shape: tuple[int, int]) -> np.ndarray:
     """Pixels [N, 2] (row, column) that any part of an outline covers."""
     parts = [polygon_pixels(rings, shape) for rings in outline]
@@ -166,16 +201,23 @@ def largest_ring(outline: Outline) -> np.ndarray:
 
 
 def centre(outline: Outline) -> tuple[float, float]:
-    """Centroid (x, y) of the area of an outline's largest ring; of its vertices if it has none."""
+    """Centroid (x, y) of the area of an outline's largest ring.
+
+    It is the middle of its box if there is no area, or hardly any because the ring crosses itself:
+    then the centroid of the area may lie anywhere.
+    """
     vertices = largest_ring(outline)
     first, area = vertices[0], signed_area(vertices)
-    if abs(area) < 1e-9:
-        return tuple(vertices.mean(0).tolist())
-    x, y = (vertices - first).T
-    cross = x * np.roll(y, -1) - np.roll(x, -1) * y
-    centre_x = ((x + np.roll(x, -1)) * cross).sum() / (6 * area)
-    centre_y = ((y + np.roll(y, -1)) * cross).sum() / (6 * area)
-    return float(centre_x + first[0]), float(centre_y + first[1])
+    low, high = vertices.min(0), vertices.max(0)
+    if abs(area) >= 1e-9:
+        x, y = (vertices - first).T
+        cross = x * np.roll(y, -1) - np.roll(x, -1) * y
+        centre_x = ((x + np.roll(x, -1)) * cross).sum() / (6 * area)
+        centre_y = ((y + np.roll(y, -1)) * cross).sum() / (6 * area)
+        middle = np.array([centre_x, centre_y]) + first
+        if (low - 1 <= middle).all() and (middle <= high + 1).all():
+            return tuple(middle.tolist())
+    return tuple(((low + high) / 2).tolist())
 
 
 def object_centres(annotations: Annotations) -> list[tuple[float, float]]:
@@ -188,14 +230,12 @@ def object_centres(annotations: Annotations) -> list[tuple[float, float]]:
 def shifted(annotations: Annotations, shift: tuple[float, float]) -> Annotations:
     """The annotations moved by (dx, dy) pixels. Masks must not be moved."""
     dx, dy = shift
-    return Annotations(
+    return replace(
+        annotations,
         outlines=[[[r + shift for r in rings] for rings in o] for o in annotations.outlines],
         points=[(x + dx, y + dy) for x, y in annotations.points],
         left_out=Counter(annotations.left_out),
         boxes=[(a + dx, b + dy, c + dx, d + dy) for a, b, c, d in annotations.boxes],
-        masks=annotations.masks,
-        kinds=annotations.kinds,
-        shape=annotations.shape,
     )
 
 
@@ -237,14 +277,11 @@ def without_regions(annotations: Annotations, shape: tuple[int, int]) -> Annotat
             left_out[why] += 1
         else:
             keep.append(k)
-    return Annotations(
+    return replace(
+        annotations,
         outlines=[outlines[k] for k in keep],
-        points=annotations.points,
         left_out=left_out,
-        boxes=annotations.boxes,
-        masks=annotations.masks,
         kinds=[kinds[k] for k in keep],
-        shape=annotations.shape,
     )
 
 

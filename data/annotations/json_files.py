@@ -3,30 +3,33 @@
 import base64
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from code_common.errors import InputError, reason
+from code_common.errors import InputError
+from data.annotations.choice import ALL, Choice
 from data.annotations.geometry import (
     Annotations,
     Polygon,
     check_size,
     ellipse_ring,
+    filled,
     named_errors,
     place,
     ring,
 )
-from data.annotations.text import class_left_out, read_json
+from data.annotations.text import read_json, short
 
+_SPECK = 0.1  # of the largest component of a mask; smaller ones are strokes of the pen
 KINDS = "QuPath's GeoJSON, COCO, labelme, VIA and HoVer-Net"
-Classes = Sequence[str] | None  # names of the classes that are taken; None: all but Ignore*
 
 
-def read_json_of_image(path: Path, image: str, classes: Classes = None) -> Annotations:
+def read_json_of_image(path: Path, image: str, choice: Choice = ALL) -> Annotations:
     """What a JSON file holds of one image, whatever tool wrote it.
 
     image: file name of the image, for the kinds that hold several. Raises InputError for a kind
@@ -35,12 +38,12 @@ def read_json_of_image(path: Path, image: str, classes: Classes = None) -> Annot
     content = read_json(path)
     kind = kind_of(content)
     if kind == "labelme":
-        return _labelme(path, content, classes)
+        return _labelme(path, content, choice)
     if kind == "HoVer-Net":
-        return _hovernet(path, content, classes)
+        return _hovernet(path, content, choice)
     if kind in ("COCO", "VIA"):
-        return of_image(path, images_of_json(path, content, classes), image)
-    return _geojson(path, content, classes)
+        return of_image(path, images_of_json(path, content, choice), image)
+    return _geojson(path, content, choice)
 
 
 def kind_of(content: object) -> str:
@@ -59,13 +62,13 @@ def kind_of(content: object) -> str:
     return "GeoJSON"
 
 
-def images_of_json(path: Path, content: object, classes: Classes) -> dict[str, Annotations]:
+def images_of_json(path: Path, content: object, choice: Choice) -> dict[str, Annotations]:
     """What a JSON file of several images holds, by the file name of the image."""
     kind = kind_of(content)
     if kind == "COCO":
-        return _coco(path, content, classes)
+        return _coco(path, content, choice)
     if kind == "VIA":
-        return _via(path, content, classes)
+        return _via(path, content, choice)
     raise InputError(f"{path}: not a file of several images; expected COCO, VIA or CVAT's XML")
 
 
@@ -78,24 +81,44 @@ def of_image(path: Path, by_name: dict[str, Annotations], image: str) -> Annotat
         return by_name[same_stem[0]]
     if len(by_name) == 1:
         (name,) = by_name
-        raise InputError(f"{path}: it is of the image {name[:80]}; expected {image}")
+        raise InputError(f"{path}: it is of the image {short(name, 80)}; expected {image}")
     raise InputError(f"{path}: none of its {len(by_name)} images is {image}")
 
 
 def base_name(name: object) -> str:
-    """The last part of a path that any system wrote."""
-    return re.split(r"[/\\]", str(name))[-1]
+    """The last part of a path that any system wrote, or of an address."""
+    text = str(name)
+    if re.match(r"[a-z]+://", text):
+        text = unquote(urlsplit(text).path)
+    return re.split(r"[/\\]", text)[-1]
 
 
-def read_geojson(path: Path, classes: Classes = None) -> Annotations:
+def one_for_each(path: Path, names: Iterable[object]) -> list[str]:
+    """The file names of images. Raises InputError where two of them differ in their folders alone.
+
+    The images of a data set lie in one folder: nothing would tell whose annotations they are.
+    """
+    files: dict[str, str] = {}
+    for name in map(str, names):
+        file = base_name(name)
+        if file in files:
+            raise InputError(
+                f"{path}: two of its images have one file name "
+                f"({short(files[file], 80)}, {short(name, 80)})"
+            )
+        files[file] = name
+    return list(files)
+
+
+def read_geojson(path: Path, choice: Choice = ALL) -> Annotations:
     """Objects of QuPath: a FeatureCollection, one Feature, or a list of Features."""
-    return _geojson(path, read_json(path), classes)
+    return _geojson(path, read_json(path), choice)
 
 
-def _geojson(path: Path, content: object, classes: Classes) -> Annotations:
+def _geojson(path: Path, content: object, choice: Choice) -> Annotations:
     if isinstance(content, dict):
         if not ({"features", "geometry", "type"} & set(content)):
-            keys = ", ".join(map(str, content))[:60] or "none"
+            keys = short(", ".join(map(str, content)), 60) or "none"
             raise InputError(f"{path}: JSON of an unknown kind (keys: {keys}); read are {KINDS}")
         content = content.get("features", [content])
     if not isinstance(content, list):
@@ -107,29 +130,38 @@ def _geojson(path: Path, content: object, classes: Classes) -> Annotations:
         for feature in content:
             is_feature = isinstance(feature, dict) and feature.get("type") == "Feature"
             _add_feature(
-                path, feature if is_feature else {"geometry": feature}, classes, annotations
+                path, feature if is_feature else {"geometry": feature}, choice, annotations
             )
     return annotations
 
 
-def _add_feature(path: Path, feature: dict, classes: Classes, annotations: Annotations) -> None:
+def _add_feature(path: Path, feature: dict, choice: Choice, annotations: Annotations) -> None:
     """Add a QuPath object, unless its class or its kind is no nucleus. A cell gives its nucleus."""
     properties = feature.get("properties")
     properties = properties if isinstance(properties, dict) else {}
     kind = str(properties.get("objectType", properties.get("object_type", ""))).lower()
     kind = kind.removeprefix("path").removesuffix("object")  # of older versions: PathCellObject
-    why = class_left_out(_class_names(properties), classes)
-    why = _NO_NUCLEI.get(kind, why)
-    if why:
-        annotations.left_out[why] += 1
+    if kind in _NO_NUCLEI:
+        annotations.left_out[_NO_NUCLEI[kind]] += 1
         return
     nucleus = feature.get("nucleusGeometry", properties.get("nucleusGeometry"))
+    geometry = feature.get("geometry") if nucleus is None else nucleus
+    if not annotations.takes(choice, _class_names(properties), _plane(geometry)):
+        return
     if nucleus is None and kind == "cell":
         annotations.left_out["cell without a nucleus"] += 1
-        return
-    if nucleus is None and "geometry" not in feature:
-        raise InputError(f"{path}: a feature without a geometry")
-    _add_geometry(path, feature["geometry"] if nucleus is None else nucleus, kind, annotations)
+    elif geometry is None and "geometry" in feature:  # GeoJSON allows it
+        annotations.left_out["feature without a geometry"] += 1
+    else:
+        _add_geometry(path, geometry, kind, annotations)
+
+
+def _plane(geometry: object) -> tuple[int, ...]:
+    """QuPath's plane of a stack: z, or z and t, from 1. It does not write the first one."""
+    plane = geometry.get("plane") if isinstance(geometry, dict) else None
+    plane = plane if isinstance(plane, dict) else {}
+    z, t = int(plane.get("z") or 0) + 1, int(plane.get("t") or 0) + 1
+    return (z, t) if t > 1 else (z,)
 
 
 # Objects of QuPath that are no nuclei, by their type.
@@ -174,36 +206,35 @@ def _add_geometry(path: Path, geometry: object, kind: str, annotations: Annotati
             annotations.left_out["line"] += 1
         else:
             raise InputError(
-                f"{path}: a geometry of type {str(shape)[:40]}; expected Polygon, MultiPolygon, "
+                f"{path}: a geometry of type {short(shape)}; expected Polygon, MultiPolygon, "
                 "Point or MultiPoint"
             )
     except (TypeError, ValueError, KeyError, OverflowError):
-        raise InputError(f"{path}: a {shape} with coordinates that are not numbers") from None
+        raise InputError(
+            f"{path}: a {short(shape)} with coordinates that are not numbers"
+        ) from None
 
 
-def read_coco(path: Path, classes: Classes = None) -> dict[str, Annotations]:
+def read_coco(path: Path, choice: Choice = ALL) -> dict[str, Annotations]:
     """What a COCO file holds, by the file name of the image."""
-    return _coco(path, read_json(path), classes)
+    return _coco(path, read_json(path), choice)
 
 
-def _coco(path: Path, content: object, classes: Classes) -> dict[str, Annotations]:
+def _coco(path: Path, content: object, choice: Choice) -> dict[str, Annotations]:
     with named_errors(path, "a COCO file"):
         categories = {c["id"]: str(c["name"]) for c in content.get("categories") or []}
         images = {image["id"]: image for image in content["images"]}
-        names = {key: base_name(image["file_name"]) for key, image in images.items()}
-        if len(set(names.values())) < len(names):
-            raise InputError(f"{path}: two of its images have one file name")
+        if len(images) < len(content["images"]):
+            raise InputError(f"{path}: two of its images have one id")
+        files = one_for_each(path, (image["file_name"] for image in images.values()))
+        names = dict(zip(images, files, strict=True))
         annotations = {name: Annotations() for name in names.values()}
         for key, image in images.items():
             if image.get("width") and image.get("height"):
                 annotations[names[key]].shape = int(image["height"]), int(image["width"])
         for entry in content["annotations"]:
             of_image = annotations[names[entry["image_id"]]]
-            category = categories.get(entry.get("category_id"), "")
-            why = class_left_out([category], classes)
-            if why:
-                of_image.left_out[why] += 1
-            else:
+            if of_image.takes(choice, [categories.get(entry.get("category_id"), "")]):
                 _add_coco(path, entry, of_image)
     return annotations
 
@@ -218,13 +249,19 @@ def _add_coco(path: Path, entry: dict, annotations: Annotations) -> None:
                 f"{path}: a run-length mask of {size}; its image has {annotations.shape}"
             )
         annotations.shape = size
-        annotations.masks.append(run_length_pixels(path, parts))
+        pixels = run_length_pixels(path, parts)
+        if entry.get("iscrowd") and _is_crowd(pixels):
+            annotations.left_out["crowd of objects"] += 1
+        else:
+            annotations.masks.append(pixels)
     elif parts:
         if not isinstance(parts[0], list):  # one polygon, without the list around it
             parts = [parts]
         annotations.add_outline(
             [[ring(path, np.reshape(part, (-1, 2)).tolist())] for part in parts]
         )
+    elif entry.get("keypoints"):
+        annotations.left_out["object of keypoints"] += 1
     elif entry.get("bbox"):
         left, top, width, height = (float(value) for value in entry["bbox"])
         place((left, top)), place((left + width, top + height))
@@ -233,26 +270,28 @@ def _add_coco(path: Path, entry: dict, annotations: Annotations) -> None:
         annotations.left_out["object without an outline or a box"] += 1
 
 
+def _is_crowd(pixels: np.ndarray) -> bool:
+    """Whether pixels [N, 2] are several objects, specks aside.
+
+    iscrowd alone does not say so: many tools give it to every run-length mask.
+    """
+    if not len(pixels):
+        return False
+    low = pixels.min(0)
+    canvas = np.zeros(pixels.max(0) - low + 1, np.uint8)
+    canvas[tuple((pixels - low).T)] = 1
+    areas = cv2.connectedComponentsWithStats(canvas)[2][1:, cv2.CC_STAT_AREA]
+    return int((areas >= _SPECK * areas.max()).sum()) > 1
+
+
 def run_length_pixels(path: Path, mask: dict) -> np.ndarray:
     """Pixels [N, 2] (row, column) of a run-length mask of COCO, which goes down the columns.
 
-    Compressed masks (a text in place of numbers) are decoded by pycocotools.
+    Its counts are numbers, or a text that packs them. Raises InputError where they do not add up.
     """
     rows, cols = (int(side) for side in mask["size"])
     counts = mask["counts"]
-    if isinstance(counts, str | bytes):
-        try:
-            from pycocotools.mask import decode
-        except ImportError:
-            raise InputError(
-                f"{path}: compressed run-length masks need pycocotools (pip install pycocotools)"
-            ) from None
-        try:
-            text = counts.encode() if isinstance(counts, str) else counts
-            return np.argwhere(decode({"size": [rows, cols], "counts": text}))
-        except Exception as error:
-            raise InputError(f"{path}: a broken run-length mask ({reason(error)})") from None
-    runs = np.array(counts, np.int64)
+    runs = np.array(_unpacked(counts) if isinstance(counts, str) else counts, np.int64)
     if (runs < 0).any() or runs.sum() != rows * cols or rows < 1 or cols < 1:
         raise InputError(f"{path}: a run-length mask whose runs are not {rows} x {cols} pixels")
     check_size(path, runs[1::2].sum())
@@ -262,7 +301,33 @@ def run_length_pixels(path: Path, mask: dict) -> np.ndarray:
     return np.stack([place_in_columns % rows, place_in_columns // rows], 1)
 
 
-def _labelme(path: Path, content: dict, classes: Classes) -> Annotations:
+def _unpacked(text: str) -> list[int]:
+    """The counts that COCO packs in a text.
+
+    A letter holds 5 bits of a number, the lowest first, and a flag that more follow. From the
+    fourth on, a number is the difference to the one two before. pycocotools decodes a broken text,
+    too, to whatever stood in the memory.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for letter in text:
+        bits = ord(letter) - 48
+        if not 0 <= bits < 64 or shift > 30:
+            raise ValueError("a letter that is none of a run-length mask")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:  # negative
+            value -= 1 << shift
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise ValueError("a run-length mask that is cut off")
+    return counts
+
+
+def _labelme(path: Path, content: dict, choice: Choice) -> Annotations:
     """Shapes of labelme. Shapes of one label with one group_id are parts of one object."""
     annotations = Annotations()
     groups: dict[tuple, list[Polygon]] = {}
@@ -271,9 +336,7 @@ def _labelme(path: Path, content: dict, classes: Classes) -> Annotations:
             annotations.shape = int(content["imageHeight"]), int(content["imageWidth"])
         for number, shape in enumerate(content["shapes"]):
             label, kind = str(shape.get("label") or ""), shape.get("shape_type") or "polygon"
-            why = class_left_out([label], classes)
-            if why:
-                annotations.left_out[why] += 1
+            if not annotations.takes(choice, [label]):
                 continue
             places = [place(p) for p in shape["points"]]
             group = shape.get("group_id")
@@ -293,7 +356,7 @@ def _labelme(path: Path, content: dict, classes: Classes) -> Annotations:
             elif kind == "mask":
                 annotations.masks.append(_labelme_mask(path, places, shape["mask"]))
             else:
-                annotations.left_out[f"shape of type {str(kind)[:20]}"] += 1
+                annotations.left_out[f"shape of type {short(kind, 20)}"] += 1
     for parts in groups.values():
         annotations.add_outline(parts)
     return annotations
@@ -304,29 +367,33 @@ def _labelme_mask(path: Path, places: list[tuple[float, float]], text: str) -> n
     try:
         with Image.open(io.BytesIO(base64.b64decode(text)), formats=("PNG",)) as image:
             mask = np.asarray(image)
-    except Exception as error:  # a broken file raises almost anything
-        raise InputError(f"{path}: a mask that is no PNG ({reason(error)})") from None
+    except Exception:  # a broken file raises almost anything
+        raise InputError(f"{path}: a mask that is no PNG") from None
     return np.argwhere(mask.reshape(*mask.shape[:2], -1)[..., 0]) + [
         round(places[0][1]),
         round(places[0][0]),
     ]
 
 
-def _via(path: Path, content: dict, classes: Classes) -> dict[str, Annotations]:
+def _via(path: Path, content: dict, choice: Choice) -> dict[str, Annotations]:
     """Regions of VIA, by the file name of the image."""
     by_name: dict[str, Annotations] = {}
     with named_errors(path, "VIA's JSON"):
-        for image in content.get("_via_img_metadata", content).values():
-            annotations = by_name.setdefault(base_name(image["filename"]), Annotations())
+        images = list(content.get("_via_img_metadata", content).values())
+        names = one_for_each(path, (image["filename"] for image in images))
+        for name, image in zip(names, images, strict=True):
+            annotations = by_name[name] = Annotations()
             regions = image["regions"]
             for region in regions.values() if isinstance(regions, dict) else regions:
-                attributes = (region.get("region_attributes") or {}).values()
-                why = class_left_out([a for a in attributes if isinstance(a, str)], classes)
-                if why:
-                    annotations.left_out[why] += 1
-                else:
+                if annotations.takes(choice, _via_classes(region.get("region_attributes") or {})):
                     _add_via(path, region["shape_attributes"], annotations)
     return by_name
+
+
+def _via_classes(attributes: dict) -> list[str]:
+    """Texts that were written or chosen, and boxes that were ticked."""
+    ticked = [key for a in attributes.values() if isinstance(a, dict) for key in a if a[key]]
+    return [a for a in attributes.values() if isinstance(a, str)] + ticked
 
 
 def _add_via(path: Path, shape: dict, annotations: Annotations) -> None:
@@ -346,10 +413,10 @@ def _add_via(path: Path, shape: dict, annotations: Annotations) -> None:
     elif kind == "point":
         annotations.points.append(place((shape["cx"], shape["cy"])))
     else:
-        annotations.left_out[f"region of type {str(kind)[:20]}"] += 1
+        annotations.left_out[f"region of type {short(kind, 20)}"] += 1
 
 
-def _hovernet(path: Path, content: dict, classes: Classes) -> Annotations:
+def _hovernet(path: Path, content: dict, choice: Choice) -> Annotations:
     """The contour of each nucleus of HoVer-Net.
 
     Its contours go through the middles of the nucleus's outermost pixels, and its boxes [[row,
@@ -361,9 +428,7 @@ def _hovernet(path: Path, content: dict, classes: Classes) -> Annotations:
         nuclei = content["nuc"]
         for nucleus in nuclei.values() if isinstance(nuclei, dict) else nuclei:
             named = nucleus.get("type")
-            why = class_left_out([] if named is None else [str(named)], classes)
-            if why:
-                annotations.left_out[why] += 1
+            if not annotations.takes(choice, [] if named is None else [str(named)]):
                 continue
             vertices = ring(path, nucleus["contour"])
             box = nucleus.get("bbox")
@@ -372,17 +437,7 @@ def _hovernet(path: Path, content: dict, classes: Classes) -> Annotations:
                 bottom, right = float(box[1][0]), float(box[1][1])
                 through_middles = (vertices.max(0) <= [right - 1, bottom - 1]).all()
             if through_middles and (vertices >= 0).all():
-                annotations.masks.append(_filled(path, vertices))
+                annotations.masks.append(filled(path, vertices))
             else:
                 annotations.add_outline([[vertices]])
     return annotations
-
-
-def _filled(path: Path, vertices: np.ndarray) -> np.ndarray:
-    """Pixels [N, 2] (row, column) within a contour [K, 2] (x, y) of pixels, and on it."""
-    contour = np.rint(vertices).astype(np.int32)
-    low = contour.min(0)
-    check_size(path, float(np.prod(contour.max(0) - low + 1.0)))
-    canvas = np.zeros((contour.max(0) - low + 1)[::-1], np.uint8)
-    cv2.fillPoly(canvas, [contour - low], 1)
-    return np.argwhere(canvas) + low[::-1]

@@ -34,23 +34,43 @@ def objects_of(annotations: Annotations) -> dict[str, int]:
 def point_label(annotations: Annotations, shape: tuple[int, int], where: str) -> np.ndarray:
     """Point label uint8 [H, W]: 255 at the pixel of each point and of each outline's centre.
 
-    where: what an error names. Raises InputError for a point outside of the image, and for two
-    that touch.
+    Outlines with their centre outside of the image, and objects in the pixel of another one, are
+    counted as left out. where: what an error names. Raises InputError for a point outside of the
+    image, for outlines that all have their centre outside, and for points that touch.
     """
+    centres = np.array(object_centres(annotations)).reshape(-1, 2)
+    pixels = np.floor(centres[:, ::-1]).astype(np.int64)
+    inside = ((pixels >= 0) & (pixels < shape)).all(1)
+    points = len(annotations.points)  # they come first
+    if not inside[:points].all() or (len(inside) and not inside.any()):
+        raise InputError(f"{where}: {_outside(centres, inside, points, shape)}")
+    annotations.left_out["object (middle outside of the image)"] += int((~inside).sum())
+    pixels = pixels[inside]
+    different = np.unique(pixels, axis=0)
+    annotations.left_out["point (in the pixel of another)"] += len(pixels) - len(different)
     label = np.zeros(shape, np.uint8)
-    for x, y in object_centres(annotations):
-        row, col = int(np.floor(y)), int(np.floor(x))
-        if not (0 <= row < shape[0] and 0 <= col < shape[1]):
-            raise InputError(
-                f"{where}: the point ({x:g}, {y:g}) lies outside of its image of "
-                f"{shape[1]} x {shape[0]}"
-            )
+    for row, col in different:
         if label[max(0, row - 1) : row + 2, max(0, col - 1) : col + 2].any():
             raise InputError(
-                f"{where}: two points touch at ({x:g}, {y:g}); they would count as one"
+                f"{where}: two points touch at ({col + 0.5:g}, {row + 0.5:g}); they would count "
+                "as one"
             )
         label[row, col] = 255
     return label
+
+
+def _outside(centres: np.ndarray, inside: np.ndarray, points: int, shape: tuple[int, int]) -> str:
+    """What lies outside of the image: points first, then middles of outlines."""
+    of_points = not inside[:points].all()
+    wrong = ~inside[:points] if of_points else ~inside
+    x, y = centres[: len(wrong)][wrong][0]
+    what = "points" if of_points else "middles of outlines"
+    swapped = ((centres >= 0) & (centres < shape)).all()
+    hint = "; are x and y swapped?" if swapped else ""
+    return (
+        f"{wrong.sum()} of {len(wrong)} {what} lie outside of its image of "
+        f"{shape[1]} x {shape[0]}, the first at ({x:g}, {y:g}){hint}"
+    )
 
 
 def instance_map(annotations: Annotations, shape: tuple[int, int], where: str) -> np.ndarray:
@@ -72,11 +92,13 @@ def instance_map(annotations: Annotations, shape: tuple[int, int], where: str) -
         raise InputError(f"{where}: {held}, no outline in it; expected one for each nucleus")
     annotations.left_out["point without an outline"] += len(annotations.points)
     instances = draw(nuclei, shape)
-    hidden = len(nuclei) - count_ids(instances)
-    if nuclei and hidden == len(nuclei):
+    empty = sum(len(pixels) == 0 for pixels in nuclei)
+    hidden = len(nuclei) - empty - count_ids(instances)
+    if nuclei and empty + hidden == len(nuclei):
         held = listed(objects_of(annotations))
         raise InputError(f"{where}: {held}, none of which covers a pixel of its image")
-    annotations.left_out["outline that covers no pixel of its own"] += hidden
+    annotations.left_out["outline (no pixel of the image in it)"] += empty
+    annotations.left_out["outline (below others)"] += hidden
     return instances
 
 

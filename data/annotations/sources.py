@@ -7,21 +7,30 @@ from pathlib import Path
 from code_common.errors import InputError
 from code_common.files.data_set import ImageFiles
 from code_common.files.image_kinds import IMAGE_SUFFIXES
-from data.annotations.formats import ARRAYS, READERS, Annotations
+from data.annotations.formats import ARRAYS, CELLPOSE_OUTLINES, READERS, Annotations
+from data.annotations.text import short
 
 # What tools add to the name of the image, longest first.
 ENDINGS = (
+    CELLPOSE_OUTLINES,
     "_cp_masks",
     "_label_point",
     "_annotations",
     "_instances",
+    "-labelled",
+    "_outlines",
+    "_roiset",
     "_points",
     "_labels",
+    "-labels",
     "_label",
     "_masks",
     "_mask",
+    "-mask",
+    "_rois",
     "_seg",
 )
+BEGINNING = "cellcounter_"  # of ImageJ's Cell Counter
 INNER = (".ome.tif", ".ome.tiff", ".ome", *IMAGE_SUFFIXES)  # suffixes within a name
 MASKS = "masks"  # TILE/masks/*.png, one for each nucleus
 _SHOWN = 5  # names in a message
@@ -40,7 +49,7 @@ class Sources:
         by_key.update({same_letters(image): image for image in images})
         self.files: dict[str, list[Path]] = {image: [] for image in images}
         self.others: list[Path] = []  # annotations of no image
-        self.passed_over: list[Path] = []  # maps of images that have a file of outlines or points
+        self.passed_over: list[Path] = []  # less likely files of images that have another one
         for path in sorted(folder.iterdir()):
             keys = keys_of(path)
             owner = next((by_key[key] for key in keys if key in by_key), None)
@@ -59,7 +68,7 @@ class Sources:
         if not files:
             return None
         first = min(_rank(path) for path in files)
-        self.passed_over += [path for path in files if first == 0 and _rank(path) == 1]
+        self.passed_over += [path for path in files if first < _rank(path) <= 2]
         files = [path for path in files if _rank(path) == first]
         if len(files) > 1:
             names = ", ".join(path.name for path in files)
@@ -71,7 +80,9 @@ class Sources:
         image = self.images[0]
         looked = f"{image}.geojson, .xml, .csv, ..., {image}_cp_masks.png, {image}_mask.tif, ..."
         present = sorted(path.name for path in self.folder.iterdir())
-        there = ", ".join(present[:_SHOWN]) + (", ..." if len(present) > _SHOWN else "")
+        there = ", ".join(short(name, 80) for name in present[:_SHOWN]) + (
+            ", ..." if len(present) > _SHOWN else ""
+        )
         hint = ""
         if any(path.suffix.lower() in (".json", ".xml") for path in self.others):
             hint = " (a file of all images is itself the --source)"
@@ -93,6 +104,8 @@ def keys_of(path: Path) -> list[str]:
         return []
     if path.is_dir():
         return [name] if (path / MASKS).is_dir() else []
+    if name.lower().endswith(".gz"):
+        name = name[: -len(".gz")]
     suffix = Path(name).suffix
     if suffix.lower() not in (*READERS, *ARRAYS):
         return []
@@ -100,6 +113,8 @@ def keys_of(path: Path) -> list[str]:
     keys = [stem, _without(stem, INNER)]
     keys += [_without(key, ENDINGS) for key in keys]
     keys += [_without(key, INNER) for key in keys]
+    if name.lower().startswith(BEGINNING):
+        keys += [key[len(BEGINNING) :] for key in keys]
     return list(dict.fromkeys(keys))
 
 
@@ -114,11 +129,13 @@ def _without(name: str, endings: Sequence[str]) -> str:
 def _rank(path: Path) -> int:
     """Which of the files of an image are taken: those of the lowest rank."""
     stem, suffix = path.stem.lower(), path.suffix.lower()
+    if stem.endswith(CELLPOSE_OUTLINES):  # beside the map that they are made of
+        return 2
     if path.is_dir() or suffix in READERS:
         return 0
     if stem.endswith("_seg") and suffix == ".npy":  # Cellpose's pickle, often beside a map
-        return 3
-    return 1 if stem.endswith(ENDINGS) or suffix in (".npy", ".mat") else 2
+        return 4
+    return 1 if stem.endswith(ENDINGS) or suffix in (".npy", ".mat") else 3
 
 
 def match_names(
@@ -144,7 +161,7 @@ def match_names(
         used.add(name)
     others = [name for name in by_name if name not in used]
     if not any(source is not None for source in sources.values()):
-        shown = ", ".join(others[:5]) or "no images"
+        shown = ", ".join(short(name, 80) for name in others[:5]) or "no images"
         raise InputError(
             f"{path}: nothing in it has the name of an image; looked for "
             f"{image_files[0].image.name}, ...; there are: {shown}"

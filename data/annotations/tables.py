@@ -1,14 +1,19 @@
-"""Tables of points, and of shapes of napari."""
+"""Tables of points, shapes of napari, and outlines of Cellpose."""
 
 import csv
+import io
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from code_common.errors import InputError
-from data.annotations.geometry import FARTHEST, Annotations, ellipse_ring, ring
-from data.annotations.text import class_left_out, read_text
+from data.annotations.choice import ALL, Choice
+from data.annotations.geometry import FARTHEST, Annotations, ellipse_ring, filled, ring
+from data.annotations.json_files import base_name
+from data.annotations.text import read_text, short
 
 # Names of the columns of x and y in lower case, and what is added to count from the corner.
 # Columns that count from the middle of a pixel get half a pixel.
@@ -16,64 +21,170 @@ _COLUMNS = (
     ("x", "y", 0.0),
     ("col", "row", 0.5),
     ("centroid x px", "centroid y px", 0.0),
+    ("xm", "ym", 0.0),
 )
 _CLASSES = ("class", "classification", "label")
+_SLICES = ("slice", "frame")  # columns of ImageJ that count planes from 1
+_QUPATH_PLANE = {"c", "z", "t"}  # columns of QuPath's points in a stack; z and t count from 0
+_IMAGEJ = ("area", "mean", "min", "max", "counter", "count", "slice", "xm", "feret")
+_COLOUR = re.compile("#[0-9a-f]{3,8}", re.IGNORECASE)
+_MICRONS = re.compile(r"^(centroid )?[xy]m? ?[\[(_]?[µμu]m[\])]?$|microns?$")
 
 
-def read_point_table(path: Path, classes: Sequence[str] | None = None) -> Annotations:
+@dataclass(frozen=True)
+class Table:
+    """Lines of cells below a header."""
+
+    path: Path
+    header: list[str]  # names of the columns in lower case
+    rows: list[list[str]]
+    lines: list[int]  # number of each row's last line in the file, from 1
+    separator: str
+
+    def column(self, names: Sequence[str]) -> list[str] | None:
+        """The cells of the first of these columns that is there; None if there is none."""
+        index = next((self.header.index(name) for name in names if name in self.header), None)
+        if index is None:
+            return None
+        return [row[index].strip() if index < len(row) else "" for row in self.rows]
+
+    def numbers(self, names: Sequence[str]) -> np.ndarray:
+        """Columns of coordinates, [rows, columns]. Raises InputError, which names the line."""
+        columns = [self.header.index(name) for name in names]
+        values = np.zeros((len(self.rows), len(columns)))
+        for k, (row, line) in enumerate(zip(self.rows, self.lines, strict=True)):
+            try:
+                values[k] = [_number(row[column], self.separator) for column in columns]
+            except (ValueError, IndexError):
+                cells = self.separator.join(row)
+                raise InputError(
+                    f"{self.path}: line {line} of the table has no coordinates ({short(cells)})"
+                ) from None
+            if not (np.abs(values[k]) < FARTHEST).all():  # so NaN is refused, too
+                raise InputError(f"{self.path}: line {line} of the table is not finite or far away")
+        return values
+
+
+def read_point_table(path: Path, choice: Choice = ALL, image: str = "") -> Annotations:
     """Points of a table with a header: QuPath's x, y (TSV), napari's axis-N, or row, col.
 
     x, y count from the corner of the first pixel, the others from its middle. The table may be
-    separated by commas, semicolons or tabs. Lines that begin with '#' are notes. Raises InputError
-    for points of several planes: each of them is another image.
+    separated by commas, semicolons or tabs. Lines that begin with '#' are notes. image: file name
+    of the image, for QuPath's tables of several. Raises InputError for coordinates in microns.
     """
-    header, rows = _rows(path)
-    axes = _axes(header)
-    if "shape-type" in header and "index" in header and len(axes) >= 2:
-        return _read_shapes(path, header, rows, axes)
-    if "region_shape_attributes" in header:
-        raise InputError(f"{path}: a table of VIA; expected its annotations as JSON")
-    present = [columns for columns in _COLUMNS if set(columns[:2]) <= set(header)]
-    if len(axes) >= 2:
-        present.insert(0, (axes[-1], axes[-2], 0.5))
-    if not present:
-        raise InputError(
-            f"{path}: columns {', '.join(header)[:80]}; expected x,y or axis-0,axis-1 or row,col"
-        )
-    x_name, y_name, offset = present[0]
-    x_column, y_column = header.index(x_name), header.index(y_name)
-    planes = [header.index(axis) for axis in axes[:-2]] if x_name in axes else []
-    class_column = next((header.index(name) for name in _CLASSES if name in header), None)
-    annotations, seen = Annotations(), set()
-    for number, row in enumerate(rows, 2):
-        x, y = _numbers(path, number, row, (x_column, y_column))
-        seen.add(_numbers(path, number, row, planes))
-        named = class_column is not None and class_column < len(row)
-        why = class_left_out([row[class_column].strip()] if named else [], classes)
-        if why:
-            annotations.left_out[why] += 1
-        else:
-            annotations.points.append((x + offset, y + offset))
-    _one_plane(path, seen)
+    table = _read_table(path)
+    axes = _axes(table.header)
+    if "shape-type" in table.header and "index" in table.header and len(axes) >= 2:
+        return _read_shapes(table, axes, choice)
+    annotations = Annotations()
+    table = _rows_of_image(_rows_of_objects(table, annotations), image, annotations)
+    x, y, offset = _coordinates(table, axes)
+    places = table.numbers((x, y)) + offset
+    planes = _planes(table, axes if x in axes else [])
+    names = table.column(_CLASSES) or [""] * len(places)
+    for place, plane, name in zip(places.tolist(), planes, names, strict=True):
+        if annotations.takes(choice, [name], plane):
+            annotations.points.append(tuple(place))
+    if places.size and set(_IMAGEJ) & set(table.header) and offset == 0:
+        annotations.notes.append("x, y of ImageJ are read as pixels; with a scale they are not")
     return annotations
 
 
-def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The names of the columns in lower case, and the lines below."""
-    lines = [line for line in read_text(path).splitlines() if line.strip()]
-    lines = [line for line in lines if not line.startswith("#")]
-    if not lines:
+def _coordinates(table: Table, axes: list[str]) -> tuple[str, str, float]:
+    """The columns of x and y, and what is added to count from the corner."""
+    header = table.header
+    if len(axes) >= 2:
+        return axes[-1], axes[-2], 0.5
+    present = [columns for columns in _COLUMNS if set(columns[:2]) <= set(header)]
+    if present:
+        return present[0]
+    if "region_shape_attributes" in header:
+        raise InputError(f"{table.path}: a table of VIA; expected its annotations as JSON")
+    if any(_MICRONS.search(name) for name in header):
+        raise InputError(
+            f"{table.path}: coordinates in microns; expected pixels (in QuPath export objects as "
+            "GeoJSON, in ImageJ use Analyze > Set Scale > Click to Remove Scale)"
+        )
+    raise InputError(
+        f"{table.path}: columns {short(', '.join(header), 80)}; "
+        "expected x,y or axis-0,axis-1 or row,col"
+    )
+
+
+def _rows_of_image(table: Table, image: str, annotations: Annotations) -> Table:
+    """The rows of one image, where a column names several; the others are counted.
+
+    Raises InputError where a table of several images has none of this one.
+    """
+    named = table.column(("image", "image name"))
+    if not image or named is None or len(set(named)) < 2:
+        return table
+    wanted = [Path(base_name(name)).stem == Path(image).stem for name in named]
+    if not any(wanted):
+        raise InputError(f"{table.path}: none of its {len(set(named))} images is {image}")
+    annotations.left_out["object of another image"] += wanted.count(False)
+    return _kept(table, wanted)
+
+
+def _rows_of_objects(table: Table, annotations: Annotations) -> Table:
+    """The rows without annotations around detections, in QuPath's table of all objects."""
+    kinds = [kind.lower() for kind in table.column(("object type",)) or []]
+    found = {"detection", "cell"} & set(kinds)
+    others = [kind if found and kind not in found else "" for kind in kinds]
+    for kind in filter(None, others):
+        annotations.left_out[f"{short(kind, 20)} among {' and '.join(sorted(found))}s"] += 1
+    return _kept(table, [not other for other in others]) if any(others) else table
+
+
+def _kept(table: Table, wanted: Sequence[bool]) -> Table:
+    """The table with some of its rows."""
+    rows = [row for row, keep in zip(table.rows, wanted, strict=True) if keep]
+    lines = [line for line, keep in zip(table.lines, wanted, strict=True) if keep]
+    return Table(table.path, table.header, rows, lines, table.separator)
+
+
+def _planes(table: Table, axes: list[str]) -> list[tuple[int, ...]]:
+    """The plane of each row, from 1: by napari's axes, QuPath's z and t, or ImageJ's slices."""
+    names, first = [name for name in _SLICES if name in table.header], 1
+    if axes:
+        names, first = axes[:-2], 0
+    elif set(table.header) >= _QUPATH_PLANE:
+        names, first = ["z", "t"], 0
+    if not names:
+        return [()] * len(table.rows)
+    numbers = np.rint(table.numbers(names)).astype(int) + 1 - first
+    return [tuple(plane) for plane in numbers.tolist()]
+
+
+def _read_table(path: Path) -> Table:
+    lines = read_text(path).split("\n")
+    # VIA begins its header with '#', too.
+    notes = (not line.strip() or re.match("#(?!filename)", line) for line in lines)
+    first = next((k for k, is_note in enumerate(notes) if not is_note), None)
+    if first is None:
         raise InputError(f"{path}: empty; expected a table of points with a header line")
-    if lines[0].lower().startswith("sep=") and len(lines) > 1:  # Excel's note for itself
-        lines = lines[1:]
-    separator = next((sign for sign in "\t;" if sign in lines[0]), ",")
+    if lines[first].lower().startswith("sep=") and first + 1 < len(lines):  # Excel's own note
+        first += 1
+    separator = next((sign for sign in "\t;" if sign in lines[first]), ",")
+    reader = csv.reader(io.StringIO("\n".join(lines[first:])), delimiter=separator)
     try:
-        rows = list(csv.reader(lines, delimiter=separator))
+        header = [name.strip().lower() for name in next(reader)]
+        rows = [(row, first + reader.line_num) for row in reader if any(map(str.strip, row))]
     except csv.Error as error:
         raise InputError(f"{path}: not readable as a table ({error})") from None
-    if separator == ";":  # Excel writes semicolons where the comma is the decimal sign
-        rows = [rows[0], *([cell.replace(",", ".") for cell in row] for row in rows[1:])]
-    return [name.strip().lower() for name in rows[0]], rows[1:]
+    rows = [(row, n) for row, n in rows if row[0][:1] != "#" or _COLOUR.fullmatch(row[0])]
+    return Table(path, header, [row for row, _ in rows], [line for _, line in rows], separator)
+
+
+def _number(cell: str, separator: str) -> float:
+    """A number; a comma may be its decimal sign where it does not separate the columns.
+
+    Raises ValueError, also for '1,234' in a table with tabs, where it may mean a thousand.
+    """
+    cell = cell.strip()
+    if separator == ";" or (separator == "\t" and not re.fullmatch(r"-?\d{1,3},\d{3}", cell)):
+        cell = cell.replace(",", ".")
+    return float(cell)
 
 
 def _axes(header: list[str]) -> list[str]:
@@ -82,50 +193,25 @@ def _axes(header: list[str]) -> list[str]:
     return sorted(axes, key=lambda name: int(name[5:]))
 
 
-def _numbers(path: Path, number: int, row: list[str], columns: Sequence[int]) -> tuple[float, ...]:
-    """The coordinates in some columns of a line."""
-    try:
-        values = tuple(float(row[column]) for column in columns)
-    except (ValueError, IndexError):
-        raise InputError(f"{path}: line {number} of the table has no coordinates") from None
-    if not all(abs(value) < FARTHEST for value in values):
-        raise InputError(f"{path}: line {number} of the table is not finite or far away")
-    return values
-
-
-def _one_plane(path: Path, planes: set[tuple[float, ...]]) -> None:
-    if len(planes) > 1:
-        named = ", ".join("/".join(f"{value:g}" for value in plane) for plane in sorted(planes)[:5])
-        raise InputError(
-            f"{path}: objects of {len(planes)} planes of a stack ({named}); expected those of one "
-            "image: save them in a file for each plane"
-        )
-
-
-def _read_shapes(
-    path: Path, header: list[str], rows: list[list[str]], axes: list[str]
-) -> Annotations:
+def _read_shapes(table: Table, axes: list[str], choice: Choice) -> Annotations:
     """Shapes of napari: one line for each vertex, shapes by their index."""
-    index, kind = header.index("index"), header.index("shape-type")
-    columns = [header.index(axis) for axis in axes]
-    shapes: dict[str, tuple[str, list]] = {}
-    planes = set()
-    for number, row in enumerate(rows, 2):
-        values = _numbers(path, number, row, columns)
-        if len(row) <= max(index, kind):
-            raise InputError(f"{path}: line {number} of the table names no shape")
-        planes.add(values[:-2])
-        vertices = shapes.setdefault(row[index].strip(), (row[kind].strip().lower(), []))[1]
-        vertices.append((values[-1] + 0.5, values[-2] + 0.5))
-    _one_plane(path, planes)
+    places = table.numbers((axes[-1], axes[-2])) + 0.5
+    indices, kinds = table.column(("index",)), table.column(("shape-type",))
+    shapes: dict[str, list[int]] = {}
+    for row, index in enumerate(indices):
+        shapes.setdefault(index, []).append(row)
+    planes, names = _planes(table, axes), table.column(_CLASSES) or [""] * len(places)
     annotations = Annotations()
-    for kind_name, vertices in shapes.values():
-        if kind_name in ("polygon", "rectangle"):
-            annotations.add_outline([[ring(path, vertices)]])
-        elif kind_name == "ellipse" and len(vertices) == 4:  # the corners of its box
-            annotations.add_outline([[ring(path, _ellipse_in_box(np.array(vertices)))]])
+    for rows in shapes.values():
+        kind, vertices = kinds[rows[0]].lower(), places[rows]
+        if not annotations.takes(choice, [names[rows[0]]], planes[rows[0]]):
+            continue
+        if kind in ("polygon", "rectangle"):
+            annotations.add_outline([[vertices]])
+        elif kind == "ellipse" and len(vertices) == 4:  # the corners of its box
+            annotations.add_outline([[ring(table.path, _ellipse_in_box(vertices))]])
         else:
-            annotations.left_out[f"shape of type {kind_name[:20]}"] += 1
+            annotations.left_out[f"shape of type {short(kind, 20)}"] += 1
     return annotations
 
 
@@ -134,3 +220,22 @@ def _ellipse_in_box(corners: np.ndarray) -> list[tuple[float, float]]:
     side, other = corners[1] - corners[0], corners[3] - corners[0]
     radii = np.hypot(*side) / 2, np.hypot(*other) / 2
     return ellipse_ring(*corners.mean(0), *radii, float(np.arctan2(side[1], side[0])))
+
+
+def read_cellpose_outlines(path: Path) -> Annotations:
+    """Outlines of Cellpose, one in each line: x, y, x, y, ... of the outermost pixels.
+
+    The line of a nucleus of fewer than five such pixels is empty.
+    """
+    annotations = Annotations()
+    text = read_text(path).removesuffix("\n")
+    for number, line in enumerate(text.split("\n") if text else [], 1):
+        cells = [cell for cell in line.split(",") if cell.strip()]
+        vertices = ring(path, zip(cells[::2], cells[1::2], strict=False))
+        if len(cells) % 2 or (vertices < 0).any():
+            raise InputError(f"{path}: line {number} is no outline of x,y,x,y,...")
+        if len(vertices) < 3:
+            annotations.left_out["outline of fewer than three vertices"] += 1
+        else:
+            annotations.masks.append(filled(path, vertices))
+    return annotations

@@ -1,32 +1,85 @@
-"""Text of annotation files, whatever program and system wrote it, and which classes are taken."""
+"""Text of annotation files, whatever program and system wrote it, packed or not."""
 
 import codecs
+import gzip
+import io
 import json
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+import zipfile
+import zlib
 from pathlib import Path
 
-from code_common.errors import InputError
+from code_common.errors import InputError, reason
 
 MAX_BYTES = 1 << 30  # of a text file; the outlines of a whole slide take less
 _ENCODING = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["'][^>]*\?>""")
+_PACKED = (".geojson", ".json", ".xml", ".csv", ".tsv", ".txt")  # what tools pack
+
+
+def short(name: object, length: int = 40) -> str:
+    """The beginning of a text from a file, on one line, for a message."""
+    text = str(name)[:length]
+    return "".join(sign if sign.isprintable() else "?" for sign in text)
+
+
+def check_file(path: Path) -> None:
+    """Raise InputError for a pipe or a device, which may have no end."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path}: neither a file nor a folder")
+
+
+def text_in_zip(path: Path) -> str:
+    """The name of the one text file in a .zip, as QuPath and CVAT write it; "" if there is none.
+
+    Raises InputError for a broken archive, and for several text files.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [n for n in archive.namelist() if n.lower().endswith(_PACKED)]
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise InputError(f"{path}: not a readable .zip file ({reason(error)})") from None
+    names = [name for name in names if not name.startswith("__MACOSX")]
+    if len(names) > 1:
+        raise InputError(f"{path}: {len(names)} text files in it; unpack it and give one of them")
+    return names[0] if names else ""
+
+
+def text_suffix(path: Path) -> str:
+    """The suffix of the text in a file in lower case: .geojson of a.geojson.gz and of its .zip."""
+    suffix = path.suffix.lower()
+    if suffix == ".gz":
+        return Path(path.stem).suffix.lower()
+    return Path(text_in_zip(path)).suffix.lower() if suffix == ".zip" else suffix
 
 
 def read_bytes(path: Path) -> bytes:
-    """A whole file. Raises InputError if there is none, or if it is too large."""
+    """A whole file, unpacked. Raises InputError if there is none, or if it is too large."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"{path}: larger than {MAX_BYTES >> 20} MiB")
-        return path.read_bytes()
+        data = path.read_bytes()
+        if path.suffix.lower() == ".zip":
+            with zipfile.ZipFile(path) as archive, archive.open(text_in_zip(path)) as file:
+                data = file.read(MAX_BYTES + 1)
+        elif data.startswith(b"\x1f\x8b"):
+            data = gzip.GzipFile(fileobj=io.BytesIO(data)).read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: not a readable text file ({error})") from None
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, KeyError) as error:
+        raise InputError(f"{path}: not a readable text file ({reason(error)})") from None
+    if len(data) > MAX_BYTES:
+        raise InputError(f"{path}: unpacked it is larger than {MAX_BYTES >> 20} MiB")
+    return data
 
 
 def read_text(path: Path) -> str:
-    """Text in UTF-8 or, where it begins with that mark, UTF-16. XML may name another encoding."""
+    """Text in UTF-8 or, where it begins with that mark, UTF-16. XML may name another encoding.
+
+    Line ends are \\n, whatever system wrote them.
+    """
     data = read_bytes(path)
     encoding = "utf-8-sig"
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -34,17 +87,32 @@ def read_text(path: Path) -> str:
     elif not data.startswith(codecs.BOM_UTF8) and (named := _ENCODING.match(data[:200])):
         encoding = named[1].decode("ascii")
     try:
-        return data.decode(encoding).replace("\r\n", "\n")
+        text = data.decode(encoding)
     except (UnicodeError, LookupError) as error:
-        raise InputError(f"{path}: not a readable text file ({error})") from None
+        raise InputError(
+            f"{path}: not a readable text file ({reason(error)}); expected UTF-8, as Excel's 'CSV "
+            "UTF-8'"
+        ) from None
+    if "\0" in text:
+        raise InputError(f"{path}: not a readable text file (UTF-16 without its mark?)")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_json(path: Path) -> object:
-    """What a JSON file holds."""
+    """What a JSON file holds. A key that stands twice is refused: its first value would be lost."""
     try:
-        return json.loads(read_text(path))
+        return json.loads(read_text(path), object_pairs_hook=_only_once)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error})") from None
+        raise InputError(f"{path}: not readable as JSON ({reason(error)})") from None
+
+
+def _only_once(pairs: list[tuple[str, object]]) -> dict:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {short(twice)} stands twice in one object")
+    return values
 
 
 def read_xml(path: Path) -> ET.Element:
@@ -55,22 +123,4 @@ def read_xml(path: Path) -> ET.Element:
     try:
         return ET.fromstring(re.sub(r"^\s*<\?xml[^>]*\?>", "", text))
     except (ET.ParseError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as XML ({error})") from None
-
-
-def class_left_out(names: Sequence[str], classes: Sequence[str] | None) -> str:
-    """Why an object of these class names is left out; "" if it is taken.
-
-    classes: the names that are wanted; None: all but those that end with '*', as QuPath's Ignore*,
-    which its own measurements leave out, too.
-    """
-    names = [name for name in names if name]
-    if classes is None:
-        ignored = [name for name in names if name.endswith("*")]
-        return f"object of class {ignored[0][:40]}" if ignored else ""
-    wanted = {name.casefold() for name in classes}
-    # QuPath joins a class and its subclass with a colon: 'Tumor: Positive' is a Tumor, too.
-    parts = {part.strip().casefold() for name in names for part in [name, *name.split(":")]}
-    if parts & wanted:
-        return ""
-    return f"object of class {names[0][:40]}" if names else "object without a class"
+        raise InputError(f"{path}: not readable as XML ({reason(error)})") from None

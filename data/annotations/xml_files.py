@@ -1,13 +1,13 @@
 """XML of other tools: Aperio ImageScope, ASAP, CVAT and ImageJ's Cell Counter."""
 
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from skimage.measure import points_in_poly
 
 from code_common.errors import InputError
+from data.annotations.choice import ALL, Choice
 from data.annotations.geometry import (
     Annotations,
     box_ring,
@@ -20,61 +20,56 @@ from data.annotations.geometry import (
     ring,
     signed_area,
 )
-from data.annotations.json_files import base_name, of_image
-from data.annotations.text import class_left_out, read_xml
+from data.annotations.json_files import of_image, one_for_each
+from data.annotations.text import read_xml, short
 
-Classes = Sequence[str] | None  # names of the classes that are taken; None: all but Ignore*
 KINDS = "Aperio ImageScope, ASAP, CVAT and ImageJ's Cell Counter"
 
 
-def read_xml_of_image(path: Path, image: str, classes: Classes = None) -> Annotations:
+def read_xml_of_image(path: Path, image: str, choice: Choice = ALL) -> Annotations:
     """What an XML file holds of one image. image: its file name, for CVAT's files of several."""
     root = read_xml(path)
     tag = root.tag.rpartition("}")[2]
     if tag == "ASAP_Annotations":
-        return _asap(path, root, classes)
+        return _asap(path, root, choice)
     if tag == "CellCounter_Marker_File":
-        return _cell_counter(path, root, classes)
+        return _cell_counter(path, root, choice)
     if tag == "annotations" and root.find("image") is not None:
-        return of_image(path, _cvat(path, root, classes), image)
+        return of_image(path, _cvat(path, root, choice), image)
     if tag == "annotation" and root.find("object") is not None:
         raise InputError(f"{path}: boxes of Pascal VOC; read are {KINDS}")
-    return _aperio(path, root, classes)
+    return _aperio(path, root, choice)
 
 
-def images_of_xml(path: Path, classes: Classes = None) -> dict[str, Annotations]:
+def images_of_xml(path: Path, choice: Choice = ALL) -> dict[str, Annotations]:
     """What CVAT's file of several images holds, by the file name of the image."""
     root = read_xml(path)
     if root.tag != "annotations" or root.find("image") is None:
         raise InputError(f"{path}: not a file of several images; expected COCO, VIA or CVAT's XML")
-    return _cvat(path, root, classes)
+    return _cvat(path, root, choice)
 
 
-def read_aperio_xml(path: Path, classes: Classes = None) -> Annotations:
+def read_aperio_xml(path: Path, choice: Choice = ALL) -> Annotations:
     """Outlines of Aperio ImageScope, the format of MoNuSeg: a Region has Vertices with X and Y.
 
     Rectangles and ellipses may be given by two corners. A negative region is cut out of the
     nucleus that it lies in.
     """
-    return _aperio(path, read_xml(path), classes)
+    return _aperio(path, read_xml(path), choice)
 
 
-def _aperio(path: Path, root: ET.Element, classes: Classes) -> Annotations:
+def _aperio(path: Path, root: ET.Element, choice: Choice) -> Annotations:
     annotations, negative = Annotations(), []
     layers = list(root.iter("Annotation"))
-    regions = {
-        region: str(layer.get("Name") or "") for layer in layers for region in _regions(layer)
-    }
+    regions = {region: _layer_names(layer) for layer in layers for region in _regions(layer)}
     if not regions:  # another nesting, or none
-        regions = {region: "" for region in root.iter("Region")}
+        regions = {region: [] for region in root.iter("Region")}
     if not regions and not (layers and root.find(".//Regions") is not None):
         raise InputError(
             f"{path}: no Region in it; expected Aperio ImageScope annotations (read are {KINDS})"
         )
-    for region, layer in regions.items():
-        why = class_left_out([layer, str(region.get("Text") or "")], classes)
-        if why:
-            annotations.left_out[why] += 1
+    for region, names in regions.items():
+        if not annotations.takes(choice, [*names, str(region.get("Text") or "")]):
             continue
         vertices = [
             (vertex.get("X"), vertex.get("Y"))
@@ -84,7 +79,7 @@ def _aperio(path: Path, root: ET.Element, classes: Classes) -> Annotations:
         outline = _aperio_shape(region.get("Type") or "0", ring(path, vertices))
         if outline is None:
             names = {"3": "arrow", "4": "ruler", "5": "pointer"}
-            kind = (region.get("Type") or "0")[:20]
+            kind = short(region.get("Type") or "0", 20)
             annotations.left_out[names.get(kind, f"Region of Type {kind}")] += 1
         elif (region.get("NegativeROA") or "0") not in ("0", "false") and len(outline) >= 3:
             negative.append(outline)
@@ -93,6 +88,12 @@ def _aperio(path: Path, root: ET.Element, classes: Classes) -> Annotations:
     for hole in negative:
         _cut_out(hole, annotations)
     return annotations
+
+
+def _layer_names(layer: ET.Element) -> list[str]:
+    """The name of a layer, and of its attributes: MoNuSAC has its classes there."""
+    attributes = [a.get("Name") for a in layer.findall("Attributes/Attribute")]
+    return [str(layer.get("Name") or ""), *(a for a in attributes if a and a != "Description")]
 
 
 def _regions(layer: ET.Element) -> list[ET.Element]:
@@ -127,18 +128,16 @@ def _cut_out(hole: np.ndarray, annotations: Annotations) -> None:
         annotations.left_out["negative region outside of all outlines"] += 1
 
 
-def _asap(path: Path, root: ET.Element, classes: Classes) -> Annotations:
+def _asap(path: Path, root: ET.Element, choice: Choice) -> Annotations:
     """Annotations of ASAP; a group is a class."""
     annotations = Annotations()
     for item in root.iter("Annotation"):
         group = str(item.get("PartOfGroup") or "")
-        why = class_left_out(["" if group == "None" else group], classes)
-        if why:
-            annotations.left_out[why] += 1
+        if not annotations.takes(choice, ["" if group == "None" else group]):
             continue
         kind = str(item.get("Type") or "Polygon")
         with named_errors(path, "ASAP's XML"):
-            found = [c for c in item.iter("Coordinate")]
+            found = item.findall("Coordinates/Coordinate")
             found.sort(key=lambda c: float(c.get("Order") or 0))
             coordinates = [place((c.get("X"), c.get("Y"))) for c in found]
         if kind in ("Polygon", "Spline", "Rectangle"):
@@ -146,25 +145,24 @@ def _asap(path: Path, root: ET.Element, classes: Classes) -> Annotations:
         elif kind in ("Dot", "PointSet"):
             annotations.points += coordinates
         else:
-            annotations.left_out[f"annotation of type {kind[:20]}"] += 1
+            annotations.left_out[f"annotation of type {short(kind, 20)}"] += 1
     return annotations
 
 
-def _cvat(path: Path, root: ET.Element, classes: Classes) -> dict[str, Annotations]:
+def _cvat(path: Path, root: ET.Element, choice: Choice) -> dict[str, Annotations]:
     """Shapes of 'CVAT for images', by the file name of the image."""
     by_name: dict[str, Annotations] = {}
     with named_errors(path, "CVAT's XML"):
-        for image in root.findall("image"):
-            annotations = by_name.setdefault(base_name(image.get("name")), Annotations())
+        images = root.findall("image")
+        names = one_for_each(path, (image.get("name") for image in images))
+        for name, image in zip(names, images, strict=True):
+            annotations = by_name[name] = Annotations()
             if image.get("width") and image.get("height"):
                 annotations.shape = int(image.get("height")), int(image.get("width"))
             for shape in image:
                 if shape.tag == "tag":  # of the whole image
                     continue
-                why = class_left_out([str(shape.get("label") or "")], classes)
-                if why:
-                    annotations.left_out[why] += 1
-                else:
+                if annotations.takes(choice, [str(shape.get("label") or "")]):
                     _add_cvat(path, shape, annotations)
     return by_name
 
@@ -178,9 +176,7 @@ def _add_cvat(path: Path, shape: ET.Element, annotations: Annotations) -> None:
         else:
             annotations.add_outline([[ring(path, places)]])
     elif shape.tag == "box":
-        if float(get("rotation") or 0):
-            annotations.left_out["rotated box"] += 1
-            return
+        # A rotation goes around the middle, and no more than that is taken of a box.
         corners = place((get("xtl"), get("ytl"))), place((get("xbr"), get("ybr")))
         annotations.boxes.append((*corners[0], *corners[1]))
     elif shape.tag == "ellipse":
@@ -190,7 +186,7 @@ def _add_cvat(path: Path, shape: ET.Element, annotations: Annotations) -> None:
     elif shape.tag == "mask":
         annotations.masks.append(_cvat_mask(path, shape))
     else:
-        annotations.left_out[f"shape of type {shape.tag[:20]}"] += 1
+        annotations.left_out[f"shape of type {short(shape.tag, 20)}"] += 1
 
 
 def _cvat_mask(path: Path, shape: ET.Element) -> np.ndarray:
@@ -204,20 +200,15 @@ def _cvat_mask(path: Path, shape: ET.Element) -> np.ndarray:
     return np.argwhere(inside) + [top, left]
 
 
-def _cell_counter(path: Path, root: ET.Element, classes: Classes) -> Annotations:
+def _cell_counter(path: Path, root: ET.Element, choice: Choice) -> Annotations:
     """Markers of ImageJ's Cell Counter, which name pixels; a type is a class."""
-    annotations, slices = Annotations(), set()
+    annotations = Annotations()
     with named_errors(path, "Cell Counter's XML"):
         for kind in root.iter("Marker_Type"):
             names = [(kind.findtext(tag) or "").strip() for tag in ("Name", "Type")]
-            why = class_left_out(names, classes)
             for marker in kind.findall("Marker"):
-                if why:
-                    annotations.left_out[why] += 1
-                    continue
-                x, y = place((marker.findtext("MarkerX"), marker.findtext("MarkerY")))
-                annotations.points.append((x + 0.5, y + 0.5))
-                slices.add((marker.findtext("MarkerZ") or "1").strip())
-    if len(slices) > 1:
-        raise InputError(f"{path}: markers of {len(slices)} slices; expected those of one image")
+                plane = int(marker.findtext("MarkerZ") or 1)
+                if annotations.takes(choice, names, (plane,)):
+                    x, y = place((marker.findtext("MarkerX"), marker.findtext("MarkerY")))
+                    annotations.points.append((x + 0.5, y + 0.5))
     return annotations

@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 from conftest import PROJECT
+from PIL import Image
 
+from code_common.files.images import read_image
 from code_common.files.writing import write_json, write_png, write_points, write_table
 from data.annotations.formats import read_geojson, read_point_table
 
@@ -150,11 +152,139 @@ def test_zoom_and_pan_leave_the_points_where_they_are(page, tmp_path):
 
 
 def test_nothing_is_lost_when_the_page_is_closed(page, tmp_path):
+    """Kept points are taken up, which is said; Undo drops them, also for the next visit."""
     open_files(page, tmp_path / "a.png")
     click(page, 100, 100)
     page.reload()
     open_files(page, tmp_path / "a.png")
+    assert status(page) == "1 points, not saved, kept from an earlier visit, Undo drops them"
+    click(page, 50, 50)
+    assert status(page) == "2 points, not saved"
+    page.keyboard.press("Control+z")
+    page.keyboard.press("Control+z")
+    assert status(page).startswith("0 points")
+    page.reload()
+    open_files(page, tmp_path / "a.png")
+    assert status(page) == "0 points"
+
+
+def test_kept_points_belong_to_the_content_of_an_image(page, tmp_path):
+    """Another project has an image of the same name and size."""
+    open_files(page, tmp_path / "a.png")
+    click(page, 100, 100)
+    page.reload()
+    write_png(tmp_path / "other" / "a.png", np.full((200, 300, 3), 99, np.uint8))
+    open_files(page, tmp_path / "other" / "a.png")
+    assert status(page) == "0 points"
+
+
+def test_a_file_of_points_comes_before_kept_ones(page, tmp_path):
+    open_files(page, tmp_path / "a.png")
+    click(page, 100, 100)
+    click(page, 50, 50)
+    page.reload()
+    write_points(tmp_path / "a.csv", np.array([[20, 30]]))
+    open_files(page, tmp_path / "a.png", tmp_path / "a.csv")
+    assert status(page) == (
+        "1 points, not saved, in place of those kept from an earlier visit, Undo brings these back"
+    )
+    page.keyboard.press("Control+z")
+    assert status(page).startswith("2 points")
+
+
+def test_an_image_opened_twice_keeps_its_points(page, tmp_path):
+    open_files(page, tmp_path / "a.png")
+    click(page, 100, 100)
+    open_files(page, tmp_path / "b.png", tmp_path / "a.png")
+    page.locator("#images option >> nth=1").wait_for(state="attached")
+    page.select_option("#images", label="a")
     assert status(page) == "1 points, not saved"
+    page.keyboard.press("Control+z")
+    assert status(page).startswith("0 points")
+    write_png(tmp_path / "other" / "a.png", np.full((200, 300, 3), 99, np.uint8))
+    page.set_input_files("#open", str(tmp_path / "other" / "a.png"))
+    page.locator("#status", has_text="another image of this name").wait_for()
+    assert page.evaluate("tiles.length") == 2
+
+
+@pytest.mark.parametrize(
+    ("suffix", "orientation"), [("jpg", 3), ("jpg", 6), ("png", 5), ("png", 8)]
+)
+def test_an_image_is_turned_as_the_readers_turn_it(page, tmp_path, suffix, orientation):
+    """A nucleus is clicked where the page shows it, and found there by the readers."""
+    stored = np.full((200, 300, 3), 230, np.uint8)
+    stored[20:40, 250:270] = (90, 0, 120)
+    exif = Image.Exif()
+    exif[274] = orientation
+    path = tmp_path / f"photo.{suffix}"
+    Image.fromarray(stored).save(path, exif=exif)
+    image = read_image(path)
+    row, col = np.argwhere(image[..., 1] < 100).mean(0)
+    open_files(page, path)
+    assert page.evaluate("[current.image.height, current.image.width]") == list(image.shape[:2])
+    click(page, col + 0.5, row + 0.5)
+    ((x, y),) = read_point_table(saved(page, "csv", tmp_path)).points
+    assert abs(x - col) < 2 and abs(y - row) < 2
+    shown = page.evaluate(
+        "([x, y]) => { const c = document.createElement('canvas'), d = c.getContext('2d');"
+        " d.drawImage(current.image, -x, -y); return [...d.getImageData(0, 0, 1, 1).data]; }",
+        [int(x), int(y)],
+    )
+    assert np.abs(np.array(shown[:3]) - image[int(y), int(x)]).max() < 20
+
+
+@pytest.mark.parametrize("name", ['"<b>&amp;', "'; alert(1)\nü %20#"])
+def test_names_are_shown_as_they_are(page, tmp_path, name):
+    (tmp_path / "a.png").rename(tmp_path / f"{name}.png")
+    write_points(tmp_path / f"{name}_points.csv", np.array([[20, 30]]))
+    open_files(page, tmp_path / f"{name}.png", tmp_path / f"{name}_points.csv")
+    shown = page.evaluate("[at('images').options[0].text, document.querySelectorAll('b').length]")
+    assert shown == [" ".join(name.split()), 0]
+    assert status(page) == "1 points, not saved"
+    path = saved(page, "csv", tmp_path)
+    assert path.suffix == ".csv" and len(np.loadtxt(path, delimiter=",", skiprows=1)) == 2
+
+
+def test_a_saved_table_is_opened_again(page, tmp_path):
+    open_files(page, tmp_path / "a.png")
+    for x, y in ((0, 0), (299.9, 199.9), (77.3, 12.8)):
+        click(page, x, y)
+    before = page.evaluate("current.points")
+    path = saved(page, "csv", tmp_path)
+    page.reload()
+    open_files(page, tmp_path / "a.png", path)
+    assert np.abs(np.array(page.evaluate("current.points")) - before).max() <= 0.051
+
+
+TABLES = {
+    "row;col\n20;30,5\n": [31, 20.5],
+    'name,x,y\n"a, b",30.5,20\n': [30.5, 20],
+    "x\ty\r\n30,5\t20\r\n": [30.5, 20],
+    "index,axis-0,axis-1,axis-2\n0,4,20,30\n1,4,20,30\n": [30.5, 20.5],
+}
+
+
+@pytest.mark.parametrize("text", TABLES)
+def test_tables_mean_the_same_as_to_the_importers(page, tmp_path, text):
+    (tmp_path / "a.csv").write_text(text, newline="")
+    open_files(page, tmp_path / "a.png", tmp_path / "a.csv")
+    assert page.evaluate("current.points[0]") == TABLES[text]
+    assert read_point_table(tmp_path / "a.csv").points[0] == tuple(TABLES[text])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x,y\n1,\n", "no numbers"),
+        ("x,y\n1,a\n", "no numbers"),
+        ("axis-0,axis-1,axis-2\n0,5,5\n1,5,5\n", "several planes"),
+    ],
+)
+def test_no_point_is_invented(page, tmp_path, text, message):
+    (tmp_path / "a.csv").write_text(text)
+    open_files(page, tmp_path / "a.png", tmp_path / "a.csv")
+    assert message in status(page)
+    assert page.evaluate("current.points") == []
 
 
 def test_what_cannot_be_opened_is_named(page, tmp_path):

@@ -156,6 +156,8 @@ RUNS = [  # stage, script, more options, name, damage, what the line names
     (D, "test", "", "other keys", lambda: save(
         f"{ROUND}/best.pt", {"weights": torch.zeros(3)}), "best.pt"),
     (D, "test", "--img-dir none", "no folder of images", lambda: None, "none"),
+    (S, "test", "--img-dir data/tiny/images --points-dir data", "a folder without points",
+     lambda: None, "data: no points of these images; expected "),
     (S, "prepare_data", "", "no detections", lambda: put(DETECTIONS, None), "train0_points.csv"),
     (S, "prepare_data", "", "other columns", lambda: put(DETECTIONS, "a,b\n1,2\n"),
      "train0_points.csv"),

@@ -1,9 +1,12 @@
 """Files of many tools: what each gives as masks and as points, or the line that refuses it."""
 
 import base64
+import gzip
 import io
 import json
+import os
 import unicodedata
+import zipfile
 
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ from code_common.errors import InputError
 from code_common.files.images import read_label
 from code_common.files.writing import write_instances, write_png
 from data.annotations.formats import draw, outline_pixels, read_annotations, without_regions
+from data.annotations.json_files import run_length_pixels
 from data.import_labels import main, parse_arguments
 
 SHAPE = (60, 80)
@@ -347,6 +351,47 @@ OUTLINES = {
         ),
         "",
     ),
+    "QuPath, packed": ("a.geojson.gz", gzip.compress(json.dumps(geojson(*NUCLEI)).encode()), ""),
+    "QuPath, no geometry": (
+        "a.geojson",
+        geojson(*NUCLEI, {"type": "Feature", "geometry": None, "properties": {}}),
+        "1 feature without a geometry",
+    ),
+    "QuPath, a core and the root": (
+        "a.geojson",
+        geojson(*NUCLEI, feature(TILE, "tmaCore"), feature(TILE, "PathRootObject")),
+        "1 TMA core, 1 root of the hierarchy",
+    ),
+    "a tissue of many rings": (
+        "a.geojson",
+        geojson(
+            *NUCLEI,
+            {"type": "MultiPolygon", "coordinates": [[corners((70, 50, 3, 3))]] * 1001},
+        ),
+        "1 region (outline of more than 1000 rings)",
+    ),
+    "COCO, a crowd": (
+        "a.json",
+        coco(
+            *[{**run_lengths(instances() == k), "iscrowd": 1} for k in (1, 2, 3)],
+            {**run_lengths(instances() > 0), "iscrowd": 1},
+        ),
+        "1 crowd of objects",
+    ),
+    "COCO, an address": (
+        "a.json",
+        coco(*[polygons(b) for b in BOXES], name="https://h/d/a.png?key=%2F1"),
+        "",
+    ),
+    "Cellpose outlines": (
+        "a_cp_outlines.txt",
+        "".join(
+            ",".join(f"{x},{y}" for x, y in corners((x0, y0, w - 1, h - 1))) + "\n"
+            for x0, y0, w, h in BOXES
+        )
+        + "\n",
+        "1 outline of fewer than three vertices",
+    ),
     "napari shapes": ("a.csv", napari_shapes("polygon"), ""),
     "napari rectangles": ("a.csv", napari_shapes("rectangle"), ""),
     "a byte order mark": (
@@ -389,6 +434,49 @@ POINTS = {
     ),
     "semicolons and decimal commas": ("a.csv", TABLE.replace(",", ";").replace(".", ","), ""),
     "Excel's separator": ("a.csv", "sep=;\n" + TABLE.replace(",", ";"), ""),
+    "tabs and decimal commas": (
+        "a.tsv",
+        TABLE.replace(",", "\t").replace(".", ","),
+        "",
+    ),
+    "line ends of old": ("a.csv", TABLE.replace("\n", "\r"), ""),
+    "blank rows of Excel": ("a.csv", TABLE.replace("\n", ",\n,,\n\n"), ""),
+    "names with commas and line breaks": (
+        "a.csv",
+        'name,X , y\n"a, b",14.5,13.5\n"c\nd",3.35e1,15.5\ne,55.5,44.5\n',
+        "",
+    ),
+    "notes and colours": (
+        "a.csv",
+        "# seen\ncolour,x,y\n# by two, then three\n#ff0000,14.5,13.5\n#fff,33.5,15.5\n,55.5,44.5\n",
+        "",
+    ),
+    "QuPath, measurements": (
+        "a.tsv",
+        "Image\tObject type\tName\tClassification\tCentroid X px\tCentroid Y px\n"
+        + "".join(f"a.png\tDetection\t\tT\t{c + 0.5}\t{r + 0.5}\n" for r, c in MIDDLES)
+        + "a.png\tAnnotation\t\t\t40\t30\nb.png\tDetection\t\tT\t5\t5\n",
+        "1 annotation among detections, 1 object of another image",
+    ),
+    "Cell Counter, its own name": ("CellCounter_a.xml", markers(MIDDLES), ""),
+    "CVAT, a turned box": (
+        "a.xml",
+        cvat(
+            '<points label="n" points="14.5,13.5;33.5,15.5"/>',
+            '<box label="n" rotation="30" xtl="50.5" ytl="40.5" xbr="60.5" ybr="48.5"/>',
+        ),
+        "",
+    ),
+    "an outline whose middle lies outside": (
+        "a.geojson",
+        geojson(*NUCLEI, feature(corners((-9, 5, 11, 9)))),
+        "1 object (middle outside of the image)",
+    ),
+    "twice the same": (
+        "a.geojson",
+        geojson(*NUCLEI, NUCLEI[1]),
+        "1 point (in the pixel of another)",
+    ),
     "napari": ("a.csv", napari(2), ""),
     "napari, a stack": ("a.csv", napari(3), ""),
     "napari, five axes": ("a.csv", napari(5), ""),
@@ -502,6 +590,15 @@ def picture(array, suffix, palette=None, **more):
         image = Image.fromarray(array.astype(np.uint8), "P")
         image.putpalette(palette)
     return as_bytes(lambda file: image.save(file, format=suffix, **more))
+
+
+def packed(files):
+    """A .zip of files."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
 
 
 def mat(array):
@@ -624,7 +721,7 @@ REFUSED = {
         "points",
         "a.csv",
         "axis-0,axis-1,axis-2\n0,5,5\n1,20,20\n",
-        "2 planes of a stack (0, 1)",
+        "2 planes of a stack (1, 2)",
     ),
     "COCO of another size": (
         "masks",
@@ -645,6 +742,43 @@ REFUSED = {
         coco({"segmentation": {"size": list(SHAPE), "counts": [3, 4]}}),
         "runs are not 60 x 80",
     ),
+    "a key twice": (
+        "masks",
+        "a.geojson",
+        '{"type": "FeatureCollection", "features": [1], "features": []}',
+        "the key features stands twice",
+    ),
+    "microns of QuPath": (
+        "points",
+        "a.tsv",
+        "Image\tCentroid X µm\tCentroid Y µm\na.png\t3\t4\n",
+        "coordinates in microns; expected pixels",
+    ),
+    "microns of others": ("points", "a.csv", "x (um),y (um)\n3,4\n", "in microns"),
+    "a thousand or a fraction": ("points", "a.tsv", "x\ty\n1,234\t13\n", "line 2 of the table"),
+    "other images": (
+        "points",
+        "a.csv",
+        "image,x,y\nb.png,3,4\nc.png,3,4\n",
+        "none of its 2 images is a.png",
+    ),
+    "x and y swapped": ("points", "a.csv", "x,y\n13,14\n40,70\n", "are x and y swapped?"),
+    "a point outside": ("points", "a.csv", "x,y\n13,14\n4,700\n", "1 of 2 points lie outside"),
+    "UTF-16 without a mark": ("points", "a.csv", TABLE.encode("utf-16-le"), "UTF-16"),
+    "a table of VIA": ("masks", "a.csv", "#filename,region_shape_attributes\na.png,{}\n", "VIA"),
+    "two texts in one archive": (
+        "masks",
+        "a.zip",
+        packed({"a.geojson": "{}", "b.geojson": "{}"}),
+        "2 text files in it",
+    ),
+    "a packed file cut off": (
+        "masks",
+        "a.geojson.gz",
+        gzip.compress(json.dumps(geojson(*NUCLEI)).encode())[:60],
+        "not a readable text file",
+    ),
+    "unread masks": ("masks", "a/masks/1.gif", b"GIF", "no image; expected one mask"),
     "unknown JSON": ("masks", "a.json", {"cells": []}, "unknown kind (keys: cells)"),
     "Pascal VOC": ("points", "a.xml", "<annotation><object/></annotation>", "Pascal VOC"),
     "ROIs that are none": ("points", "a.roi", b"nothing", "a.roi"),
@@ -714,8 +848,9 @@ def test_classes_choose(data, capsys):
     assert "a: 2 nuclei from a.geojson; left out: 1 object of class Stroma\n" in (
         capsys.readouterr().out
     )
-    with pytest.raises(InputError, match="it holds 1 object of class Tumor, "):
-        import_labels("points", data, data / "from", "--classes", "Lymphocyte")
+    with pytest.raises(InputError, match="has: Stroma, Tumor, Tumor: Positive$"):
+        import_labels("points", data, data / "from", "--classes", "Tumor", "Lymphocyte")
+    assert not list(data.glob("labels_point/*"))
 
 
 def test_one_wrong_file_does_not_stop_the_others(run_script, tmp_path):
@@ -791,7 +926,7 @@ def test_a_map_beside_outlines_is_named(data, capsys):
     import_labels("masks", data, data / "from")
     assert capsys.readouterr().out.splitlines() == [
         "a: 3 nuclei from a.geojson",
-        "not read, beside files of outlines or points: 1 (a_mask.tif)",
+        "not read, beside other files of their image: 1 (a_mask.tif)",
     ]
 
 
@@ -839,22 +974,24 @@ def test_nested_regions_take_no_time(data):
     assert areas(data) == [48]
 
 
-def test_compressed_runs_are_read_by_pycocotools(data):
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 1), min_size=1, max_size=400), st.integers(1, 9))
+def test_packed_runs_are_those_of_pycocotools(bits, rows):
     mask = pytest.importorskip("pycocotools.mask")
-    encoded = [mask.encode(np.asfortranarray(MAP == k)) for k in (1, 2, 3)]
-    entries = [
-        {"segmentation": {"size": list(SHAPE), "counts": e["counts"].decode()}} for e in encoded
-    ]
-    place(data / "from", "a.json", coco(*entries))
-    import_labels("masks", data, data / "from")
-    assert (read_label(data / "labels_instance" / "a_label.tif", SHAPE) == MAP).all()
+    array = np.zeros((rows, -(-len(bits) // rows)), np.uint8)
+    array.ravel()[: len(bits)] = bits
+    encoded = mask.encode(np.asfortranarray(array))
+    encoded = {"size": list(array.shape), "counts": encoded["counts"].decode()}
+    pixels = run_length_pixels("a.json", encoded)
+    assert sorted(pixels.tolist()) == np.argwhere(array).tolist()
 
 
-def test_compressed_runs_without_pycocotools_name_it(data, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pycocotools.mask", None)
-    mask = {"segmentation": {"size": list(SHAPE), "counts": "abc"}}
+@pytest.mark.parametrize("counts", ["", "zzzzzzzzzz", "PPPP", "\x00", "0" * 9, "é", "P" * 99])
+def test_broken_runs_are_refused(data, counts):
+    """Whatever a decoder would make of them."""
+    mask = {"segmentation": {"size": list(SHAPE), "counts": counts}}
     place(data / "from", "a.json", coco(mask))
-    with pytest.raises(InputError, match="need pycocotools"):
+    with pytest.raises(InputError, match="a.json: .*run"):
         import_labels("masks", data, data / "from")
 
 
@@ -871,9 +1008,242 @@ def test_rois_of_fiji(data, capsys, suffix):
 
 def test_rois_without_roifile_name_it(data, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "roifile", None)
-    place(data / "from", "a.zip", b"PK")
+    place(data / "from", "a.zip", packed({"1.roi": b"Iout"}))
     with pytest.raises(InputError, match="need roifile"):
         import_labels("points", data, data / "from")
+
+
+def in_plane(box, z):
+    """An outline of QuPath in a plane of a stack, which it counts from 0."""
+    outline = feature(corners(box))
+    return {**outline, "geometry": {**outline["geometry"], "plane": {"c": -1, "z": z, "t": 0}}}
+
+
+def roi_stack():
+    roifile = pytest.importorskip("roifile")
+    rois = [roifile.ImagejRoi.frompoints(np.array(corners(box))) for box in BOXES[:2]]
+    rois[0].position, rois[1].position = 1, 2
+    return packed({f"{k}.roi": roi.tobytes() for k, roi in enumerate(rois)})
+
+
+STACKS = {
+    "QuPath": ("a.geojson", lambda: geojson(NUCLEI[0], in_plane(BOXES[1], 1))),
+    "napari": ("a.csv", lambda: "axis-0,axis-1,axis-2\n0,13,14\n1,15,33\n"),
+    "Cell Counter": (
+        "a.xml",
+        lambda: (
+            markers(MIDDLES[:1], MIDDLES[1:2]).replace("Z>1<", "Z>2<", 2).replace("Z>2<", "Z>1<", 1)
+        ),
+    ),
+    "ImageJ": ("a.csv", lambda: " ,X,Y,Slice\n1,14.5,13.5,1\n2,33.5,15.5,2\n"),
+    "Fiji": ("a.zip", roi_stack),
+}
+QUPATH_POINTS = "x\ty\tc\tz\tt\tclass\n14.5\t13.5\t-1\t0\t0\t\n33.5\t15.5\t-1\t1\t0\t\n"
+
+
+@pytest.mark.parametrize("what", STACKS)
+def test_a_plane_of_a_stack_is_asked_for_by_its_number(data, capsys, what):
+    name, content = STACKS[what]
+    place(data / "from", name, content())
+    with pytest.raises(InputError, match=r"2 planes of a stack \(1, 2\).*--plane 1 takes"):
+        import_labels("points", data, data / "from")
+    import_labels("points", data, data / "from", "--plane", 2)
+    assert places(data) == MIDDLES[1:2]
+    assert "1 point from" in (printed := capsys.readouterr().out)
+    assert "left out: 1 object of plane 1" in printed
+    with pytest.raises(InputError, match="it holds 1 object of plane 1, 1 object of plane 2"):
+        import_labels("points", data, data / "from", "--plane", 9, "--overwrite")
+
+
+def test_points_of_qupath_name_z_and_t(data):
+    place(data / "from", "a.tsv", QUPATH_POINTS)
+    with pytest.raises(InputError, match=r"2 planes of a stack \(1 1, 2 1\)"):
+        import_labels("points", data, data / "from")
+    import_labels("points", data, data / "from", "--plane", 2, 1)
+    assert places(data) == MIDDLES[1:2]
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.tif"])
+def test_a_map_of_a_stack_is_asked_for_by_its_number(data, name):
+    maps = np.stack([MAP * 0 + 1, MAP, MAP * 0])
+    content = npy(maps) if name == "a.npy" else tiff(maps, photometric="minisblack")
+    place(data / "from", name, content)
+    with pytest.raises(InputError, match="expected .*--plane"):
+        import_labels("masks", data, data / "from")
+    with pytest.raises(InputError, match="--plane 1 to 3"):
+        import_labels("masks", data, data / "from", "--plane", 4)
+    import_labels("masks", data, data / "from", "--plane", 2)
+    assert areas(data) == AREAS
+
+
+def test_the_plane_is_that_of_the_image(data, capsys):
+    """Of an image that is a stack the first plane is read, and a label of another is refused."""
+    (data / "images" / "a.png").unlink()
+    stack = tiff(np.zeros((5, *SHAPE), np.uint8), photometric="minisblack")
+    place(data / "images", "a.tif", stack)
+    place(data / "from", "a.geojson", geojson(in_plane(BOXES[0], 2)))
+    with pytest.raises(InputError, match="objects of plane 3, but of a.tif page 1 of 5 is read"):
+        import_labels("masks", data, data / "from")
+    place(data / "from", "a.geojson", geojson(*NUCLEI))
+    import_labels("masks", data, data / "from")
+    assert capsys.readouterr().out.endswith("; of its image page 1 of 5 is read\n")
+
+
+@pytest.mark.parametrize("name", ["all.json", "all.xml", "via.json"])
+def test_images_of_one_name_in_two_folders_are_refused(data, name):
+    """Nothing says whose annotations they are; put together they would be of no image."""
+    if name == "all.json":
+        content = coco(*map(polygons, BOXES), name="x/a.png")
+        content["images"].append({"id": 9, "file_name": "y/a.png"})
+    elif name == "via.json":
+        content = {"1": via()["a.png12"], "2": via()["a.png12"]}
+    else:
+        other = f'<image id="1" name="other/a.png">{cvat_polygon(BOXES[1])}</image></annotations>'
+        content = cvat(cvat_polygon(BOXES[0])).replace("</annotations>", other)
+    path = place(data, name, content)
+    with pytest.raises(InputError, match="two of its images have one file name"):
+        import_labels("masks", data, path)
+
+
+def test_two_images_of_one_name_are_refused(data):
+    Image.new("RGB", SHAPE[::-1]).save(data / "images" / "a.bmp")
+    place(data / "from", "a.geojson", geojson(*NUCLEI))
+    with pytest.raises(InputError, match="share one name"):
+        import_labels("masks", data, data / "from")
+
+
+def test_one_file_may_be_of_one_image(data, capsys):
+    path = place(data, "a.geojson", geojson(*NUCLEI))
+    import_labels("masks", data, path)
+    assert areas(data) == AREAS
+    with pytest.raises(InputError, match="not named like one of the images"):
+        import_labels("points", data, place(data, "points.csv", TABLE))
+
+
+def test_an_archive_of_cvat(data):
+    files = {"annotations.xml": cvat(*map(cvat_polygon, BOXES)), "images/a.png": b""}
+    import_labels("masks", data, place(data, "task.zip", packed(files)))
+    assert areas(data) == AREAS
+
+
+def test_a_tile_without_a_class_is_a_tile_without_nuclei(data, capsys):
+    write_png(data / "images" / "b.png", np.zeros((*SHAPE, 3), np.uint8))
+    place(data / "from", "a.geojson", geojson(feature(corners(BOXES[0]), name="T")))
+    place(data / "from", "b.geojson", geojson(feature(corners(BOXES[1]), name="S")))
+    import_labels("masks", data, data / "from", "--classes", "T")
+    assert capsys.readouterr().out.splitlines() == [
+        "a: 1 nucleus from a.geojson",
+        "b: 0 nuclei from b.geojson; left out: 1 object of class S",
+    ]
+
+
+def test_texts_of_a_file_stay_on_their_line(data, capsys):
+    names = "=HYPERLINK(1)\nx", "a\n\x1b[31m" * 5000
+    objects = [feature(corners(b), name=n) for b, n in zip(BOXES, (*names, "T"), strict=True)]
+    content = coco(*map(polygons, BOXES), name="b\n" * 9000)
+    content["images"].append({"id": 9, "file_name": "a.png"})
+    place(data / "from", "a.geojson", geojson(*objects))
+    import_labels("masks", data, data / "from", "--classes", "T")
+    import_labels("masks", data, place(data, "all.json", content), "--overwrite")
+    with pytest.raises(InputError) as error:
+        import_labels("masks", data, data / "from", "--classes", "no")
+    for text in (*capsys.readouterr().out.splitlines(), str(error.value)):
+        assert text.isprintable() and len(text) < 900
+
+
+def test_a_label_of_another_name_is_not_passed_over_by_overwrite(data):
+    write_instances(data / "labels_instance" / "a_mask.tif", MAP)
+    place(data / "from", "a.geojson", geojson(*NUCLEI))
+    with pytest.raises(InputError, match="a_mask.tif: a label of another name"):
+        import_labels("masks", data, data / "from", "--overwrite")
+
+
+def test_what_a_killed_import_left_is_gone_after_the_next(data, monkeypatch):
+    """Nothing of it is taken for a label meanwhile."""
+    place(data / "from", "a.geojson", geojson(*NUCLEI))
+    with monkeypatch.context() as killed:
+        killed.setattr("os.replace", lambda *_: (_ for _ in ()).throw(MemoryError))
+        killed.setattr("pathlib.Path.unlink", lambda *_, **__: None)
+        with pytest.raises(MemoryError):
+            import_labels("masks", data, data / "from")
+    (left,) = (data / "labels_instance").iterdir()
+    assert left.suffix == ".tmp"
+    import_labels("masks", data, data / "from")
+    assert [path.name for path in (data / "labels_instance").iterdir()] == ["a_label.tif"]
+
+
+def test_labels_of_an_earlier_import_are_named(data, capsys):
+    """Also where the annotations of an image are gone."""
+    write_png(data / "images" / "b.png", np.zeros((*SHAPE, 3), np.uint8))
+    for name in "ab":
+        place(data / "from", f"{name}.geojson", geojson(*NUCLEI))
+    import_labels("masks", data, data / "from")
+    place(data / "from", "a.geojson", geojson(NUCLEI[0]))
+    (data / "from" / "b.geojson").unlink()
+    capsys.readouterr()
+    import_labels("masks", data, data / "from")
+    assert capsys.readouterr().out.splitlines() == [
+        "a: a_label.tif is there, kept (--overwrite replaces it)",
+        f"b: nothing in {data / 'from'}; b_label.tif of earlier stays",
+    ]
+    assert areas(data) == AREAS
+
+
+def test_a_pipe_is_no_file(data):
+    (data / "from").mkdir()
+    os.mkfifo(data / "from" / "a.geojson")
+    with pytest.raises(InputError, match="neither a file nor a folder"):
+        import_labels("masks", data, data / "from")
+
+
+def test_the_middle_of_an_outline_that_crosses_itself(data):
+    """Its area hardly counts, and the centroid of the area lies far away."""
+    crossed = feature([[60, 5], [70.001, 15], [70, 5], [60, 15]])
+    place(data / "from", "a.geojson", geojson(crossed))
+    import_labels("points", data, data / "from")
+    assert places(data) == [(10, 65)]
+
+
+def test_what_is_no_nucleus_in_a_roi_set(data, capsys):
+    """Folders and files of macOS, texts that are drawn as rectangles, lines."""
+    roifile = pytest.importorskip("roifile")
+    kinds, box = roifile.ROI_TYPE, {"left": 10, "top": 10, "right": 18, "bottom": 16}
+    rois = [roifile.ImagejRoi(roitype=kind, **box) for kind in (kinds.RECT, kinds.RECT, kinds.LINE)]
+    rois[1].subtype = roifile.ROI_SUBTYPE.TEXT
+    files = {f"{k}.roi": roi.tobytes() for k, roi in enumerate(rois)}
+    place(data / "from", "a.zip", packed({**files, "__MACOSX/._0.roi": b"x", ".DS_Store": b"x"}))
+    import_labels("masks", data, data / "from")
+    assert "1 nucleus from a.zip; left out: 1 ROI of type text, 1 ROI of type line" in (
+        capsys.readouterr().out
+    )
+
+
+def test_points_of_a_stack_have_slices_of_their_own(data):
+    roifile = pytest.importorskip("roifile")
+    roi = roifile.ImagejRoi.frompoints(np.array([[5.0, 5.0], [9.0, 9.0], [20.0, 12.0]]))
+    roi.roitype = roifile.ROI_TYPE.POINT
+    roi.counters, roi.counter_positions = np.zeros(3, np.uint8), np.array([1, 2, 2], np.uint32)
+    place(data / "from", "a.roi", roi.tobytes())
+    import_labels("points", data, data / "from", "--plane", 2)
+    assert places(data) == [(9, 9), (12, 20)]
+
+
+@pytest.mark.parametrize("tag", ["Annotation", "Coordinates"])
+def test_nested_annotations_of_asap_take_no_time(data, tag):
+    inner = (
+        '<Annotation Type="Dot"><Coordinates><Coordinate X="5" Y="6"/></Coordinates></Annotation>'
+    )
+    depth = 20_000
+    text = f"<{tag}>" * depth + inner + f"</{tag}>" * depth
+    place(data / "from", "a.xml", f"<ASAP_Annotations>{text}</ASAP_Annotations>")
+    import_labels("points", data, data / "from")
+    assert places(data) == [(6, 5)]
+
+
+def test_calibrated_tables_of_imagej_are_read_as_pixels_and_it_is_said(data, capsys):
+    place(data / "from", "a.csv", " ,Area,X,Y\n1,5,14.5,13.5\n")
+    import_labels("points", data, data / "from")
+    assert "1 point from a.csv; x, y of ImageJ are read as pixels" in capsys.readouterr().out
 
 
 KEYS = (

@@ -108,3 +108,18 @@ def test_wrong_arguments(make_split, images, arguments, message):
     done = make_split(*arguments, code=2)
     assert message in done.stderr and done.stderr.count("\n") == 1
     assert not (images / "train_val_test.json").exists()
+
+
+def test_two_images_of_one_name_are_refused(make_split, images):
+    """Both would have the labels and the results of one."""
+    (images / "images" / "p0_0.bmp").write_bytes((images / "images" / "p0_0.png").read_bytes())
+    assert "p0_0.bmp, p0_0.png share one name" in make_split(code=2).stderr
+    assert not (images / "train_val_test.json").exists()
+
+
+def test_a_name_with_a_line_break_stays_on_its_line(make_split, images):
+    write_png(images / "images" / "x\ny.png", np.zeros((4, 4, 3), np.uint8))
+    done = make_split("--group", r"^p\d", code=2)
+    make_split("--group", ".")
+    assert done.stderr.count("\n") == 1
+    assert "x\ny.png" in sum(read_split(images).values(), [])
