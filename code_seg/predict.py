@@ -23,13 +23,13 @@ import numpy as np
 
 from code_common.errors import InputError
 from code_common.files.geojson import Features, nucleus_feature
+from code_common.files.images import grouped
 from code_common.files.reading import read_json
 from code_common.files.run_folder import nuclei_path
 from code_common.files.writing import printable, whole_file, write_png
 from code_common.inference.ome_tiff import write_label_map
 from code_common.inference.prediction import (
     detect_slide,
-    grouped,
     mask_reader,
     predict_all,
     prob_reader,
@@ -125,7 +125,7 @@ def choose_segmenter(options: SegPredictOptions) -> Segmenter:
     stage, detector = stages.get("segmentation"), stages.get("detection")
     if stage is None:
         raise InputError(f"{options.model}: holds no segmentation network")
-    method = options.instances if options.instances != "auto" else stage.settings["instances"]
+    method = options.instances if options.instances != "auto" else stage.settings.get("instances")
     check_method(method, options.model)
     if method != "components" and detector is None:
         raise InputError(

@@ -7,12 +7,13 @@ from pathlib import Path
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from code_common.config import Parser
+from code_common.errors import run_script
+
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=f"{__doc__} The file holds no code and no training data."
-    )
+    parser = Parser(description=f"{__doc__ or ''} The file holds no code and no training data.")
     parser.add_argument(
         "--run",
         type=Path,
@@ -29,11 +30,10 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    arguments = parse_arguments()
+    arguments = run_script(parse_arguments)
 
 import torch
 
-from code_common.errors import run_script
 from code_common.files.run_folder import STAGES
 from code_common.files.writing import write_bytes
 from code_common.inference.onnx_export import onnx_bytes
@@ -48,6 +48,8 @@ def main(arguments: argparse.Namespace) -> None:
     """
     packed = read_packed_run(arguments.run)
     stages = [stage for stage in STAGES if stage in packed]
+    cpu = torch.device("cpu")
+    networks = {stage: network_of(packed[stage], arguments.run, cpu) for stage in stages}
     for stage in stages:
         for name, value in packed[stage].get("card", {}).items():
             print(f"{stage} {name}: {value}")
@@ -55,9 +57,8 @@ def main(arguments: argparse.Namespace) -> None:
         write_bytes(arguments.out, checkpoint_bytes(packed))
         print(f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.0f} MB")
     if arguments.onnx:
-        for stage in stages:
+        for stage, network in networks.items():
             path = arguments.onnx / f"{stage}.onnx"
-            network = network_of(packed[stage], arguments.run, torch.device("cpu"))
             write_bytes(path, onnx_bytes(network))
             print(path)
 

@@ -27,34 +27,49 @@ def _tell_once(folder: Path) -> None:
     _told = True
 
 
-def take_lock(path: Path) -> IO | None:
+class NoLocks(Exception):
+    """A file system, or an operating system, without locks."""
+
+
+def try_lock(path: Path) -> IO | None:
     """Lock a file for this process, until it is closed; None where another process has it.
 
-    The file is made where it is not there. On a file system without locks it counts as locked, and
-    a line says so once.
+    The file is made where it is not there. Raises NoLocks on a file system without locks.
     """
+    if not fcntl:
+        raise NoLocks
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        file = open(path, "w")
+        file = open(path, "ab")  # what another process is writing into it stays
         try:
-            if fcntl:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            return None
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                file.close()
-                raise
-            _tell_once(path.parent)
-            return file
-        # Who had the lock before may have removed the file: then this is a lock of nothing.
-        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Who had the lock before may have removed the file: then this is a lock of nothing.
             if os.fstat(file.fileno()).st_ino == os.stat(path).st_ino:
                 return file
         except FileNotFoundError:
             pass
+        except BlockingIOError:
+            file.close()
+            return None
+        except OSError as error:
+            file.close()
+            if error.errno in _NO_LOCKS:
+                raise NoLocks from None
+            raise
         file.close()
+
+
+def take_lock(path: Path) -> IO | None:
+    """`try_lock`, but on a file system without locks a file counts as locked.
+
+    A line says so once.
+    """
+    try:
+        return try_lock(path)
+    except NoLocks:
+        _tell_once(path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return open(path, "ab")
 
 
 def remove_lock(path: Path, file: IO) -> None:

@@ -4,14 +4,33 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import cv2
 import numpy as np
 from PIL import Image
+
+from code_common.files.locks import NoLocks, try_lock
+
+
+def _claim_temporary(path: Path) -> tuple[Path, IO | None]:
+    """The temporary name of a file that is being written, and its lock.
+
+    It is the same for every process, so that what a killed one left is written over. It has the
+    number of this process, and no lock, where another one is writing the file, and where there are
+    no locks.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        lock = try_lock(temporary)
+    except NoLocks:
+        temporary.unlink(missing_ok=True)
+        lock = None
+    return (temporary if lock else path.with_name(f".{path.name}.{os.getpid()}.tmp")), lock
 
 
 @contextmanager
@@ -23,18 +42,24 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = lock = None
     try:
+        temporary, lock = _claim_temporary(path)
         with open(temporary, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        if temporary:
+            temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            error.filename = error.filename or str(path)
+            own = Path(error.filename or "").name.startswith(f".{path.name}.")
+            error.filename = str(path) if own or not error.filename else error.filename
         raise
+    finally:
+        if lock:
+            lock.close()
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -82,16 +107,27 @@ def write_instances(path: Path, instances: np.ndarray) -> None:
     write_bytes(path, buffer.getvalue())
 
 
+def _cell(value: object) -> object:
+    """A cell of a table as a spreadsheet may open it: on one line, and text is no formula."""
+    if not isinstance(value, str):
+        return value
+    text = re.sub(r"[\x00-\x1f\x7f]", lambda found: repr(found[0])[1:-1], value)
+    return "'" + text if re.match(r"[=+@]|-(?![\d.]|inf)", text) else text
+
+
 def write_table(
     path: Path, columns: Sequence[str], rows: Iterable[Sequence], note: str = ""
 ) -> None:
-    """Write a CSV table with one header line. A note stands above it in a line '# note'."""
+    """Write a CSV table with one header line. A note stands above it in a line '# note'.
+
+    Text that a spreadsheet would take for a formula begins with an apostrophe.
+    """
     text = io.StringIO()
     if note:
         text.write(f"# {note}\n")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows(rows)
+    writer.writerows(map(_cell, row) for row in rows)
     write_bytes(path, printable(text.getvalue()).encode())
 
 

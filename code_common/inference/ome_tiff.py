@@ -1,5 +1,7 @@
 """Instance maps as files: a TIFF or, for a large map, a tiled OME-TIFF with a pyramid."""
 
+import hashlib
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from code_common.files.writing import whole_file, write_instances
 from code_common.inference.streaming import DiskMap
 
 OME_TILE = 512  # side in pixels
+_NAMESPACE = uuid.UUID("0d3a5d8e-0f0e-4a53-9a43-6f1c6c1f6f0b")
 SMALLEST_LEVEL = 1024  # largest side in pixels of the pyramid's last level
 
 
@@ -24,6 +27,11 @@ def write_label_map(path: Path, labels: DiskMap, mpp: float | None, large: bool)
     levels = max(0, int(np.ceil(np.log2(max(labels.shape) / SMALLEST_LEVEL))))
     size = {"PhysicalSizeX": mpp, "PhysicalSizeXUnit": "µm"} if mpp else {}
     size |= {"PhysicalSizeY": mpp, "PhysicalSizeYUnit": "µm"} if mpp else {}
+    # By its content, so that equal maps are equal files: tifffile's own tells time and machine.
+    digest = hashlib.sha256(repr((labels.shape, mpp)).encode())
+    for tile in _tiles(labels, 1):
+        digest.update(tile)
+    own_id = str(uuid.uuid5(_NAMESPACE, digest.hexdigest()))
     with whole_file(path) as file, tifffile.TiffWriter(file, bigtiff=True, ome=True) as writer:
         for level in range(levels + 1):
             step = 2**level
@@ -36,7 +44,7 @@ def write_label_map(path: Path, labels: DiskMap, mpp: float | None, large: bool)
                 photometric="minisblack",
                 subifds=levels if level == 0 else None,
                 subfiletype=1 if level else 0,
-                metadata={"axes": "YX", **size} if level == 0 else None,
+                metadata={"axes": "YX", "UUID": own_id, **size} if level == 0 else None,
             )
 
 

@@ -1,24 +1,26 @@
 """What both predict.py have in common: probability maps and detections of images of any size."""
 
+import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from code_common.config import fingerprint
-from code_common.errors import InputError, reason
+from code_common.errors import InputError
+from code_common.files.images import grouped, is_nearly_constant
 from code_common.files.reading import read_json
-from code_common.files.resolution import read_mpp
 from code_common.files.writing import write_json, write_table
 from code_common.inference.detections import detect_in_parts
 from code_common.inference.magnification import enlarged_slide, reduced_rows
 from code_common.inference.shards import DoneFiles, process_shard
 from code_common.inference.slides import (
+    NOTHING,
     Slide,
     find_slides,
-    is_small,
     open_slide,
     padded,
     tissue,
@@ -31,6 +33,8 @@ from code_common.learning import distributed
 from code_common.options import PredictOptions
 
 MAX = 65535  # a probability of 1, as it is stored
+UNKNOWN, MOST_SCALES = "not stated", 4  # what is said of the files' resolutions
+LONGEST_ENDING = "_instances.ome.tif.tmp"  # of the names of results
 
 
 def result_key(
@@ -43,38 +47,6 @@ def result_key(
     return fingerprint(
         keys, tiling.key(), options.mpp, options.file_mpp, options.tissue, (*more, *frame)
     )
-
-
-def guarded(action: Callable, path: Path) -> Callable:
-    """An action that reads an image: whatever a decoder raises is an InputError that names it."""
-
-    def read(*arguments: object) -> object:
-        try:
-            return action(*arguments)
-        except (InputError, MemoryError):
-            raise
-        except Exception as error:  # each decoder has its own, and a broken file any of them
-            raise InputError(f"{path}: cannot be read ({reason(error)})") from None
-
-    return read
-
-
-def open_guarded(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
-    """`open_slide` whose every error, also later ones, is an InputError that names the file.
-
-    Where `mpp` is given and not `file_mpp`, the image is scaled by the resolution that its file
-    states. Raises InputError where it states none. (open_slide asks a large file by itself.)
-    """
-    if not path.is_file():
-        what = "a link to nothing" if path.is_symlink() else "no such file"
-        raise InputError(f"{path}: {'not a file' if path.exists() else what}")
-    if mpp and not file_mpp and is_small(path):
-        file_mpp = guarded(read_mpp, path)(path)
-        if not file_mpp:
-            raise InputError(f"{path}: does not say its microns per pixel; give --file-mpp")
-    slide = guarded(open_slide, path)(path, mpp, file_mpp)
-    thumbnail = slide.thumbnail and guarded(slide.thumbnail, path)
-    return replace(slide, read=guarded(slide.read, path), thumbnail=thumbnail)
 
 
 def wanted_tiles(slide: Slide, which: str, tile: int) -> Callable[[int, int], bool] | None:
@@ -134,7 +106,10 @@ def probability_map(
     )
     for row, prob in reduced_rows(parts, slide.shape, factor):
         part = prob[0, : slide.shape[0] - row, : slide.shape[1]]
+        if not np.isfinite(part).all():
+            raise InputError(f"{stage.path}: damaged weights; the probabilities are no numbers")
         disk.write(row, 0, np.rint(part * MAX).astype(np.uint16))
+        disk.synchronise()
         write_json(progress, {"key": key, "rows": row + prob.shape[1]})
     return disk
 
@@ -178,16 +153,13 @@ def detect_slide(
     return points, np.array(probs)
 
 
-def grouped(notes: Iterable[str]) -> list[str]:
-    """Notes 'PATH: text' with one line for each text: its first path, and how many more."""
-    paths: dict[str, list[str]] = {}
-    for note in notes:
-        path, _, words = note.partition(": ")
-        paths.setdefault(words, []).append(path)
-    return [
-        f"{first}: {words}" + (f" (so are {len(more)} more)" if more else "")
-        for words, (first, *more) in paths.items()
-    ]
+def scale_line(mpp: float | None, files: Counter[str]) -> str:
+    """At which scale images were read. files: microns per pixel, or UNKNOWN -> number of files."""
+    how = f"read at {mpp:g} microns per pixel" if mpp else "read as they are, not scaled (--mpp)"
+    told = [f"{value} in {count}" for value, count in files.most_common(MOST_SCALES)]
+    told += ["..."] if len(files) > MOST_SCALES else []
+    of_files = f"; microns per pixel of the files: {', '.join(told)}" if told else ""
+    return f"images are {how}{of_files}"
 
 
 def predict_all(
@@ -202,15 +174,17 @@ def predict_all(
     to tell, and the rows of all images that are done, by name.
     """
     paths, notes = find_slides(list(options.images)), []
+    scales: Counter[str] = Counter()
 
     def predict_one(name: str) -> tuple[list[Path], dict]:
-        slide = open_guarded(paths[name], options.mpp, options.file_mpp)
+        with suppress(FileNotFoundError):
+            os.stat(options.out / f".{name}{LONGEST_ENDING}")  # too long? Before the work
+        slide = open_slide(paths[name], options.mpp, options.file_mpp)
         notes.extend(slide.notes)
-        if slide.scale != 1:
-            notes.append(
-                f"{paths[name]}: read at {slide.mpp:g} microns per pixel, a pixel of which is "
-                f"{slide.scale:.3g} pixels of the file"
-            )
+        look = slide.thumbnail and options.tissue == "auto"  # which needs the thumbnail anyway
+        if look and is_nearly_constant(slide.thumbnail()):
+            notes.append(f"{paths[name]}: {NOTHING}")
+        scales[f"{slide.file_mpp:.3g}" if slide.file_mpp else UNKNOWN] += 1
         folder, stat = options.out / ".work" / name, paths[name].stat()
         image_key = fingerprint(key, stat.st_size, stat.st_mtime_ns)
         result = work(name, slide, folder, image_key)
@@ -223,6 +197,8 @@ def predict_all(
             DoneFiles(options.out, key), inputs, predict_one, options.shard, "predicting"
         )
     finally:
+        if distributed.is_main():
+            print(scale_line(options.mpp, scales))
         for line in grouped(notes):
             print(line)
     if len(rows) < len(paths):

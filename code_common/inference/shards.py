@@ -22,6 +22,8 @@ from code_common.learning import distributed
 ALL = "0/1"  # the shard of a process that does every image
 WAIT_S = 0.2  # between two looks at an image that another process is doing
 MOST_LINES = 20  # of errors that are listed one by one
+# What stands in the way of one image, and not of all.
+_OF_ONE_IMAGE = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
 # name of an image -> the files written for it, and a JSON value to keep of it
 Work = Callable[[str], tuple[Iterable[Path], object]]
 
@@ -85,7 +87,8 @@ class DoneFiles:
     def __init__(self, folder: Path, key: str):
         self.folder, self.key = folder, key
 
-    def _key(self, inputs: Sequence[Path | None]) -> str:
+    def key_of(self, inputs: Sequence[Path | None]) -> str:
+        """Changes with the weights, the settings, and the input files."""
         stats = [(str(p), p.stat()) for p in inputs if p and p.exists()]
         return fingerprint(self.key, [(p, s.st_size, s.st_mtime_ns) for p, s in stats])
 
@@ -99,41 +102,44 @@ class DoneFiles:
 
     def get(self, name: str, inputs: Sequence[Path | None]) -> object:
         """What `put` was given for an image, or None where it is not done."""
-        marker = marker_path(self.folder, name)
-        if not marker.is_file():
-            return None
         try:
-            done = read_json(marker)
+            done = read_json(marker_path(self.folder, name))
             key, files, value = done["key"], done["files"], done["value"]
-        except (InputError, KeyError, TypeError):  # damaged
+        except (InputError, KeyError, TypeError):  # not there, or damaged
             return None
         if isinstance(files, list):  # of an older version, which noted no sizes
             files = dict.fromkeys(files)
-        whole = key == self._key(inputs)
+        whole = key == self.key_of(inputs)
         whole = whole and all(self._is_whole(file, size) for file, size in files.items())
         return value if whole else None
 
-    def put(
-        self, name: str, inputs: Sequence[Path | None], files: Iterable[Path], value: object
-    ) -> None:
-        """Record that an image is done; `value` is any JSON value but null."""
+    def is_outdated(self, name: str, inputs: Sequence[Path | None]) -> bool:
+        """Whether an image was done, but not as it would be now."""
+        return os.path.isfile(marker_path(self.folder, name)) and self.get(name, inputs) is None
+
+    def put(self, name: str, key: str, files: Iterable[Path], value: object) -> None:
+        """Record that an image is done; `value` is any JSON value but null.
+
+        key: its `key_of` before the work, so that an image that changed meanwhile is done again.
+        """
         listed = {os.path.relpath(f, self.folder): f.stat().st_size for f in files}
-        done = {"key": self._key(inputs), "files": listed, "value": value}
+        done = {"key": key, "files": listed, "value": value}
         write_json(marker_path(self.folder, name), done)
 
 
 def _do_image(done: DoneFiles, name: str, inputs: Sequence[Path | None], work: Work) -> bool:
     """Do an image where it is not done; False where another process is doing it."""
-    if done.get(name, inputs) is not None:
-        return True
     lock_path = done.lock_path(name)
+    if done.get(name, inputs) is not None and not lock_path.exists():  # a killed process leaves it
+        return True
     lock = take_lock(lock_path)
     if lock is None:
         return False
     try:
         if done.get(name, inputs) is None:  # else it was done meanwhile
+            key = done.key_of(inputs)
             files, value = work(name)
-            done.put(name, inputs, files, value)
+            done.put(name, key, files, value)
     finally:
         remove_lock(lock_path, lock)
     return True
@@ -160,14 +166,24 @@ def process_shard(
         try:
             return _do_image(done, name, inputs[name], work)
         except InputError as error:
-            failed[name] = str(error)
+            failed[name] = " ".join(str(error).splitlines())
         except OSError as error:
-            if error.errno != errno.ENAMETOOLONG:
+            if error.errno not in _OF_ONE_IMAGE:
                 raise
-            failed[name] = f"{inputs[name][0]}: the name is too long for the names of its results"
+            failed[name] = f"{error.filename}: {error.strerror.lower()}"
+            if error.errno == errno.ENAMETOOLONG:
+                failed[name] = f"{inputs[name][0]}: the name is too long for those of its results"
         return True
 
+    marker_path(done.folder, "NAME").parent.mkdir(parents=True, exist_ok=True)  # or an OSError
     shard_names = names[index::count]
+    again = sum(done.is_outdated(name, inputs[name]) for name in shard_names)
+    if again:
+        print(
+            f"{again} images of an earlier call are done again: the model, an option, the image or "
+            "its results have changed",
+            file=sys.stderr,
+        )
     bar = tqdm(shard_names, desc=title, leave=False, disable=quiet)
     waiting = [name for name in bar if not is_tried(name)]
     if waiting:
@@ -180,10 +196,16 @@ def process_shard(
         while not is_tried(name):
             time.sleep(WAIT_S)
     if failed:
-        lines = [failed[name] for name in sorted(failed)]
+        lines = list(dict.fromkeys(failed[name] for name in sorted(failed)))
         more = len(lines) - MOST_LINES
         lines = [*lines[:MOST_LINES], *([f"{more} more images failed"] if more > 0 else [])]
         raise InputError("\nerror: ".join(lines))
     distributed.wait_for_all()
     values = {name: done.get(name, inputs[name]) for name in inputs}
-    return {name: value for name, value in values.items() if value is not None}
+    values = {name: value for name, value in values.items() if value is not None}
+    if count == 1 and len(values) < len(names):
+        raise InputError(
+            f"{done.folder}: images or results changed during the work; give a call with another "
+            "model or other options a folder of its own"
+        )
+    return values

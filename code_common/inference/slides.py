@@ -7,7 +7,8 @@ Whole slides and large compressed TIFFs need one of two optional packages: tiffs
 import importlib
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,18 @@ import tifffile
 from skimage.filters import threshold_otsu
 
 from code_common.errors import InputError, reason
-from code_common.files.image_kinds import IMAGE_SUFFIXES
+from code_common.files.image_kinds import (
+    IMAGE_SUFFIXES,
+    Undecoded,
+    check_memory,
+    image_kind,
+    readable,
+)
 from code_common.files.images import image_shape, is_nearly_constant, read_image
 from code_common.files.reading import read_json
+from code_common.files.resolution import plausible, read_mpp
 from code_common.files.run_folder import marker_paths
-from code_common.files.tiff import TiffPlane
+from code_common.files.tiff import TiffPlane, stored_shape
 from code_common.inference.streaming import DiskMap
 from code_common.inference.tiling import Read, at_least, reader
 
@@ -31,6 +39,7 @@ READERS = ("tiffslide", "openslide")  # optional packages that open slides, in o
 OVERLAY_SIDE = 4096  # largest side of an overlay in pixels
 LARGE = 8192**2  # pixels; a TIFF with more of them is read in parts
 THUMBNAIL_SCALE = 32  # side of a thumbnail pixel in pixels of the image
+NOTHING = "shows nothing, all its pixels have nearly one colour"
 # A pixel is tissue if its largest and smallest channel differ by a threshold within these bounds.
 TISSUE_BOUNDS = (8, 25)
 
@@ -50,6 +59,7 @@ class Slide:
     # Makes a uint8 RGB image of 1 / THUMBNAIL_SCALE the size. None: the image is not large.
     thumbnail: Callable[[], np.ndarray] | None
     notes: tuple[str, ...] = ()  # what a user should know of how the file is read, each a line
+    file_mpp: float | None = None  # microns per pixel of the file, as given or stated
 
     @property
     def large(self) -> bool:
@@ -79,9 +89,11 @@ def find_slides(paths: list[Path]) -> dict[str, Path]:
             results = _results_in(path)
             files = sorted(f for f in path.iterdir() if is_slide(f) and f.name not in results)
         if not files:
-            raise InputError(f"{path}: no images and no slides in this folder")
+            raise InputError(f"{path}: no images and no slides in this folder itself")
         for file in files:
             name = file.stem if is_slide(file) else file.name
+            if name in slides and slides[name].resolve() == file.resolve():
+                continue  # one file, given twice
             if name in slides:
                 raise InputError(f"{slides[name]} and {file} share one name; keep one of them")
             slides[name] = file
@@ -97,15 +109,32 @@ def _results_in(folder: Path) -> set[str]:
     return names
 
 
+def _guarded(action: Callable, path: Path) -> Callable:
+    """An action that reads an image: whatever a decoder raises is an InputError that names it."""
+
+    def read(*arguments: object) -> Any:
+        with readable(path, "image"):
+            return action(*arguments)
+
+    return read
+
+
 def open_slide(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
     """Open an image or a whole slide.
 
     mpp: microns per pixel at which it is read; None: at the file's resolution. file_mpp: the
-    file's resolution; None: as the file says. Raises InputError if the file cannot be read, or if
-    `mpp` is given and the resolution of a large file is unknown.
+    file's resolution; None: as the file says. Raises InputError if the file cannot be read, now or
+    later, or if `mpp` is given and the file states no resolution.
     """
-    suffix = path.suffix.lower()
-    if suffix in SLIDE_SUFFIXES:
+    if not path.is_file():
+        image_kind(path)  # says what it is instead
+    slide = _guarded(_open, path)(path, mpp, file_mpp)
+    thumbnail = slide.thumbnail and cache(_guarded(slide.thumbnail, path))
+    return replace(slide, read=_guarded(slide.read, path), thumbnail=thumbnail)
+
+
+def _open(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
+    if path.suffix.lower() in SLIDE_SUFFIXES:
         return _open_large(path, mpp, file_mpp)
     no_reader = None
     if not is_small(path):
@@ -119,24 +148,35 @@ def open_slide(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
     except InputError as error:
         raise no_reader or error from None
     if is_nearly_constant(image):
-        notes.append(f"{path}: shows nothing, all its pixels have nearly one colour")
-    if mpp and file_mpp and mpp != file_mpp:
-        scale = mpp / file_mpp
+        notes.append(f"{path}: {NOTHING}")
+    known_mpp = file_mpp or read_mpp(path)
+    if mpp:
+        scale = _scale(path, mpp, known_mpp)
         height, width = (max(1, round(n / scale)) for n in image.shape[:2])
-        image = cv2.resize(image, (width, height), interpolation=_resampling(scale))
-    return Slide(image.shape[:2], reader(image), mpp or file_mpp, scale, None, tuple(notes))
+        if scale != 1:
+            check_memory(path, (height, width), image.shape[2])
+            image = cv2.resize(image, (width, height), interpolation=_resampling(scale))
+    shape, read_at = image.shape[:2], mpp or file_mpp
+    return Slide(shape, reader(image), read_at, scale, None, tuple(notes), known_mpp)
+
+
+def _scale(path: Path, mpp: float, file_mpp: float | None) -> float:
+    """Side of a pixel of `mpp` in pixels of the file. Raises InputError if that is unknown."""
+    if not file_mpp:
+        raise InputError(f"{path}: does not say its microns per pixel; give --file-mpp")
+    return mpp / file_mpp
 
 
 def is_small(path: Path) -> bool:
-    """Whether an image is read whole. A TIFF with an unreadable header may still be a slide."""
+    """Whether an image is read whole. A large TIFF that cannot be may still be a slide."""
     suffix = path.suffix.lower()
-    if suffix in TIFF_SUFFIXES:
-        try:
-            rows, cols = image_shape(path)
-        except InputError:
-            return False
-        return rows * cols <= LARGE
-    return suffix not in SLIDE_SUFFIXES
+    if suffix not in TIFF_SUFFIXES:
+        return suffix not in SLIDE_SUFFIXES
+    try:
+        rows, cols = image_shape(path) if image_kind(path) == "TIFF" else (0, 0)
+    except InputError:
+        rows, cols = stored_shape(path)
+    return rows * cols <= LARGE
 
 
 def tissue(thumbnail: np.ndarray) -> np.ndarray:
@@ -177,22 +217,33 @@ def padded(slide: Slide, least: int) -> tuple[Read, tuple[int, int]]:
 
 def _open_large(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
     """`open_slide` for a file that is read in parts; _NoReader if no package can open it."""
-    tiff = LargeTiff.open(path) if path.suffix.lower() in TIFF_SUFFIXES and not mpp else None
-    if tiff and tiff.preferred:
-        return Slide(tiff.shape, tiff.read, file_mpp, 1.0, tiff.thumbnail, tiff.notes)
+    tiff = LargeTiff.open(path) if path.suffix.lower() in TIFF_SUFFIXES else None
+    if tiff and mpp and not tiff.is_plain:
+        raise InputError(f"{path}: a large TIFF that --mpp cannot scale; save it as RGB of 8 bits")
+    if tiff and tiff.preferred and not mpp:
+        return tiff.as_slide(file_mpp)
     try:
         file, package = _open_with_package(path)
     except _NoReader:
-        if tiff is None:
+        if tiff is None or mpp:
             raise
-        return Slide(tiff.shape, tiff.read, file_mpp, 1.0, tiff.thumbnail, tiff.notes)
-    written = file.properties.get(f"{package}.mpp-x") or file.properties.get("openslide.mpp-x")
-    known_mpp = file_mpp or (float(written) if written else None)
-    if mpp and not known_mpp:
-        raise InputError(f"{path}: does not say its microns per pixel; give --file-mpp")
-    scale = mpp / known_mpp if mpp and known_mpp else 1.0
-    pyramid = PyramidFile(path, file, scale)
-    return Slide(pyramid.shape, pyramid.read, mpp or known_mpp, scale, pyramid.thumbnail)
+        return tiff.as_slide(file_mpp)
+    x, y = (_stated_mpp(file, package, axis) for axis in "xy")
+    known_mpp, notes = file_mpp or x, ()
+    if not file_mpp and x and y and not 0.98 < x / y < 1.02:
+        notes = (f"{path}: its pixels are no squares, {x:g} x {y:g} microns; the first is taken",)
+    scale = _scale(path, mpp, known_mpp) if mpp else 1.0
+    pyramid, read_at = PyramidFile(file, scale), mpp or known_mpp
+    return Slide(pyramid.shape, pyramid.read, read_at, scale, pyramid.thumbnail, notes, known_mpp)
+
+
+def _stated_mpp(file: Any, package: str, axis: str) -> float | None:
+    """Microns per pixel along 'x' or 'y' that a slide states; None: nothing that makes sense."""
+    for name in (package, "openslide"):
+        with suppress(TypeError, ValueError):
+            if mpp := plausible(float(file.properties.get(f"{name}.mpp-{axis}"))):
+                return mpp
+    return None
 
 
 def _open_with_package(path: Path) -> tuple[Any, str]:
@@ -219,10 +270,10 @@ class PyramidFile:
     level that is fine enough, and is then reduced to the wanted resolution.
     """
 
-    def __init__(self, path: Path, file: Any, scale: float):
+    def __init__(self, file: Any, scale: float):
         """file: a TiffSlide or an OpenSlide; scale: side of a pixel in pixels of the file."""
-        self.path, self.file, self.scale = path, file, scale
-        self.shape: tuple[int, int] = tuple(int(n / scale) for n in file.dimensions[::-1])
+        self.file, self.scale = file, scale
+        self.shape: tuple[int, int] = tuple(max(1, int(n / scale)) for n in file.dimensions[::-1])
 
     def region(self, row: int, col: int, rows: int, cols: int, scale: float) -> np.ndarray:
         """The part [rows, cols, 3] uint8 from (row, col).
@@ -243,17 +294,9 @@ class PyramidFile:
         return part
 
     def read(self, row: int, col: int, rows: int, cols: int) -> np.ndarray:
-        """The part [rows, cols, 3] uint8 from (row, col), cut off at the image's border.
-
-        Raises InputError if the file cannot be read there.
-        """
+        """The part [rows, cols, 3] uint8 from (row, col), cut off at the image's border."""
         rows, cols = min(rows, self.shape[0] - row), min(cols, self.shape[1] - col)
-        try:
-            return self.region(row, col, rows, cols, self.scale)
-        except Exception as error:
-            raise InputError(
-                f"{self.path}: cannot be read at row {row}, column {col} ({reason(error)})"
-            ) from None
+        return self.region(row, col, rows, cols, self.scale)
 
     def thumbnail(self) -> np.ndarray:
         """The whole image as uint8 RGB of 1 / THUMBNAIL_SCALE the size."""
@@ -266,17 +309,23 @@ class LargeTiff:
 
     def __init__(self, plane: TiffPlane):
         self.shape, self.read, self.notes = plane.shape, plane.read, tuple(plane.notes())
-        # Packages for slides read tiles of a pyramid faster, but know no orientation, and an
-        # uncompressed image is fastest to read where it lies.
-        self.preferred = plane.orientation != 1 or _is_mappable(plane.path)
+        self.path, self.is_plain = plane.path, plane.is_plain
+        # Packages for slides read tiles of a pyramid faster, but show only plain RGB as it is, and
+        # an uncompressed image is fastest to read where it lies.
+        self.preferred = not plane.is_plain or _is_mappable(plane.path)
 
     @classmethod
     def open(cls, path: Path) -> "LargeTiff | None":
-        """The TIFF, or None if it cannot be read in parts."""
+        """The TIFF, or None if only a package for slides may know how to decode it."""
         try:
             return cls(TiffPlane(path))
-        except InputError:
+        except Undecoded:
             return None
+
+    def as_slide(self, file_mpp: float | None) -> Slide:
+        """The TIFF as it is. file_mpp: its microns per pixel; None: as it says."""
+        known_mpp = file_mpp or read_mpp(self.path)
+        return Slide(self.shape, self.read, file_mpp, 1.0, self.thumbnail, self.notes, known_mpp)
 
     def thumbnail(self) -> np.ndarray:
         """The whole image as uint8 RGB of 1 / THUMBNAIL_SCALE the size."""
@@ -325,15 +374,16 @@ def reduced(slide: Slide, labels: DiskMap | None = None) -> tuple[np.ndarray, np
     at the same size [h, w] (empty without one), and the factor by which both were reduced.
     """
     factor = -(-max(slide.shape) // OVERLAY_SIDE)
-    height, width = (n // factor * factor for n in slide.shape)
-    middle = factor // 2  # the pixel of the map that gives a small pixel its label
+    # The whole pixels of the picture, but at least one of them.
+    height, width = (n // factor * factor or n for n in slide.shape)
+    top, left = (min(factor // 2, n - 1) for n in slide.shape)  # give the first pixel its label
     pictures, maps = [], []
     for row in range(0, height, 64 * factor):
         rows = min(64 * factor, height - row)
-        size = width // factor, rows // factor
+        size = max(1, width // factor), max(1, rows // factor)
         part = slide.read(row, 0, rows, width)
         pictures.append(cv2.resize(part, size, interpolation=cv2.INTER_AREA))
         if labels:
-            maps.append(labels.read(row + middle, middle, rows - middle, width - middle, factor))
+            maps.append(labels.read(row + top, left, rows - top, width - left, factor))
     empty = np.zeros((0, 0), np.uint32)
     return np.concatenate(pictures), np.concatenate(maps) if maps else empty, factor

@@ -5,6 +5,7 @@ the borders of the blocks. Each is then known by its bounding box and can be rea
 does not depend on the size of the blocks.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,8 @@ import cv2
 import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
+
+from code_common.errors import InputError
 
 BLOCK = 2048  # side in pixels of the blocks in which components are found
 # A longer component is no cluster of nuclei, and it might cover the whole slide. It is cut along
@@ -26,7 +29,8 @@ ReadPart = Callable[[int, int, int, int], np.ndarray]
 class DiskMap:
     """A map [H, W] in a file of zeros. Only what is written takes room on the disk.
 
-    Each access maps the file again, so that memory holds only the part in use.
+    Parts are read and written like those of any file. A file that was mapped into the memory would
+    end the process without a word where the disk is full.
     """
 
     def __init__(self, path: Path, shape: tuple[int, int], dtype: type):
@@ -37,19 +41,39 @@ class DiskMap:
             with open(path, "wb") as file:
                 file.truncate(size)
 
-    def read(self, row: int, col: int, rows: int, cols: int, step: int = 1) -> np.ndarray:
-        """A copy of the part [rows, cols] from (row, col), cut off at the map's border.
+    def _place(self, row: int, col: int) -> int:
+        """Where a pixel lies in the file."""
+        return (row * self.shape[1] + col) * self.dtype.itemsize
 
-        With `step` the copy holds only every step-th row and column of the part.
+    def read(self, row: int, col: int, rows: int, cols: int, step: int = 1) -> np.ndarray:
+        """The part [rows, cols] from (row, col), cut off at the map's border.
+
+        With `step` it is only every step-th row and column of the part.
         """
-        whole = np.memmap(self.path, self.dtype, "r", shape=self.shape)
-        return np.array(whole[row : row + rows : step, col : col + cols : step])
+        lines = range(row, min(row + rows, self.shape[0]), step)
+        part = np.zeros((len(lines), min(cols, self.shape[1] - col)), self.dtype)
+        with open(self.path, "rb") as file:
+            for k, line in zip(lines, part, strict=True):
+                file.seek(self._place(k, col))
+                if file.readinto(line) != line.nbytes:
+                    raise InputError(f"{self.path}: was cut off; give the same command again")
+        return part[:, ::step]
 
     def write(self, row: int, col: int, part: np.ndarray) -> None:
         """Write a part [rows, cols] at (row, col)."""
-        whole = np.memmap(self.path, self.dtype, "r+", shape=self.shape)
-        whole[row : row + part.shape[0], col : col + part.shape[1]] = part
-        whole.flush()
+        try:
+            with open(self.path, "r+b") as file:
+                for k, line in enumerate(np.ascontiguousarray(part, self.dtype), row):
+                    file.seek(self._place(k, col))
+                    file.write(line)
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
+
+    def synchronise(self) -> None:
+        """Return when what was written is on the disk."""
+        with open(self.path, "rb") as file:
+            os.fsync(file.fileno())
 
 
 class Components(NamedTuple):

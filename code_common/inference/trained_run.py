@@ -20,11 +20,13 @@ from code_common.learning.network import ResUNet
 from code_common.old_runs import checkpoint_path, options_today
 
 FORMAT = "nuclei from partial points, version 1"
-# The options of each stage that its results depend on.
+_LARGE = 1e9
+# The options of each stage that its results depend on, and the inclusive bounds of each.
 SETTINGS = {
-    "detection": ("r1", "threshold", "min_area", "max_area"),
-    "segmentation": ("min_area", "nucleus_radius"),
-}
+    "detection": {"r1": (1, 1e4), "threshold": (0, 1), "min_area": (0, _LARGE),
+                  "max_area": (1, _LARGE)},
+    "segmentation": {"min_area": (0, _LARGE), "nucleus_radius": (0, 1e4)},
+}  # fmt: skip
 # What the validation images of a run may have chosen; it comes from selection.json.
 CHOSEN_ON_VALIDATION = ("threshold", "instances")
 # The options that a packed run tells about itself.
@@ -40,6 +42,7 @@ class TrainedStage:
     network: ResUNet
     settings: dict
     key: str  # changes with the weights or the settings
+    path: Path = Path()  # where it comes from
 
 
 def _pack_stage(folder: Path, stage: str) -> dict:
@@ -58,7 +61,8 @@ def _pack_stage(folder: Path, stage: str) -> dict:
     card |= {k: saved.get(k) for k in ("pretrained_loaded", "commit", "torch")}
     if metrics_path(results_folder(folder)).is_file():
         scores = read_json(metrics_path(results_folder(folder)))
-        card["test"] = scores.get("pooled", scores.get("mean"))
+        if isinstance(scores, dict):
+            card["test"] = scores.get("pooled", scores.get("mean"))
     weights = {k: state[k] for k in WEIGHTS if k in state}  # older checkpoints tell less
     return {**weights, "settings": settings, "card": card}
 
@@ -77,23 +81,47 @@ def pack_run(run: Path) -> dict:
 
 
 def read_packed_run(path: Path) -> dict:
-    """What `pack_run` gives of a run's folder, or gave of the run that a file was made from."""
+    """What `pack_run` gives of a run's folder, or gave of the run that a file was made from.
+
+    Raises InputError where it is something else, or where a setting is out of its bounds.
+    """
     state = pack_run(path) if path.is_dir() else load_state(path)
     if state.get("format") != FORMAT:
         raise InputError(f"{path}: no exported run; expected a file of tools/export_model.py")
+    for stage in STAGES:
+        if stage in state:
+            _check_stage(state[stage], stage, path)
     return state
 
 
+def _check_stage(packed: object, stage: str, path: Path) -> None:
+    """Raise InputError where a stage of a packed run is none, or has a setting out of bounds."""
+    parts = [packed.get(key) for key in ("settings", "card")] if isinstance(packed, dict) else []
+    if not parts or not all(isinstance(part, dict) for part in parts):
+        raise InputError(f"{path}: {stage} is damaged; expected a file of tools/export_model.py")
+    settings = options_today(parts[0])
+    for name, (low, high) in SETTINGS[stage].items():
+        value = settings.get(name)
+        if type(value) not in (int, float) or not low <= value <= high:
+            raise InputError(
+                f"{path}: {stage} has the setting {name} = {str(value)[:40]}; expected a number "
+                f"from {low:g} to {high:g}"
+            )
+
+
 def load_trained_run(path: Path, device: torch.device) -> dict[str, TrainedStage]:
-    """The stages of a run's folder, or of the one file that it was exported to, by name."""
+    """The stages of a run's folder, or of the one file that it was exported to, by name.
+
+    Raises InputError where the path holds something else.
+    """
     state, stages = read_packed_run(path), {}
     for stage in STAGES:
         if stage in state:
             packed = state[stage]
+            network = network_of(packed, path, device)
             weights = {k: v.sum(dtype=torch.float64).item() for k, v in packed["network"].items()}
             settings = options_today(packed["settings"])
             settings = {k: settings[k] for k in (*SETTINGS[stage], *CHOSEN_ON_VALIDATION)
                         if k in settings}  # fmt: skip
-            key = fingerprint(weights, settings)
-            stages[stage] = TrainedStage(network_of(packed, path, device), settings, key)
+            stages[stage] = TrainedStage(network, settings, fingerprint(weights, settings), path)
     return stages

@@ -93,12 +93,12 @@ def write_slide(path, levels=3):
     return image, centres[centres[:, 1] < 880]
 
 
-def write_untrained_run(path, **changes):
+def write_untrained_run(path, width=0.1, **changes):
     """Write an exported run of untrained networks; `changes` are those of what it says of each."""
     torch.manual_seed(0)
     run = {"format": FORMAT}
     for stage, settings in OLD_SETTINGS.items():
-        network = ResUNet("resnet18", CHANNELS[stage])
+        network = ResUNet("resnet18", CHANNELS[stage], width=width)
         about = {"settings": settings, "card": {"model": network.model}}
         run[stage] = save_network(network) | about | changes
     write_bytes(path, checkpoint_bytes(run))

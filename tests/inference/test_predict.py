@@ -19,7 +19,7 @@ from code_common.errors import InputError
 from code_common.files.images import read_image, read_instances
 from code_common.files.reading import read_json, read_table
 from code_common.files.writing import write_png
-from code_common.inference import prediction
+from code_common.inference import prediction, slides
 from code_common.inference.detections import detect
 from code_common.inference.streaming import find_components
 from code_common.inference.tiling import Tiling, predict_prob
@@ -293,20 +293,20 @@ def test_whatever_a_decoder_raises_is_that_images_line(tmp_path, trained, monkey
     images = tmp_path / "in"
     for name in ("a", "bad", "z"):
         write_png(images / f"{name}.png", disks((70, 70), 2)[0])
-    open_slide = prediction.open_slide
+    open_file = slides._open
 
     def fail(*_):
         raise struct.error("unpack requires\n8 bytes")
 
     def open_bad(path, *arguments):
-        slide = open_slide(path, *arguments)
+        slide = open_file(path, *arguments)
         if path.stem != "bad":
             return slide
         return fail() if part == "open" else replace(slide, **{"thumbnail": fail, part: fail})
 
-    monkeypatch.setattr(prediction, "open_slide", open_bad)
+    monkeypatch.setattr(slides, "_open", open_bad)
     given = options(tmp_path, images)
-    with pytest.raises(InputError, match=r"bad\.png: cannot be read \(unpack requires\)$"):
+    with pytest.raises(InputError, match=r"bad\.png: not a readable image \(unpack requires\)$"):
         predict(given)
     assert all((given.out / f"{name}_nuclei.csv").is_file() for name in ("a", "z"))
 
@@ -315,7 +315,7 @@ def test_a_link_to_nothing_among_the_images_given_is_a_line(tmp_path, trained):
     path = written(tmp_path, disks((70, 70), 2)[0])
     (tmp_path / "link.png").symlink_to("nowhere.png")
     given = replace(options(tmp_path, path), images=(tmp_path / "link.png", path))
-    with pytest.raises(InputError, match=r"link\.png: a link to nothing"):
+    with pytest.raises(InputError, match=r"link\.png: a link to a file that is not there"):
         predict(given)
     assert (given.out / "tile_nuclei.csv").is_file()
 
@@ -390,6 +390,67 @@ def test_mpp_asks_for_the_resolution_where_none_is_stated(tmp_path, trained):
     assert "\n" not in str(caught.value) and (given.out / "in_nuclei.csv").is_file()
 
 
+def test_a_slide_of_glass_is_told(tmp_path, trained, capsys):
+    pytest.importorskip("tiffslide")
+    glass = np.full((320, 416, 3), 240, np.uint8)
+    tifffile.imwrite(tmp_path / "glass.svs", glass, tile=(256, 256), metadata=None)
+    predict(options(tmp_path, tmp_path / "glass.svs"))
+    assert "glass.svs: shows nothing" in capsys.readouterr().out
+
+
+def test_one_line_tells_the_scale(tmp_path, trained, capsys):
+    """Also where nothing is scaled, and where all was done before."""
+    image, images = disks((70, 70), 2)[0], tmp_path / "in"
+    write_png(images / "a.png", image)
+    tiff_of(images / "b.tif", image)
+    tiff_of(images / "c.tif", image)
+    read = "images are read as they are, not scaled (--mpp)"
+    of_files = "; microns per pixel of the files: 0.5 in 2, not stated in 1"
+    for cls, action, out in [
+        (SegPredictOptions, predict, "out"),
+        (PredictOptions, predict_points, "points"),
+    ]:
+        for line in (read + of_files, read):
+            action(options(tmp_path, images, cls=cls, out=tmp_path / out))
+            assert capsys.readouterr().out.splitlines().count(line) == 1
+    predict(options(tmp_path, images, out=tmp_path / "scaled", mpp=0.25, file_mpp=0.5))
+    read = "images are read at 0.25 microns per pixel; microns per pixel of the files: 0.5 in 3\n"
+    assert read in capsys.readouterr().out
+
+
+def test_equal_calls_give_equal_bytes(tmp_path, trained):
+    """Also where an image is so large that its map is an OME-TIFF."""
+    pytest.importorskip("tiffslide")
+    write_png(tmp_path / "in" / "tile.png", touching((90, 120)))
+    write_slide(tmp_path / "in" / "slide.svs")
+    scaled = {"mpp": 4 * MPP, "file_mpp": MPP}  # of few pixels
+    for out in ("a", "b"):
+        predict(options(tmp_path, tmp_path / "in", out=tmp_path / out, coco=True, **scaled))
+    files = [path for path in (tmp_path / "a").rglob("*") if path.is_file()]
+    assert len(files) == 2 * (4 + 1) + 2
+    for path in files:
+        other = tmp_path / "b" / path.relative_to(tmp_path / "a")
+        assert path.read_bytes() == other.read_bytes(), path.name
+
+
+def test_a_name_too_long_for_its_results_is_told_before_the_work(tmp_path, trained, monkeypatch):
+    long = "b" * 235
+    for name in ("a", long):
+        write_png(tmp_path / f"{name}.png", disks((70, 70), 2)[0])
+    opened, open_file = [], slides._open
+
+    def open_and_note(path, *arguments):
+        opened.append(path.stem)
+        return open_file(path, *arguments)
+
+    monkeypatch.setattr(slides, "_open", open_and_note)
+    given = options(tmp_path, tmp_path / "a.png")
+    given = replace(given, images=tuple(tmp_path / f"{name}.png" for name in (long, "a")))
+    with pytest.raises(InputError, match="b.png: the name is too long"):
+        predict(given)
+    assert opened == ["a"]
+
+
 def test_points_alone(tmp_path, trained):
     image, centres = disks((200, 250), 20)
     message = predict_points(options(tmp_path, written(tmp_path, image), cls=PredictOptions))
@@ -460,7 +521,7 @@ def test_a_job_array_of_the_docs(tmp_path):
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         messages.append(done.stdout)
-    assert messages[0].startswith("2 of 3 images are done") and "in 3 images" in messages[1]
+    assert "2 of 3 images are done" in messages[0] and "in 3 images" in messages[1]
     assert (out / "summary.csv").is_file()
 
 

@@ -209,10 +209,96 @@ def test_an_image_of_a_process_that_failed_is_done_by_the_one_that_waited(tmp_pa
     assert images.calls == ["a"]
 
 
-def test_a_name_too_long_for_its_results_does_not_stop_the_others(tmp_path):
+@pytest.mark.parametrize("length", [250, 251])  # what is too long, a lock or a note
+def test_a_name_too_long_for_its_results_does_not_stop_the_others(tmp_path, length):
     images = Images(tmp_path, "a", "c")
-    long = "b" * 250
+    long = "b" * length
     images.inputs[long] = (tmp_path / f"{long}.png", None)
     with pytest.raises(InputError, match="b.png: the name is too long"):
         images.process()
     assert (images.out / "a.txt").is_file() and (images.out / "c.txt").is_file()
+
+
+def test_an_image_that_changes_during_the_work_is_done_again(tmp_path):
+    images = Images(tmp_path, "a", "b")
+    work, changed = images.work, []
+
+    def work_and_change(name):
+        result = work(name)
+        if name == "b" and not changed:
+            changed.append(name)
+            images.inputs["b"][0].write_text("other")
+        return result
+
+    images.work = work_and_change
+    with pytest.raises(InputError, match="changed during the work"):
+        images.process()
+    images.process()
+    assert images.calls == ["a", "b", "b"]
+
+
+def test_what_is_done_again_is_told(tmp_path, capsys):
+    images = Images(tmp_path, "a", "b", "c")
+    for key, again in [("weights", 0), ("weights", 0), ("other", 3)]:
+        images.process(key=key)
+        assert capsys.readouterr().err.count(f"{again} images of an earlier call") == bool(again)
+
+
+def test_two_calls_with_other_options_in_one_folder_are_told(tmp_path):
+    images = Images(tmp_path, "a", "b")
+    work = images.work
+
+    def work_while_another_call_works(name):
+        if name == "b":
+            other = DoneFiles(images.out, "other weights")
+            process_shard(other, {"a": images.inputs["a"]}, work, ALL, "t")
+        return work(name)
+
+    images.work = work_while_another_call_works
+    with pytest.raises(InputError, match="out: images or results changed"):
+        images.process()
+
+
+def test_a_folder_in_the_place_of_a_result_does_not_stop_the_others(tmp_path):
+    images = Images(tmp_path, "a", "b", "c")
+    (images.out / "b.txt").mkdir()
+    with pytest.raises(InputError, match=r"b\.txt: is a directory"):
+        images.process()
+    assert images.calls == ["a", "b", "c"]
+
+
+def test_an_error_is_one_line_whatever_the_name(tmp_path):
+    images = Images(tmp_path, "a")
+
+    def fail(name):
+        raise InputError(f"a\nb.png: {name} is broken")
+
+    images.work = fail
+    with pytest.raises(InputError, match=r"^a b\.png: a is broken$"):
+        images.process()
+
+
+def test_the_lock_of_a_process_that_was_killed_goes(tmp_path):
+    """At once after it had noted that the image is done."""
+    images = Images(tmp_path, "a")
+    images.process()
+    lock = DoneFiles(images.out, "weights").lock_path("a")
+    lock.touch()
+    images.process()
+    assert not lock.exists() and images.calls == ["a"]
+
+
+def test_an_image_that_vanished_does_not_stop_the_others(tmp_path):
+    images = Images(tmp_path, "a", "b", "c")
+    work = images.work
+
+    def work_of_a_folder_that_changes(name):
+        if name == "b":
+            images.inputs[name][0].unlink()
+            images.inputs[name][0].stat()
+        return work(name)
+
+    images.work = work_of_a_folder_that_changes
+    with pytest.raises(InputError, match=r"^\S*b\.png: no such file or directory$"):
+        images.process()
+    assert images.calls == ["a", "c"]

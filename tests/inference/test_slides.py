@@ -11,7 +11,7 @@ from code_common.errors import InputError
 from code_common.files.images import read_image
 from code_common.files.writing import write_png
 from code_common.inference.ome_tiff import write_label_map
-from code_common.inference.slides import find_slides, open_slide, tissue
+from code_common.inference.slides import find_slides, open_slide, reduced, tissue
 from code_common.inference.streaming import DiskMap
 
 COMPRESSED = {"png": {}, "tif": {"compression": "tiff_lzw"}}
@@ -123,3 +123,78 @@ def test_two_images_of_one_name_are_refused(tmp_path):
     with pytest.raises(InputError, match="share one name"):
         find_slides([tmp_path / "a", tmp_path / "b"])
     assert list(find_slides([tmp_path / "a"])) == ["t"]
+
+
+def test_an_image_given_by_two_paths_is_one(tmp_path):
+    write_png(tmp_path / "a" / "t.png", np.zeros((9, 9, 3), np.uint8))
+    given = [tmp_path / "a", tmp_path / "a" / "t.png", tmp_path / "a" / ".." / "a" / "t.png"]
+    assert find_slides(given) == {"t": tmp_path / "a" / "t.png"}
+
+
+@pytest.mark.parametrize("shape", [(1, 5000), (5000, 1), (4097, 3), (1, 1)])
+def test_the_overlay_of_an_image_as_thin_as_a_line(tmp_path, shape):
+    write_png(tmp_path / "t.png", np.full((*shape, 3), 200, np.uint8))
+    labels = DiskMap(tmp_path / "map", shape, np.uint32)
+    labels.write(0, 0, np.full(shape, 7, np.uint32))
+    picture, small, by = reduced(open_slide(tmp_path / "t.png", None, None), labels)
+    assert picture.shape[:2] == small.shape == tuple(max(1, n // by) for n in shape)
+    assert (picture == 200).all() and (small == 7).all()
+
+
+def write_stating(path, mpp):
+    """Write a slide whose description states its resolution in these words."""
+    image = disks((300, 300), 3)[0]
+    description = f"Aperio Image Library v1\n300x300|AppMag = 40|MPP = {mpp}"
+    tifffile.imwrite(path, image, tile=(256, 256), description=description, metadata=None)
+
+
+@pytest.mark.parametrize("mpp", ["", "abc", "0,25", "nan", "inf", "-0.25", "0", "25000000", "1e-9"])
+def test_a_resolution_that_makes_no_sense_is_none(tmp_path, mpp):
+    pytest.importorskip("tiffslide")
+    write_stating(tmp_path / "s.svs", mpp)
+    slide = open_slide(tmp_path / "s.svs", None, None)
+    assert slide.mpp is None and slide.file_mpp is None and slide.shape == (300, 300)
+    with pytest.raises(InputError, match=r"s\.svs: does not say .* give --file-mpp"):
+        open_slide(tmp_path / "s.svs", 0.5, None)
+    assert open_slide(tmp_path / "s.svs", 0.5, 0.25).shape == (150, 150)
+
+
+def test_pixels_that_are_no_squares_are_told(tmp_path):
+    pytest.importorskip("tiffslide")
+    image = disks((300, 300), 3)[0]
+    more = {"resolution": (4e4, 2e4), "resolutionunit": "CENTIMETER", "metadata": None}
+    tifffile.imwrite(tmp_path / "s.svs", image, tile=(256, 256), **more)
+    (note,) = open_slide(tmp_path / "s.svs", None, None).notes
+    assert "s.svs: its pixels are no squares, 0.25 x 0.5 microns" in note
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20, 30)])
+def test_a_slide_of_a_few_pixels(tmp_path, size):
+    pytest.importorskip("tiffslide")
+    image = np.full((*size, 3), 200, np.uint8)
+    tifffile.imwrite(tmp_path / "s.svs", image, tile=(256, 256), metadata=None)
+    assert open_slide(tmp_path / "s.svs", None, None).shape == size
+    few = open_slide(tmp_path / "s.svs", 20, 0.25)
+    assert few.shape == (1, 1) and few.read(0, 0, 1, 1).shape == (1, 1, 3)
+
+
+def test_an_image_that_would_be_enlarged_beyond_the_memory_is_refused(tmp_path, monkeypatch):
+    write_png(tmp_path / "t.png", disks((90, 90), 3)[0])
+    monkeypatch.setattr("code_common.files.image_kinds.memory_bytes", lambda: 1_000_000)
+    assert open_slide(tmp_path / "t.png", 0.25, 0.5).shape == (180, 180)
+    with pytest.raises(InputError, match=r"t\.png: 3,600 x 3,600 pixels take"):
+        open_slide(tmp_path / "t.png", 0.0125, 0.5)
+
+
+def test_equal_maps_are_equal_files(tmp_path):
+    """The UUID of an OME-TIFF is that of its content."""
+    labels, texts = DiskMap(tmp_path / "l.u32", (600, 700), np.uint32), []
+    for name, mpp in [("a", 0.25), ("b", 0.25), ("c", 0.5)]:
+        write_label_map(tmp_path / f"{name}.ome.tif", labels, mpp, large=True)
+        texts.append((tmp_path / f"{name}.ome.tif").read_bytes())
+    labels.write(0, 0, np.ones((1, 1), np.uint32))
+    write_label_map(tmp_path / "d.ome.tif", labels, 0.25, large=True)
+    assert texts[0] == texts[1]
+    ids = {tifffile.TiffFile(path).ome_metadata.partition("urn:uuid:")[2][:36]
+           for path in tmp_path.glob("*.ome.tif")}  # fmt: skip
+    assert len(ids) == 3

@@ -1,11 +1,16 @@
 """Components found block by block are those of the whole map, whatever the blocks."""
 
+import errno
+import os
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from code_common.errors import InputError
 from code_common.inference.streaming import DiskMap, component_masks, find_components
 from code_common.inference.tiling import reader
 
@@ -82,3 +87,29 @@ def test_a_map_on_disk(tmp_path, dtype):
     assert np.array_equal(again.read(7, 2990, 3, 4), part)
     assert disk.read(990, 2998, 50, 50).shape == (10, 2)  # what lies outside is left out
     assert disk.read(0, 0, 1000, 3000).sum() == part.sum()
+
+
+def test_parts_of_a_map_by_steps(tmp_path):
+    whole = np.random.default_rng(0).integers(0, 9, (50, 70)).astype(np.uint16)
+    disk = DiskMap(tmp_path / "map", whole.shape, np.uint16)
+    disk.write(0, 0, whole[:, :40].T.copy().T)  # in another order in the memory
+    disk.write(0, 40, whole[:, 40:])
+    for row, col, rows, cols, step in [(0, 0, 50, 70, 1), (3, 5, 20, 30, 4), (45, 60, 90, 90, 3)]:
+        part = disk.read(row, col, rows, cols, step)
+        assert np.array_equal(part, whole[row : row + rows : step, col : col + cols : step])
+
+
+def test_a_full_disk_is_an_error_of_the_map(tmp_path):
+    """Not the end of the process, as where a mapped file finds no room."""
+    disk = DiskMap(tmp_path / "map", (5, 5), np.uint16)
+    disk.path = Path("/dev/full")
+    with pytest.raises(OSError) as full:
+        disk.write(0, 0, np.ones((5, 5), np.uint16))
+    assert full.value.errno == errno.ENOSPC and full.value.filename == "/dev/full"
+
+
+def test_a_map_that_was_cut_off_is_told(tmp_path):
+    disk = DiskMap(tmp_path / "map", (5, 5), np.uint16)
+    os.truncate(disk.path, 20)
+    with pytest.raises(InputError, match="map: was cut off"):
+        disk.read(0, 0, 5, 5)

@@ -1,5 +1,7 @@
 """A run that was exported to one file: what it holds, and the commands that predict with it."""
 
+import argparse
+import os
 import subprocess
 import sys
 
@@ -16,10 +18,11 @@ from code_common.errors import run_script as end_in_one_line
 from code_common.files.images import read_image
 from code_common.files.writing import write_bytes, write_png
 from code_common.inference.tiling import probability
-from code_common.inference.trained_run import load_trained_run
+from code_common.inference.trained_run import FORMAT, load_trained_run
 from code_common.learning.checkpoints import checkpoint_bytes
 from code_seg.options import SegPredictOptions
 from code_seg.predict import predict
+from tools.export_model import main as export
 
 CPU = torch.device("cpu")
 
@@ -68,6 +71,7 @@ sys.path.insert(0, sys.argv.pop(1))
 from code_common.config import parse
 from code_seg.options import SegPredictOptions
 from code_seg.predict import predict
+from tools.export_model import main as export
 print(predict(parse(SegPredictOptions, "", sys.argv[1:])))
 print("peak MB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
@@ -82,7 +86,7 @@ def test_20000_x_20000_pixels_take_less_than_2_gb(tmp_path):
     image[9_000:9_500, 15_000:15_700] = disks((500, 700), 60)[0]
     image.flush()
     del image
-    write_untrained_run(tmp_path / "model.pt")
+    write_untrained_run(tmp_path / "model.pt", width=1.0)
     arguments = ["--model", "model.pt", "--images", "large.tif", "--out", "out", "--device", "cpu"]
     command = [sys.executable, "-c", PREDICT, PROJECT, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
@@ -138,3 +142,88 @@ def test_wrong_input_is_one_line_and_status_2(
     assert stopped.value.code == 2 and message in error
     assert error.strip().count("\n") == 0 and "Traceback" not in error
     assert not list(tmp_path.rglob("*.tmp")) and not list(tmp_path.glob("o/*.tif"))
+
+
+def packed(path):
+    """What a good file of an exported run holds."""
+    write_untrained_run(path)
+    return torch.load(path, weights_only=True)
+
+
+def settings_of(stage, **changes):
+    """Changes settings of a stage."""
+    return lambda run: run[stage]["settings"].update(changes)
+
+
+def weights_of(change):
+    """Changes every weight of the segmentation network."""
+
+    def damage(run):
+        network = run["segmentation"]["network"]
+        network.update({name: change(value) for name, value in network.items()})
+
+    return damage
+
+
+NAN = float("nan")
+NONSENSE = {
+    "threshold": settings_of("detection", threshold=2),
+    "r1": settings_of("detection", r1=NAN),
+    "max_area": settings_of("detection", max_area=None),
+    "min_area": settings_of("segmentation", min_area="abc"),
+    "nucleus_radius": settings_of("segmentation", nucleus_radius=torch.zeros(2)),
+    "setting min_area": settings_of("segmentation", min_area=True),
+    "setting r1 = None": lambda run: run["detection"]["settings"].pop("r1"),
+    "segmentation is damaged": lambda run: run.update(segmentation=[1]),
+    "detection is damaged": lambda run: run.update(detection=None),
+    "is damaged": lambda run: run["segmentation"].update(card=[1]),
+    "damaged; expected": lambda run: run["segmentation"].pop("settings"),
+    "no exported run": lambda run: run.update(format=torch.zeros(3)),
+    "of this project": lambda run: run["segmentation"].update(width=1e9),
+    "not a checkpoint": lambda run: run["segmentation"].update(model="vgg"),
+    "checkpoint of this": lambda run: run["segmentation"].update(network=[1]),
+    "float16": weights_of(torch.Tensor.half),
+    "complex64": weights_of(lambda value: value.to(torch.complex64)),
+    "plain array": weights_of(torch.Tensor.to_sparse),
+    "no plain": weights_of(lambda value: value.to("meta")),
+    "finite": weights_of(lambda value: value * NAN),
+}
+
+
+@pytest.mark.parametrize("named", NONSENSE)
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_that_loads_and_is_nonsense_is_named(tmp_path, named):
+    run = packed(tmp_path / "model.pt")
+    NONSENSE[named](run)
+    torch.save(run, tmp_path / "model.pt")
+    with pytest.raises(InputError, match=rf"^\S*model\.pt: .*{named}"):
+        load_trained_run(tmp_path / "model.pt", CPU)
+    arguments = argparse.Namespace(run=tmp_path / "model.pt", out=tmp_path / "copy.pt", onnx=None)
+    with pytest.raises(InputError, match=rf"^\S*model\.pt: .*{named}"):
+        export(arguments)
+    assert not (tmp_path / "copy.pt").exists()
+
+
+def test_weights_that_give_no_numbers_are_named_once(tmp_path):
+    """A variance below 0 is a finite number."""
+    run = packed(tmp_path / "model.pt")
+    for name, value in run["segmentation"]["network"].items():
+        if name.endswith("running_var"):
+            value.fill_(-1)
+    torch.save(run, tmp_path / "model.pt")
+    for name in ("a", "b"):
+        write_png(tmp_path / "in" / f"{name}.png", disks((40, 40), 1)[0])
+    words = f"--model {tmp_path}/model.pt --images {tmp_path}/in --out {tmp_path}/out --device cpu"
+    with pytest.raises(InputError, match=r"^\S*model\.pt: damaged weights; .* no numbers$"):
+        predict(parse(SegPredictOptions, "", words.split()))
+
+
+def test_code_in_a_file_is_never_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    torch.save({"format": FORMAT, "detection": Evil()}, tmp_path / "model.pt")
+    with pytest.raises(InputError, match=r"model\.pt: not a checkpoint of plain weights"):
+        load_trained_run(tmp_path / "model.pt", CPU)
+    assert not (tmp_path / "executed").exists()
