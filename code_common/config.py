@@ -9,10 +9,12 @@ import difflib
 import hashlib
 import inspect
 import json
+import math
 import re
 import sys
 import types
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 
 from code_common.errors import InputError, run_script
@@ -28,12 +30,60 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-class _Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line and suggest the nearest flag."""
+def _shown(bound: float) -> str:
+    return f"{bound:g}" if isinstance(bound, float) else str(bound)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bounded:
+    """The `type` of a number of `Parser`, with inclusive bounds."""
+
+    kind: type  # int or float
+    low: float
+    high: float
+
+    def __call__(self, text: str) -> float:
+        """The number that a text says; argparse.ArgumentTypeError names bounds and text."""
+        must = f"must be from {_shown(self.low)} to {_shown(self.high)}, not {text[:40]}"
+        try:
+            value = self.kind(text)
+        except ValueError:
+            what = "a whole number" if self.kind is int else "a number"
+            raise argparse.ArgumentTypeError(must.replace("be", f"be {what}", 1)) from None
+        if not self.low <= value <= self.high:
+            raise argparse.ArgumentTypeError(must)
+        return value
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line and suggest the nearest flag.
+
+    It refuses empty values, which are what an unset variable of a shell becomes, and values with
+    line breaks or other control characters.
+    """
 
     elsewhere: frozenset[str] = frozenset()  # flags of the stage that this script does not use
 
+    def __init__(self, *args, **keywords):
+        super().__init__(*args, **keywords)
+        # -1e300 and -inf are values, too; argparse alone takes them for flags.
+        self._negative_number_matcher = re.compile(r"-(\d|\.\d|inf|nan)", re.IGNORECASE)
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace=None):
+        """As argparse does it, for the command line or the words `args`."""
+        words, flag = sys.argv[1:] if args is None else list(args), ""
+        for word in words:
+            value, given = word, True
+            if word.startswith("--"):
+                flag, given, value = word.partition("=")
+            if given and not value:
+                self.error(f"{flag} must not be empty")
+            if re.search(r"[\x00-\x1f\x7f]", value):
+                self.error(f"{flag} must be text on one line, not {value[:40]!r}")
+        return super().parse_known_args(words, namespace)
+
     def error(self, message: str) -> typing.NoReturn:
+        message = re.sub(r"^argument (--\S+): must be ", r"\1 must be ", message)
         unknown = re.match(r"unrecognized arguments: (\S+)", message)
         if unknown:
             message = self._unknown(unknown.group(1).partition("=")[0])
@@ -61,7 +111,8 @@ class FieldHelp(typing.NamedTuple):
 def field_help(cls: type) -> dict[str, FieldHelp]:
     """Section and help text of each field, base classes first.
 
-    The text is the comment behind the field, and lines of '#   ...' that go on below it.
+    The text is the comment behind the field, and lines of '#   ...' that go on below it. In it
+    {choices} stands for the field's row of `cls.COMMON_CHOICES`.
     """
     found: dict[str, FieldHelp] = {}
     for base in reversed(cls.__mro__):
@@ -80,6 +131,11 @@ def field_help(cls: type) -> dict[str, FieldHelp]:
                 found[name] = FieldHelp(section, f"{found[name].comment} {continued.group(1)}")
             else:
                 name = None
+    for name, (section, comment) in found.items():
+        if "{choices}" in comment:
+            *first, last = cls.COMMON_CHOICES[name]
+            words = f"{', '.join(first)} or {last}"
+            found[name] = FieldHelp(section, comment.replace("{choices}", words))
     return found
 
 
@@ -113,7 +169,7 @@ def make_parser(cls: type, description: str) -> argparse.ArgumentParser:
 
     Flags that are not given are absent from what it returns.
     """
-    parser = _Parser(
+    parser = Parser(
         usage="%(prog)s [options]",
         description=description,
         allow_abbrev=False,
@@ -137,6 +193,9 @@ def make_parser(cls: type, description: str) -> argparse.ArgumentParser:
         else:
             form = {"type": kind, "nargs": "+" if several else None}
             form["metavar"] = kind.__name__.upper()
+        if kind in (int, float):
+            bounds = getattr(cls, "BOUNDS", {}).get(field.name, (-math.inf, math.inf))
+            form["type"] = Bounded(kind, *bounds)
         groups[section].add_argument(flag_of(field.name), help=text, **form)
         for flag, (name, value) in getattr(cls, "SHORTHANDS", {}).items():
             if name == field.name:
@@ -144,7 +203,8 @@ def make_parser(cls: type, description: str) -> argparse.ArgumentParser:
                 groups[section].add_argument(
                     flag, dest=name, action="store_const", const=value, help=text
                 )
-    parser.elsewhere = frozenset(_all_flags(cls)) - set(parser._option_string_actions)
+    known = {*_all_flags(cls), *getattr(cls, "ELSEWHERE", ())}
+    parser.elsewhere = frozenset(known - set(parser._option_string_actions))
     return parser
 
 
@@ -182,7 +242,9 @@ def check_bounds(options: object, bounds: dict[str, tuple[float, float]]) -> Non
         value = getattr(options, name)
         for v in value if isinstance(value, tuple) else (value,):
             if v is not None and not low <= v <= high:
-                raise InputError(f"{flag_of(name)} must be from {low:g} to {high:g}, not {v}")
+                raise InputError(
+                    f"{flag_of(name)} must be from {_shown(low)} to {_shown(high)}, not {v}"
+                )
 
 
 def check_choices(options: object, choices: dict[str, tuple[object, ...]]) -> None:

@@ -13,10 +13,12 @@ from code_common.config import check_bounds, check_choices, flag_of
 from code_common.errors import InputError, reason
 from code_common.files.layout import IMAGES, SPLIT
 from code_common.files.run_folder import options_path, ratio_folder, stage_folder
-from code_common.learning.encoders import ENCODERS
+from code_common.learning.encoders import ENCODERS, STEM_STRIDES, WIDTHS
 
 PROJECT = Path(__file__).resolve().parents[1]
-BIG = float("inf")
+# Bounds of lengths (pixels), areas (square pixels) and epochs: far above what anybody needs, and
+# still without overflow.
+LENGTH, AREA, EPOCHS = 1000, 1_000_000, 100_000
 # What both stages have of the profile 'scratch': the best measured without a GPU and without
 # ImageNet weights on MO (docs/explanation/results.md).
 SCRATCH = dict(
@@ -53,6 +55,26 @@ class InferenceOptions:
 
     LAST_SECTIONS: ClassVar[tuple] = ("inference", "hardware")
     INFERENCE_CHOICES: ClassVar[dict] = {"precision": ("auto", "fp32", "bf16"), "views": (1, 4, 8)}
+    # The inclusive bounds of every number; each number of each script has some.
+    BOUNDS: ClassVar[dict[str, tuple[float, float]]] = {
+        "tile": (32, 2048),
+        "overlap": (0, 1536),
+        "test_batch_size": (1, 1024),
+        "views": (1, 8),
+        "gpus": (0, 63),
+    }
+
+
+def check_inference(options: InferenceOptions) -> None:
+    """Raise InputError for tiles that hardly advance, and for a device that nothing here knows."""
+    # More than three quarters in common is more than 16 times the work.
+    check_bounds(options, {"overlap": (0, options.tile * 3 // 4)})
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,2})?", options.device):
+        raise InputError(
+            f"--device must be auto, cpu, cuda, cuda:NUMBER or mps, not {options.device}"
+        )
+    if len(set(options.gpus)) < len(options.gpus):
+        raise InputError(f"--gpus {' '.join(map(str, options.gpus))}: names a GPU twice")
 
 
 @dataclass(frozen=True)
@@ -88,7 +110,7 @@ class CommonOptions(InferenceOptions):
     patient: str = "TCGA-..-[^-]+"  # regular expression of what the image names of one patient
     #   have in common: the scores' intervals are drawn over patients; other names stand alone
     # --- network
-    model: str | None = None  # encoder of the ResUNet: resnet18, resnet34, resnet50 or resnet101
+    model: str | None = None  # encoder of the ResUNet: {choices}
     width: float | None = None  # share of the channels of the paper's network that every layer has;
     #   at 0.25 it trains eight times as fast, from random weights only
     stem_stride: int = 2  # stride of the first convolution: 2 (as published), or 1 for features
@@ -130,25 +152,23 @@ class CommonOptions(InferenceOptions):
         "schedule": ("constant", "cosine"),
     }
     CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {}
-    BOUNDS: ClassVar[dict[str, tuple[float, float]]] = {
+    ELSEWHERE: ClassVar[tuple[str, ...]] = ("--shard",)  # flags of other scripts of a stage
+    BOUNDS: ClassVar[dict[str, tuple[float, float]]] = InferenceOptions.BOUNDS | {
         "ratio": (1e-9, 1),
-        "repeat": (1, BIG),
+        "repeat": (1, 999_999),
         "random_seed": (0, 2**31),
-        "width": (0.1, 4),
-        "stem_stride": (1, 2),
+        "width": WIDTHS,
+        "stem_stride": STEM_STRIDES,
         "dropout": (0, 0.99),
         "stain_augmentation": (0, 1),
-        "patch_size": (32, BIG),
-        "input_size": (64, BIG),
-        "batch_size": (1, BIG),
-        "epochs": (1, BIG),
+        "patch_size": (32, 10_000),
+        "input_size": (64, 2048),
+        "batch_size": (1, 1024),
+        "epochs": (1, EPOCHS),
         "lr": (1e-12, 1),
         "weight_decay": (0, 1),
-        "val_every": (1, BIG),
-        "workers": (-1, 256),
-        "tile": (32, BIG),
-        "overlap": (0, BIG),
-        "test_batch_size": (1, BIG),
+        "val_every": (1, EPOCHS),
+        "workers": (-1, 128),
     }
 
     def resolved(self) -> "CommonOptions":
@@ -165,10 +185,13 @@ class CommonOptions(InferenceOptions):
         done = replace(self, **values)
         check_name(done.dataset)
         check_results_folder(done)
-        check_bounds(done, {**self.BOUNDS, "overlap": (0, done.tile - 1)})
+        check_bounds(done, self.BOUNDS)
+        check_inference(done)
         profiles = {"profile": tuple(self.PROFILES)}
         check_choices(done, profiles | self.COMMON_CHOICES | self.CHOICES)
         check_width(done.width, done.pretrained)  # here, too: not after hours of another stage
+        if not options_path(done.save_dir).is_file():  # else the weights are in the run already
+            check_pretrained(done.pretrained)
         try:
             re.compile(done.patient)
         except re.error as error:
@@ -238,6 +261,14 @@ def check_width(width: float, pretrained: str) -> None:
         )
 
 
+def check_pretrained(pretrained: str) -> None:
+    """Raise InputError where first weights are wanted of a file that is not there."""
+    if pretrained not in ("imagenet", "none") and not Path(pretrained).is_file():
+        raise InputError(
+            f"--pretrained {pretrained}: no such file; expected imagenet, none or a file of weights"
+        )
+
+
 @dataclass(frozen=True)
 class PredictOptions(InferenceOptions, ShardOptions):
     """Options of prediction on images without labels."""
@@ -251,9 +282,7 @@ class PredictOptions(InferenceOptions, ShardOptions):
     file_mpp: float | None = None  # microns per pixel of the files, where they do not say it
     tissue: str = "auto"  # auto: glass is left out of images over 8192 x 8192 pixels; or all
 
-    BOUNDS: ClassVar[dict] = {
-        "tile": (32, BIG),
-        "test_batch_size": (1, BIG),
+    BOUNDS: ClassVar[dict] = InferenceOptions.BOUNDS | {
         "mpp": (0.01, 100),
         "file_mpp": (0.01, 100),
     }
@@ -263,7 +292,8 @@ class PredictOptions(InferenceOptions, ShardOptions):
         for name in ("model", "images", "out"):
             if not getattr(self, name):
                 raise InputError(f"--{name} is missing (--help lists every option)")
-        check_bounds(self, {**self.BOUNDS, "overlap": (0, self.tile - 1)})
+        check_bounds(self, self.BOUNDS)
+        check_inference(self)
         check_choices(self, {**self.INFERENCE_CHOICES, "tissue": ("auto", "all")})
         out = resolved_path(self.out, "--out")
         for path in self.images:

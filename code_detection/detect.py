@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from code_common.config import fingerprint
+from code_common.errors import InputError
 from code_common.files.data_set import ImageFiles
 from code_common.files.images import read_image
 from code_common.files.run_folder import detected_points_path, overlay_path, prob_path
@@ -13,20 +14,25 @@ from code_common.inference.detections import detect
 from code_common.inference.shards import ALL, DoneFiles, file_key, process_shard
 from code_common.inference.tiling import predict_prob
 from code_common.launch import choose_device, tiling_of
-from code_common.learning.checkpoints import load_state, network_of
+from code_common.learning.checkpoints import load_state, network_of, scores_of
 from code_common.reporting.drawing import BLUE, GREEN, ORANGE, mark
 from code_detection.dataset import all_points
 from code_detection.metrics import DetectionCounts, count, match
 from code_detection.options import Options
 
 
-def threshold_of(options: Options, state: dict) -> float:
+def threshold_of(options: Options, state: dict, path: Path) -> float:
     """The threshold of detections: the options', or with --auto-threshold that of a checkpoint.
 
-    A checkpoint that was chosen without validation images has none, and takes the options'.
+    A checkpoint that was chosen without validation images has none, nor has last.pt; it takes the
+    options'. Raises InputError, which names the checkpoint's `path`, where it holds something else.
     """
-    chosen = state.get("scores", {}) if options.auto_threshold else {}
-    return chosen.get("threshold", options.threshold)
+    if not options.auto_threshold or "scores" not in state:
+        return options.threshold
+    threshold = scores_of(state, path).get("threshold", options.threshold)
+    if not 0 <= threshold <= 1:
+        raise InputError(f"{path}: holds the threshold {threshold:g}, expected one from 0 to 1")
+    return threshold
 
 
 def draw_detections(
@@ -57,7 +63,7 @@ def detect_images(
     device = choose_device(options)
     state, tiling = load_state(checkpoint), tiling_of(options, device)
     network = network_of(state, checkpoint, device)
-    rule = threshold_of(options, state), options.min_area, options.max_area
+    rule = threshold_of(options, state, checkpoint), options.min_area, options.max_area
     key = fingerprint(file_key(checkpoint), tiling.key(), rule, options.r1, bool(overlays))
     by_name = {files.name: files for files in image_files}
 

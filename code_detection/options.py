@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from code_common.options import BIG, SCRATCH, CommonOptions, ShardOptions
+from code_common.options import AREA, LENGTH, SCRATCH, CommonOptions, ShardOptions
 
 # What depends on the data set; lengths in pixels, areas in square pixels. A new data set is one
 # row: r1 is the radius of a nucleus of mean area (stage 2 calls the same number merge_radius),
@@ -63,17 +63,17 @@ class Options(CommonOptions):
     DATASETS: ClassVar[dict] = DATASETS
     PROFILES: ClassVar[dict] = CommonOptions.PROFILES | PROFILES
     BOUNDS: ClassVar[dict] = CommonOptions.BOUNDS | {
-        "r1": (1, BIG),
-        "r2": (1, BIG),
-        "sigma": (0.1, BIG),
-        "peak_weight": (0, BIG),
+        "r1": (1, LENGTH),
+        "r2": (1, LENGTH),
+        "sigma": (0.1, LENGTH),
+        "peak_weight": (0, 1000),
         "unknown_weight": (0, 1),
         "rounds": (0, 20),
         "background_below": (0, 1),
         "merged_above": (0, 1),
         "threshold": (0, 1),
-        "min_area": (0, BIG),
-        "max_area": (1, BIG),
+        "min_area": (0, AREA),
+        "max_area": (1, AREA),
     }
     CHOICES: ClassVar[dict] = {
         "loss": ("mse", "bce"),

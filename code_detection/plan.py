@@ -16,7 +16,11 @@ def steps(options: Options, split: dict[str, list[ImageFiles]]) -> list[Step]:
     """Prepare, the initial round and those of self-training, and what the last one is for."""
     rounds = range(options.rounds + 1)
     return [
-        Step("prepare", partial(prepare, options)),
+        Step(
+            "prepare",
+            partial(prepare, options),
+            writes=("points", "val_points", "colours.json"),
+        ),
         *(step for r in rounds for step in self_training_round(options, split, r)),
         *final_steps(options, split),
     ]
@@ -36,9 +40,11 @@ def final_steps(options: Options, split: dict[str, list[ImageFiles]]) -> list[St
     def pictures() -> str:
         return pictures_of(options, choose_round(options))
 
+    detecting = inference_work(split["train"], options, views)
     testing = inference_work(split["val"] + split["test"], options, views)
+    tested = ("detections", "test", "selection.json")
     return [
-        Step("detect", detect, inference_work(split["train"], options, views), together=True),
-        Step("test", test, testing, together=True),
-        Step("pictures", pictures),
+        Step("detect", detect, detecting, together=True, writes=("detections",)),
+        Step("test", test, testing, together=True, writes=tested),
+        Step("pictures", pictures, writes=("pictures",)),
     ]

@@ -22,7 +22,7 @@ from code_common.files.run_folder import (
     round_folder,
 )
 from code_common.files.writing import write_png
-from code_common.learning.checkpoints import load_state
+from code_common.learning.checkpoints import load_state, scores_of
 from code_common.steps import (
     Step,
     inference_work,
@@ -48,7 +48,8 @@ def self_training_round(
     steps = []
     if round:
         action = partial(propagate, options, train, round)
-        steps.append(Step(f"background for round {round}", action))
+        written = (f"round_{round}/background",)
+        steps.append(Step(f"background for round {round}", action, writes=written))
     steps.append(
         Step(
             f"train round {round}",
@@ -59,6 +60,7 @@ def self_training_round(
             tidy=partial(
                 remove_unfinished, options.save_dir, round_folder(options.save_dir, round)
             ),
+            writes=(f"round_{round}/best.pt",),
         )
     )
     if round < options.rounds:
@@ -69,6 +71,7 @@ def self_training_round(
                 action=partial(detect_training, options, train, round, folder),
                 work=inference_work(train, options, options.views),
                 together=True,
+                writes=(f"round_{round}/train",),
             )
         )
     return steps
@@ -136,4 +139,4 @@ def choose_round(options: Options) -> int:
         return options.rounds
     rounds = range(options.rounds + 1)
     paths = [best_path(round_folder(options.save_dir, r)) for r in rounds]
-    return int(np.argmax([load_state(path)["score"] for path in paths]))
+    return int(np.argmax([scores_of(load_state(path), path)["score"] for path in paths]))

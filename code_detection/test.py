@@ -95,7 +95,7 @@ def test_round(
         shard,
     )
     if checkpoint is None and distributed.is_main():
-        threshold = threshold_of(options, load_state(best))
+        threshold = threshold_of(options, load_state(best), best)
         chosen = {"checkpoint": str(best.relative_to(out)), "threshold": threshold}
         write_json(selection_path(out), chosen)
     return score_detections(

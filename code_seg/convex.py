@@ -18,7 +18,7 @@ from code_common.inference.streaming import DiskMap, ReadPart
 from code_seg.instances import PointsByRow, cut, within
 from code_seg.morphology import fill_holes
 
-# Chosen by four folds of the training and validation tiles of MO (docs/explanation/lab_notebook.md).
+# Chosen by four folds of the training and validation tiles of MO (lab_notebook.md in docs).
 CONVEX = 0.88  # a mask is convex if it fills at least this share of its convex hull
 # A neck divides two nuclei if it is less deep than both its sides by this share of the largest
 # depth. A mask that is not convex is more likely several nuclei, so a smaller share is enough.

@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from code_common.errors import InputError
 from code_common.files.data_set import ImageFiles
-from code_common.files.images import read_image, read_instances
+from code_common.files.images import image_shape, read_image, read_instances
 from code_common.files.run_folder import CACHE, LABELS, SELF_TRAINING_LABELS, label_path
-from code_common.inference.magnification import enlarged, factor_of
+from code_common.inference.magnification import LARGEST, enlarged, enlarged_map, factor_of
 from code_common.learning.crops import CropDataset
 from code_common.learning.image_cache import make_image_cache
 from code_common.learning.transforms import Augmentation, Warp
@@ -19,16 +20,27 @@ from code_seg.points import read_detections
 BYTES_PER_PIXEL = 5  # of an image and two labels
 
 
-def read_labels(options: Options, name: str, phase: str) -> list[np.ndarray]:
+def read_labels(options: Options, files: ImageFiles, phase: str) -> list[np.ndarray]:
     """The two labels [H, W] of a prepared image that a phase learns, half and half.
 
     They are the Voronoi and the cluster label; from self-training on, its label in place of both.
+    Raises InputError where a label does not fit its image: either was replaced meanwhile.
     """
     self_trained = phase != "labels" and options.self_training_epochs
     folders = (SELF_TRAINING_LABELS,) * 2 if self_trained else LABELS
     # A run of an older version may still have the older name of the folder.
     there = [present(options.save_dir, folder).name for folder in folders]
-    return [from_colours(read_image(label_path(options.save_dir, f, name))) for f in there]
+    paths = [label_path(options.save_dir, folder, files.name) for folder in there]
+    labels, shape = [from_colours(read_image(path)) for path in paths], image_shape(files.image)
+    of_image = np.broadcast_to(np.uint8(0), shape)
+    for path, label in zip(paths, labels, strict=True):
+        factor = factor_of(label, of_image) if self_trained else 1.0
+        if not 1 <= factor <= LARGEST or enlarged_map(of_image, factor).shape != label.shape:
+            raise InputError(
+                f"{path}: {label.shape[1]} x {label.shape[0]} pixels do not fit {files.image} of "
+                f"{shape[1]} x {shape[0]}; prepare the labels again, or --restart"
+            )
+    return labels
 
 
 def magnified_like(image: np.ndarray, label: np.ndarray) -> np.ndarray:
@@ -49,7 +61,7 @@ def load_training(
     )
     images, labels = [], []
     for files in image_files:
-        pair = read_labels(options, files.name, phase)
+        pair = read_labels(options, files, phase)
         image = magnified_like(read_image(files.image), pair[0])
         images.append(keep(f"{files.name}_image", image))
         labels.append([keep(f"{files.name}_{k}", label) for k, label in enumerate(pair)])

@@ -13,6 +13,7 @@ if __name__ == "__main__":
     options = read_command_line(Options, __doc__)
 
 from code_common.files.data_set import load_split
+from code_common.files.run_folder import points_path
 from code_common.launch import run
 from code_common.steps import Run, files_fingerprint
 from code_seg.plan import steps
@@ -23,8 +24,10 @@ def main(options: Options) -> None:
     """All steps of stage 2; done ones are skipped."""
     split = load_split(options.data_dir)
     image_files = [files for part in ("train", "val", "test") for files in split[part]]
-    detections = [detections_path(options.detection_dir(), files.name) for files in image_files]
-    inputs = files_fingerprint(image_files, detections)
+    stage_1 = options.detection_dir()
+    detections = [detections_path(stage_1, files.name) for files in image_files]
+    annotated = [points_path(stage_1, files.name) for files in split["train"]]
+    inputs = files_fingerprint(image_files, detections, annotated)
     Run(options.save_dir, options, inputs).do(steps(options, split))
 
 

@@ -6,7 +6,9 @@ from typing import ClassVar
 
 from code_common.config import check_choices
 from code_common.options import (
-    BIG,
+    AREA,
+    EPOCHS,
+    LENGTH,
     SCRATCH,
     CommonOptions,
     PredictOptions,
@@ -96,18 +98,18 @@ class Options(CommonOptions):
     PROFILES: ClassVar[dict] = CommonOptions.PROFILES | PROFILES
     NOT_IN_RESULT: ClassVar[frozenset] = CommonOptions.NOT_IN_RESULT | {"detection_results_dir"}
     BOUNDS: ClassVar[dict] = CommonOptions.BOUNDS | {
-        "merge_radius": (0, BIG),
+        "merge_radius": (0, LENGTH),
         "nucleus_radius": (0, 100),
         "clusters": (2, 10),
-        "distance_limit": (0, BIG),
+        "distance_limit": (0, LENGTH),
         "alpha": (0, 1),
-        "self_training_epochs": (0, BIG),
-        "crf_epochs": (0, BIG),
-        "crf_weight": (0, BIG),
-        "crf_sigma_xy": (0.1, BIG),
-        "crf_sigma_rgb": (1e-3, BIG),
-        "elastic": (0, BIG),
-        "min_area": (0, BIG),
+        "self_training_epochs": (0, EPOCHS),
+        "crf_epochs": (0, EPOCHS),
+        "crf_weight": (0, 1000),
+        "crf_sigma_xy": (0.1, LENGTH),
+        "crf_sigma_rgb": (1e-3, 100),
+        "elastic": (0, LENGTH),
+        "min_area": (0, AREA),
     }
     CHOICES: ClassVar[dict] = {
         "cluster_colours": tuple(CLUSTER_COLOURS),

@@ -47,14 +47,14 @@ def labels(options: Options, files: ImageFiles, window: tuple[slice, slice]) -> 
     image = read_image(files.image)
     shape = image.shape[:2]
     points = read_points(points_path(options.save_dir, files.name), shape)
-    voronoi, clusters = read_labels(options, files.name, "labels")
+    voronoi, clusters = read_labels(options, files, "labels")
     pictures = {
         "points, annotated and detected": mark(image, points, "circle", BLUE, 3),
         "Voronoi label": label_overlay(image, voronoi, thin=True),
         "cluster label": label_overlay(image, clusters),
     }
     if options.self_training_epochs:
-        found, _ = read_labels(options, files.name, "self_training")
+        found, _ = read_labels(options, files, "self_training")
         overlay = label_overlay(image, reduced_label(found, image))
         pictures["label of the first network's nuclei"] = overlay
     caption = "Orange background, green nuclei; the rest is ignored."
@@ -144,7 +144,8 @@ def figures(options: Options) -> Iterator[Figure]:
     yield labels(options, first, middle(image_shape(first.image), SIDE))
     yield batch(options, split["train"][:CROPS])
     path = metrics_path(results_folder(options.save_dir))
-    metrics = read_json(path) if path.is_file() else {"instances": "", "images": {}}
+    form = {"instances": str, "images": {str: {str: {"aji": float}}}}
+    metrics = read_json(path, form) if path.is_file() else {"instances": "", "images": {}}
     scores = metrics["images"].get(metrics["instances"], {})
     scored = [files for files in split["test"] if files.name in scores]
     scored.sort(key=lambda files: scores[files.name]["aji"])

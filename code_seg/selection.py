@@ -8,7 +8,7 @@ from code_common.files.reading import read_json
 from code_common.files.run_folder import best_path, phase_folder, selection_path
 from code_common.files.writing import write_json
 from code_common.launch import choose_device, tiling_of
-from code_common.learning.checkpoints import load_network, load_state
+from code_common.learning.checkpoints import load_network, load_state, scores_of
 from code_common.old_runs import checkpoint_path
 from code_seg.dataset import load_validation
 from code_seg.evaluate import mean_aji
@@ -28,9 +28,7 @@ def check_method(method: str, path: Path) -> None:
 def read_selection(save_dir: Path) -> tuple[Path, str]:
     """The checkpoint and the instance method that a run chose. Raises InputError."""
     path = selection_path(save_dir)
-    selection = read_json(path)
-    if not isinstance(selection, dict) or not {"checkpoint", "instances"} <= set(selection):
-        raise InputError(f"{path}: expected 'checkpoint' and 'instances'; run code_seg/train.py")
+    selection = read_json(path, {"checkpoint": str, "instances": str})
     return checkpoint_path(save_dir, selection["checkpoint"]), selection["instances"]
 
 
@@ -54,7 +52,11 @@ def select(options: Options) -> str:
     """
     image_files, out = load_split(options.data_dir)["val"], options.save_dir
     paths = {phase: best_path(phase_folder(out, phase)) for phase in PHASES}
-    scores = {p: load_state(path)["score"] for p, path in paths.items() if path.is_file()}
+    scores = {
+        phase: scores_of(load_state(path), path)["score"]
+        for phase, path in paths.items()
+        if path.is_file()
+    }
     with_masks = bool(image_files) and all(files.instances for files in image_files)
     phase = choose_phase(scores, bool(image_files), with_masks)
     method, ajis = options.instances, {}

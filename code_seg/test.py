@@ -15,6 +15,7 @@ if __name__ == "__main__":
 import numpy as np
 
 from code_common.config import fingerprint
+from code_common.errors import InputError
 from code_common.files.data_set import ImageFiles, find_images, load_split, test_groups
 from code_common.files.geojson import nuclei_geojson
 from code_common.files.images import read_image, read_instances
@@ -191,6 +192,11 @@ def test(options: TestOptions) -> str:
     image_files = find_images(options.img_dir, None, *labels)
     folder = options.points_dir
     point_files = {f.name: detected_points_path(folder, f.name) for f in image_files if folder}
+    without = [path.name for path in point_files.values() if not path.is_file()]
+    if without and len(without) == len(image_files):
+        raise InputError(f"{folder}: no points of these images; expected {without[0]}, ...")
+    if without:
+        print(f"{folder}: no {without[0]} ({len(without)} are missing): connected components there")
     out = results_folder(options.save_dir, own_images=True)
     return test_images(
         options, image_files, point_files, out, {}, options.model_path, options.shard

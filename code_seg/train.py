@@ -45,7 +45,7 @@ def make_validate(
     image_files = load_split(options.data_dir)["val"]
     if not image_files:
         return None
-    labels = [read_labels(options, files.name, phase) for files in image_files]
+    labels = [read_labels(options, files, phase) for files in image_files]
     if not all(files.instances for files in image_files):
         images = [
             magnified_like(read_image(files.image), pair[0])

@@ -16,6 +16,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from code_common.config import Parser
 from code_common.errors import InputError, run_script
 from code_common.files.run_folder import pictures_folder, repeat_folder
 from code_common.files.writing import write_bytes
@@ -38,9 +39,7 @@ FIGURES = {
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--run", type=Path, metavar="DIR", help="a finished run of the sample: its folder ratio_0.1"
     )

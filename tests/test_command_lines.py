@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import math
 import runpy
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from conftest import PROJECT, RUN, both_stages, link_run, taken_by
 from test_structure import MODULES, is_script
 
 from code_common import options as common_options
-from code_common.config import field_help, parse, shown_fields
+from code_common.config import Bounded, Parser, _shown, field_help, parse, shown_fields
 
 STAGES = ("code_detection", "code_seg")
 SCRIPTS = [str(path.relative_to(PROJECT)) for path in MODULES.values() if is_script(path)]
@@ -174,11 +175,76 @@ def test_help_does_not_wait_for_torch(path):
     assert not imported & (set(HEAVY) if path.startswith(STAGES) else {"torch", "torchvision"})
 
 
+def test_help_needs_no_docstrings():
+    """python -OO, or PYTHONOPTIMIZE=2, removes them."""
+    for path in ("data/make_sample.py", "tools/export_model.py"):
+        command = [sys.executable, "-OO", PROJECT / path, "--help"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0 and "usage:" in done.stdout, done.stderr
+        assert "None" not in done.stdout
+
+
 def test_the_benchmark_has_help(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["crf_loss.py", "--help"])
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(PROJECT / "tests/benchmarks/crf_loss.py"), run_name="__main__")
     assert stopped.value.code == 0 and "usage:" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module", params=SCRIPTS)
+def parser(request) -> Parser:
+    """The parser with which a script reads its command line."""
+    found = []
+
+    def keep(self, *_):
+        found.append(self)
+        sys.exit()
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Parser, "parse_known_args", keep)
+        patch.setattr("sys.argv", [request.param])
+        runpy.run_path(str(PROJECT / request.param), run_name="__main__")
+    return found[0]
+
+
+def says(parser: Parser, words: list[str], capsys) -> str:
+    """The one line with which a parser refuses some words, with status 2."""
+    with pytest.raises(SystemExit) as stopped:
+        parser.parse_args(words)
+    message = capsys.readouterr().err
+    assert stopped.value.code == 2 and message.count("\n") == 1, message
+    return message
+
+
+def test_every_number_has_finite_bounds(parser, capsys):
+    """Beyond them nothing begins: no overflow, no endless loop, no terabytes."""
+    for action in (a for a in parser._actions if a.type):
+        assert action.type not in (int, float), action.dest
+        if not isinstance(action.type, Bounded):
+            continue
+        flag, kind = action.option_strings[0], action.type.kind
+        low, high = action.type.low, action.type.high
+        assert math.isfinite(low) and math.isfinite(high), flag
+        wrong = ["nan", "inf", "-inf", "1e300", "-1e300", "9" * 5000, "x"]
+        wrong += [str(kind(high + 1)), str(kind(low - 1))]
+        for value in wrong:
+            count = action.nargs if isinstance(action.nargs, int) else 1
+            message = says(parser, [flag, *[value] * count], capsys)
+            assert message.startswith(f"error: {flag} must be ") and value[:40] in message
+            assert f"from {_shown(low)} to {_shown(high)}, not " in message
+        assert action.type(str(low)) == low and action.type(str(high)) == high
+
+
+def test_no_text_or_path_is_empty_or_of_several_lines(parser, capsys):
+    """An unset variable of a shell gives "", and Path("") is the present folder."""
+    for action in (a for a in parser._actions if a.type or a.nargs != 0):
+        for flag in action.option_strings:
+            for words in ([flag, ""], [f"{flag}="]):
+                assert f"error: {flag} must not be empty" in says(parser, words, capsys)
+            for value in ("a\nb", "a\0b"):
+                assert f"error: {flag} must be text on one line" in says(
+                    parser, [flag, value], capsys
+                )
 
 
 @EACH_STAGE_SCRIPT
@@ -258,6 +324,7 @@ def test_main_takes_no_option_of_a_single_script(stage, wrong, monkeypatch, caps
     ("path", "wrong"),
     [
         ("code_detection/prepare_data.py", "--lr 0.1"),
+        ("code_detection/main.py", "--shard 1/2"),
         ("code_detection/test.py", "--epochs 3"),
         ("code_seg/train.py", "--clusters 4"),
         ("code_seg/test.py", "--crf-weight 0.1"),

@@ -1,6 +1,7 @@
 """Options: flags, help texts, the data set's row, bounds."""
 
 import dataclasses
+import os
 from typing import ClassVar
 
 import pytest
@@ -141,13 +142,61 @@ def test_repeat_and_seed_change_every_seed(options):
         ("--epochs", "0"),
         ("--lr", "-1"),
         ("--model", "vgg"),
-        ("--overlap", "224"),
+        ("--overlap", "169"),  # of a tile of 224: every pixel would be computed 16 times
         ("--precision", "fp8"),
+        ("--views", "3"),
+        ("--random-seed", "-1"),
+        ("--repeat", "0"),
+        ("--gpus", "-1"),
+        ("--device", "meta"),
+        ("--device", "xpu"),
+        ("--device", "cpu:1"),
+        ("--device", "cuda:-1"),
+        ("--pretrained", "absent.pt"),
     ],
 )
-def test_out_of_bounds_names_the_option_and_the_value(options, flag, value):
-    with pytest.raises(InputError, match=f"{flag} .*{value}"):
+def test_out_of_bounds_names_the_option_and_the_value(options, flag, value, capsys):
+    with pytest.raises((InputError, SystemExit)) as error:
         parse(options, "x", [flag, value])
+    message = capsys.readouterr().err or str(error.value)
+    assert message.startswith(f"error: {flag} " if error.type is SystemExit else f"{flag} ")
+    assert value in message and message.strip().count("\n") == 0
+
+
+@BOTH
+def test_a_gpu_is_named_once(options):
+    assert parse(options, "x", ["--gpus", "1", "0"]).gpus == (1, 0)
+    with pytest.raises(InputError, match="--gpus 0 1 0: names a GPU twice"):
+        parse(options, "x", ["--gpus", "0", "1", "0"])
+
+
+@BOTH
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_first_weights_are_those_of_a_file(options, kind, tmp_path):
+    path = tmp_path / "weights.pt"
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    with pytest.raises(InputError, match=f"--pretrained {path}: no such file"):
+        parse(options, "x", ["--pretrained", str(path)])
+
+
+@BOTH
+def test_a_run_that_has_begun_needs_its_first_weights_no_more(options, tmp_path):
+    (tmp_path / "options.json").touch()
+    given = ["--pretrained", "absent.pt", "--save-dir", str(tmp_path)]
+    assert parse(options, "x", given).pretrained == "absent.pt"
+
+
+@BOTH
+def test_the_row_of_a_data_set_is_checked_like_a_flag(options, monkeypatch):
+    monkeypatch.setitem(options.DATASETS, "mine", {"epochs": 10**9})
+    with pytest.raises(InputError, match="--epochs must be from 1 to 100000, not 1000000000"):
+        parse(options, "x", ["--dataset", "mine"])
+
+
+@BOTH
+def test_the_help_of_model_names_the_encoders(options, monkeypatch):
+    monkeypatch.setitem(options.COMMON_CHOICES, "model", ("small", "middle", "large"))
+    assert field_help(options)["model"].comment.endswith("small, middle or large")
 
 
 @BOTH

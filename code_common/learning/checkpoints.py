@@ -1,14 +1,18 @@
 """Checkpoints, and the first weights of an encoder."""
 
 import io
+import math
 import pickle
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.error import URLError
 
 import torch
+from torch import Tensor
 
 from code_common.errors import InputError, reason
-from code_common.learning.encoders import ENCODERS
+from code_common.learning.encoders import ENCODERS, STEM_STRIDES, WIDTHS
 from code_common.learning.network import ResUNet
 
 
@@ -24,7 +28,9 @@ def load_state(path: Path) -> dict:
     if not Path(path).is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of TorchScript and the like, which is refused
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise InputError(
             f"{path}: not a checkpoint of plain weights, refused ({_why(error)})"
@@ -82,20 +88,46 @@ def load_encoder(network: ResUNet, model: str, pretrained: str) -> str:
         state = {
             k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")
         }
-    wanted = network.encoder.state_dict()
-    bad = [k for k, v in wanted.items() if getattr(state.get(k), "shape", None) != v.shape]
-    if bad:
-        raise InputError(f"{pretrained}: the weights do not fit a {model} (first: {bad[0]})")
-    _check_finite(state, pretrained)
+    # Weights of other precision are taken as what they are.
+    state = {k: v.float() if torch.is_floating_point(v) else v for k, v in tensors(state).items()}
+    if misfit := misfit_of(state, network.encoder.state_dict(), more=True):
+        raise InputError(f"{pretrained}: the weights do not fit a {model} ({misfit})")
     network.encoder.load_state_dict(state, strict=False)
     return loaded
 
 
-def _check_finite(state: dict, path: Path | str) -> None:
-    """Raise InputError where weights hold what is no number: the network would see nothing."""
-    for name, value in state.items():
-        if isinstance(value, torch.Tensor) and not torch.isfinite(value).all():
-            raise InputError(f"{path}: weights that are no finite numbers (first: {name})")
+def tensors(state: Mapping) -> dict[str, Tensor]:
+    """The tensors of a state that are plain arrays of numbers: not sparse, quantized or nested."""
+    found = {str(k): v for k, v in state.items() if isinstance(v, Tensor) and not v.is_nested}
+    return {
+        k: v
+        for k, v in found.items()
+        if v.layout == torch.strided and not v.is_quantized and not v.is_meta
+    }
+
+
+def misfit_of(state: object, wanted: Mapping[str, Tensor], more: bool = False) -> str:
+    """What of a state is not as `wanted`: same names, shapes and types, finite; '' for nothing.
+
+    more: whether it may have other names, too.
+    """
+    if not isinstance(state, dict):
+        return "no weights by their names"
+    plain, others = tensors(state), [name for name in state if name not in wanted]
+    if others and not more:
+        return f"other weights than expected (first: {str(others[0])[:40]})"
+    for name, value in wanted.items():
+        found = plain.get(name)
+        if found is None:
+            return f"no plain array {name}"
+        if found.shape != value.shape or found.dtype != value.dtype:
+            return (
+                f"{name} is {list(found.shape)} {found.dtype}, expected {list(value.shape)} "
+                f"{value.dtype}"
+            )
+        if not torch.isfinite(found).all():
+            return f"weights that are no finite numbers (first: {name})"
+    return ""
 
 
 def save_network(network: ResUNet, **extra: object) -> dict:
@@ -114,23 +146,38 @@ def checkpoint_bytes(state: dict) -> memoryview:
 
 def network_of(state: dict, path: Path, device: torch.device) -> ResUNet:
     """The network that a checkpoint's state describes, ready for inference; `path` names it."""
-    try:
-        if state.get("members", 1) != 1:
-            raise InputError(
-                f"{path}: an average of {state['members']} networks (--members), which this "
-                "version does not read; give one of them, member_K/best.pt, or use the version "
-                "that made it"
-            )
-        # Older checkpoints tell no width or stride: they are the paper's.
-        shape = {k: state[k] for k in ("width", "stem_stride") if k in state}
-        network = ResUNet(state["model"], state["out_channels"], **shape)
-        network.load_state_dict(state["network"])
-    except InputError:
-        raise
-    except Exception:  # a state of another shape raises almost anything
-        raise InputError(f"{path}: not a checkpoint of this project") from None
-    _check_finite(network.state_dict(), path)
+    if state.get("members", 1) != 1:
+        raise InputError(
+            f"{path}: an average of {state['members']} networks (--members), which this version "
+            "does not read; give one of them, member_K/best.pt, or use the version that made it"
+        )
+    # Older checkpoints tell no width or stride: they are the paper's.
+    model, channels, width, stem_stride = (
+        state.get(*k) for k in (("model",), ("out_channels",), ("width", 1.0), ("stem_stride", 2))
+    )
+    known = isinstance(model, str) and model in ENCODERS and channels in (1, 2)
+    known = known and isinstance(width, float | int) and WIDTHS[0] <= width <= WIDTHS[1]
+    if not known or stem_stride not in STEM_STRIDES:
+        raise InputError(f"{path}: not a checkpoint of this project")
+    network = ResUNet(model, channels, width=width, stem_stride=stem_stride)
+    if misfit := misfit_of(state.get("network"), network.state_dict()):
+        raise InputError(f"{path}: not a checkpoint of this project ({misfit})")
+    network.load_state_dict(state["network"])
     return network.to(device, memory_format=torch.channels_last).eval()
+
+
+def scores_of(state: dict, path: Path) -> dict[str, float]:
+    """The validation scores of a best checkpoint by name; 'score' is that which it was chosen by.
+
+    Raises InputError, which names `path`, where there are none.
+    """
+    others = state.get("scores", {})
+    if isinstance(others, dict):
+        scores = {**others, "score": state.get("score")}
+        numbers = all(isinstance(value, float | int) for value in scores.values())
+        if numbers and math.isfinite(scores["score"]):
+            return scores
+    raise InputError(f"{path}: not the best checkpoint of a training, expected its scores")
 
 
 def load_network(path: Path, device: torch.device) -> ResUNet:

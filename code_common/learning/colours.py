@@ -36,7 +36,7 @@ def read_colours(path: Path) -> tuple[list[float], list[float]]:
     colours = read_json(path)
     try:
         mean, std = ([float(v) for v in colours[k]] for k in ("mean", "std"))
-        if len(mean) == len(std) == 3 and min(std) > 0:
+        if len(mean) == len(std) == 3 and min(std) > 0 and np.isfinite([*mean, *std]).all():
             return mean, std
     except (KeyError, TypeError, ValueError):
         pass

@@ -17,27 +17,73 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from code_common.errors import InputError, reason
+
+START_TIMEOUT = timedelta(minutes=10)  # for all processes to come
 TIMEOUT = timedelta(hours=12)  # one process may prepare labels for hours while the others wait
 GRACE_S = 3.0  # time for processes to stop after Ctrl-C
 
 
+def _number_of(variable: str, low: int, high: int) -> int | None:
+    """The number that an environment variable holds, or None where it is empty or not set.
+
+    Raises InputError for something else.
+    """
+    text = os.environ.get(variable, "").strip()
+    if not text:
+        return None
+    if not re.fullmatch("[0-9]{1,6}", text) or not low <= int(text) <= high:
+        raise InputError(
+            f"the environment variable {variable} must be a whole number from {low} to {high}, not "
+            f"{text[:40]}; {_ALONE}"
+        )
+    return int(text)
+
+
+_ALONE = "torchrun sets it; unset WORLD_SIZE, RANK and LOCAL_RANK for one process alone"
+
+
 def local_rank() -> int | None:
-    """Number of this process on its machine, or None if it was started alone."""
-    return int(os.environ["LOCAL_RANK"]) if "LOCAL_RANK" in os.environ else None
+    """Number of this process on its machine, or None if it was started alone.
+
+    Raises InputError where LOCAL_RANK is no number.
+    """
+    return _number_of("LOCAL_RANK", 0, 9999)
+
+
+def _meet(backend: str, count: int) -> None:
+    """Connect this process to the others, `count` in all; InputError where they do not come."""
+    for variable, high in (("RANK", count - 1), ("MASTER_PORT", 65535)):
+        if _number_of(variable, 0, high) is None:
+            raise InputError(f"WORLD_SIZE is {count}, but {variable} is not set; {_ALONE}")
+    if not os.environ.get("MASTER_ADDR"):
+        raise InputError(f"WORLD_SIZE is {count}, but MASTER_ADDR is not set; {_ALONE}")
+    try:
+        store, number, size = next(dist.rendezvous("env://", timeout=START_TIMEOUT))
+    except RuntimeError as error:
+        minutes = START_TIMEOUT.total_seconds() / 60
+        raise InputError(
+            f"not all of WORLD_SIZE={count} processes came within {minutes:g} minutes "
+            f"({reason(error)}); {_ALONE}"
+        ) from None
+    store.set_timeout(TIMEOUT)
+    dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=TIMEOUT)
 
 
 def work_together(device: torch.device, action: Callable[[], object]) -> object:
     """Call `action` together with the processes that were started with this one (WORLD_SIZE).
 
-    Returns the result of `action` in the first process, and None in the others.
+    Returns the result of `action` in the first process, and None in the others. Raises InputError
+    where the environment says something odd of them.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    count = _number_of("WORLD_SIZE", 1, 99_999) or 1
+    if count == 1:
         return action()
     if device.type == "cuda":
         torch.cuda.set_device(device)
     # Messages between steps use gloo, so that a long wait does not block a GPU.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=TIMEOUT)
+    _meet(backend, count)
     try:
         result = action()
     except RuntimeError as error:

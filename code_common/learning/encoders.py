@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+WIDTHS = (0.1, 4)  # least and largest share of the channels of the paper's network
+STEM_STRIDES = (1, 2)
+
 
 class Encoder(NamedTuple):
     """What the decoder needs to know of an encoder."""

@@ -13,11 +13,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from code_common.errors import InputError
+from code_common.errors import InputError, reason
 from code_common.files.run_folder import best_path, last_path, log_path
 from code_common.files.writing import write_bytes
 from code_common.learning import distributed
-from code_common.learning.checkpoints import checkpoint_bytes, load_state, save_network
+from code_common.learning.checkpoints import (
+    checkpoint_bytes,
+    load_state,
+    misfit_of,
+    save_network,
+)
 from code_common.learning.crops import CropDataset, make_loader
 from code_common.learning.loss_terms import Loss, add_terms
 from code_common.learning.network import ResUNet, draw_dropout, mixed_precision, to_network
@@ -174,24 +179,69 @@ def resume(
     """Take up the state that a killed training left in `last`: the epoch to go on with, best score.
 
     Without that file a training begins: (0, -inf). Raises InputError where the training in it has
-    another recipe, since its end would be neither the one nor the other.
+    another recipe, since its end would be neither the one nor the other, and where it is damaged:
+    whether to give up what it holds is for the user to say.
     """
     if not last.is_file():
         return 0, float("-inf")
-    state = load_state(last)
-    before = state.get("recipe", {})
+    anew = "remove it to begin this training anew"
+    try:
+        state = load_state(last)
+    except InputError as error:
+        raise InputError(f"{error}; {anew}") from None
+    before, epoch, best_score = (state.get(k) for k in ("recipe", "epoch", "best_score"))
+    if not (isinstance(before, dict) and isinstance(epoch, int) and isinstance(best_score, float)):
+        raise InputError(f"{last}: not the last state of a training; {anew}")
     for name, value in _settings(network, recipe).items():
         if before.get(name, value) != value:
             raise InputError(
                 f"{last}: holds a training with {name} {before[name]}, not {value}; remove it to "
                 "begin anew, or give another --save-dir"
             )
+    start = epoch + 1
+    if not 0 < start <= recipe.epochs or math.isnan(best_score):
+        raise InputError(
+            f"{last}: holds a training after epoch {start} with score {best_score:g}, expected one "
+            f"of {recipe.epochs} epochs; {anew}"
+        )
+    misfit = misfit_of(state.get("network"), network.state_dict())
+    misfit = misfit or _take_up_optimizer(optimizer, state.get("optimizer"))
+    if misfit:
+        raise InputError(f"{last}: not the last state of this training ({misfit}); {anew}")
     network.load_state_dict(state["network"])
-    optimizer.load_state_dict(state["optimizer"])
-    start = state["epoch"] + 1
     if distributed.is_main():
         print(f"{title}: going on after epoch {start} of {recipe.epochs}", flush=True)
-    return start, state["best_score"]
+        _tell_other_threads(state.get("threads"), network, title)
+    return start, best_score
+
+
+def _take_up_optimizer(optimizer: torch.optim.Optimizer, state: object) -> str:
+    """Give the optimizer a state; what of it does not fit, or ''."""
+    try:
+        optimizer.load_state_dict(state)
+    except Exception as error:  # a state of another shape raises almost anything
+        return f"its optimizer: {reason(error)}"
+    if not optimizer.state:
+        return "its optimizer: no moments"
+    for parameter, of_parameter in optimizer.state.items():
+        wanted = {"step": torch.tensor(1.0), "exp_avg": parameter, "exp_avg_sq": parameter}
+        if misfit := misfit_of(of_parameter, wanted):
+            return f"its optimizer: {misfit}"
+    return ""
+
+
+def _tell_other_threads(before: object, network: ResUNet, title: str) -> None:
+    """Say that a training on a CPU goes on with another number of threads than it had `before`.
+
+    Sums are then added up in another order. Older checkpoints do not tell the number.
+    """
+    now, on_cpu = torch.get_num_threads(), next(network.parameters()).device.type == "cpu"
+    if on_cpu and isinstance(before, int) and before != now:
+        print(
+            f"{title}: goes on with {now} threads instead of {before}, so the last bits of its "
+            f"weights change; OMP_NUM_THREADS={before} would keep them",
+            flush=True,
+        )
 
 
 def spread(network: ResUNet, compiled: bool) -> nn.Module:
@@ -289,6 +339,7 @@ def fit(
             _write_checkpoint(
                 last, network, epoch=epoch, best_score=best_score,
                 optimizer=optimizer.state_dict(), recipe=_settings(network, recipe),
+                threads=torch.get_num_threads(),
             )  # fmt: skip
             saved = time.monotonic()
     distributed.wait_for_all()

@@ -5,17 +5,27 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 
 import pytest
 import torch
 from conftest import PROJECT, RUN, both_stages, make_dataset
 from processes import run, script
 
+from code_common.errors import InputError
 from code_common.files.reading import read_json
 from code_common.files.run_folder import best_path, metrics_path, results_folder
 from code_common.learning.checkpoints import load_state
 from code_common.learning.crops import EpochBatches
-from code_common.learning.distributed import add_up, from_all, from_first, launch
+from code_common.learning.distributed import (
+    _free_port,
+    add_up,
+    from_all,
+    from_first,
+    launch,
+    local_rank,
+    work_together,
+)
 
 TOGETHER = PROJECT / "tests" / "train_together.py"
 STEPS = 5  # of stage 1 without self-training rounds
@@ -46,6 +56,49 @@ def test_the_processes_share_the_batches_of_one(count, batch, size):
         assert sorted(key for share in shares for key in share) == sorted(keys)
         assert len(keys) == EpochBatches(count, batch, seed).whole(step)
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"WORLD_SIZE": "abc"}, "WORLD_SIZE must be a whole number from 1 to 99999, not abc"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE must be"),
+        ({"LOCAL_RANK": "-1"}, "LOCAL_RANK must be"),
+        ({"LOCAL_RANK": "1.5"}, "LOCAL_RANK must be"),
+        ({"WORLD_SIZE": "2"}, "RANK is not set"),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK must be a whole number from 0 to 1, not 2"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_PORT": "99999"}, "MASTER_PORT must be"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_PORT": "29400"}, "MASTER_ADDR is not set"),
+    ],
+)
+def test_an_odd_environment_is_told(environment, message, monkeypatch):
+    """Left over from another program, or from a job that started no processes."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=message) as error:
+        local_rank()
+        work_together(torch.device("cpu"), lambda: None)
+    assert "unset WORLD_SIZE" in str(error.value)
+
+
+def test_empty_variables_are_none(monkeypatch):
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "")
+    assert local_rank() is None and work_together(torch.device("cpu"), lambda: 3) == 3
+
+
+def test_processes_that_never_come_are_not_waited_for_all_night(monkeypatch):
+    monkeypatch.setattr("code_common.learning.distributed.START_TIMEOUT", timedelta(seconds=1))
+    variables = {
+        "WORLD_SIZE": 2,
+        "RANK": 0,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": _free_port(),
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(InputError, match="not all of WORLD_SIZE=2 processes came"):
+        work_together(torch.device("cpu"), lambda: None)
 
 
 def test_alone_nothing_is_sent():
