@@ -32,13 +32,18 @@ DATASET=sample RATIO=0.10 REPEATS=1
 DATA_ROOT="$HERE/data" ROOT_SAVE_DIR="$HERE/experiments"
 DATA_DIR=() COMMON=() DETECTION=() SEG=() TARGET=COMMON
 
-printf -v ASKED '%q ' "$@"
+ASKED="$(printf ' %q' "$@")"
+if [[ $# == 0 ]]; then ASKED=""; fi
+COMMAND_TO_GO_ON="bash $(printf '%q' "$0")$ASKED"
+source "$HERE/tools/children.sh"
+
+refuse() {
+  echo "error: $1" >&2
+  exit 2
+}
 
 need_value() {
-  if [[ $# -lt 2 || -z "$2" || "$2" == --* ]]; then
-    echo "error: $1 needs a value (--help explains)" >&2
-    exit 2
-  fi
+  if [[ $# -lt 2 || -z "$2" || "$2" == --* ]]; then refuse "$1 needs a value (--help explains)"; fi
 }
 
 # stage MARK SCRIPT OPTIONS...: one stage of one repeat. A restart that was stopped goes on: what it
@@ -53,7 +58,7 @@ stage() {
     fi
     words+=("$word")
   done
-  "$PYTHON" "${words[@]}"
+  child "$PYTHON" "${words[@]}"
   if $restart; then
     [[ -f "$RESTARTED" ]] || printf '%s\n' "$ASKED" >"$RESTARTED"
     printf '%s\n' "$mark" >>"$RESTARTED"
@@ -67,6 +72,10 @@ while [[ $# -gt 0 ]]; do
       continue
       ;;
     --help | -h) usage; exit 0 ;;
+    --save-dir | --save-dir=*)
+      refuse "--save-dir: run.sh makes a folder for each stage; give --root-save-dir" ;;
+    --repeat | --repeat=*)
+      refuse "--repeat: run.sh does the repeats from 1 on; give --repeats N" ;;
     --dataset) need_value "$@"; DATASET="$2"; shift ;;
     --ratio) need_value "$@"; RATIO="$2"; shift ;;
     --repeats) need_value "$@"; REPEATS="$2"; shift ;;
@@ -80,15 +89,15 @@ while [[ $# -gt 0 ]]; do
   shift
 done
 if [[ ! "$REPEATS" =~ ^[1-9][0-9]{0,5}$ ]]; then
-  echo "error: --repeats must be a whole number from 1 to 999999, not $REPEATS" >&2
-  exit 2
+  refuse "--repeats must be a whole number from 1 to 999999, not $REPEATS"
 fi
 
 source "$HERE/tools/setup.sh"
 setup_environment "$HERE/requirements.txt"
 
 if [[ "$DATASET" == sample && ! -e "$DATA_ROOT/sample/train_val_test.json" ]]; then
-  echo "[sample] $("$PYTHON" "$HERE/data/make_sample.py" --out "$DATA_ROOT/sample")"
+  printf '[sample] '
+  child "$PYTHON" "$HERE/data/make_sample.py" --out "$DATA_ROOT/sample"
 fi
 
 BEGAN=$SECONDS
@@ -96,7 +105,7 @@ PLACE=(--dataset "$DATASET" --ratio "$RATIO" --data-root "$DATA_ROOT"
   --root-save-dir "$ROOT_SAVE_DIR" ${DATA_DIR[@]+"${DATA_DIR[@]}"})
 COMMON=("${PLACE[@]}" ${COMMON[@]+"${COMMON[@]}"})
 # Checks all options as well: a wrong one of stage 2 would stop the run after hours of stage 1.
-"$PYTHON" "$HERE/data/check.py" "${COMMON[@]}" --repeats "$REPEATS" \
+child "$PYTHON" "$HERE/data/check.py" "${COMMON[@]}" --repeats "$REPEATS" \
   --brief "$ROOT_SAVE_DIR/$DATASET/.checked_$RATIO" \
   --detection ${DETECTION[@]+"${DETECTION[@]}"} --seg ${SEG[@]+"${SEG[@]}"}
 RESTARTED="$ROOT_SAVE_DIR/$DATASET/.restarted_$RATIO"
@@ -109,6 +118,6 @@ for ((repeat = 1; repeat <= REPEATS; repeat++)); do
   stage "segmentation $repeat" "$HERE/code_seg/main.py" "${COMMON[@]}" --repeat "$repeat" \
     ${SEG[@]+"${SEG[@]}"}
 done
-"$PYTHON" "$HERE/tools/report.py" --root-save-dir "$ROOT_SAVE_DIR" --dataset "$DATASET" \
+child "$PYTHON" "$HERE/tools/report.py" --root-save-dir "$ROOT_SAVE_DIR" --dataset "$DATASET" \
   --ratio "$RATIO" --repeats "$REPEATS" --seconds $((SECONDS - BEGAN))
 rm -f "$RESTARTED"

@@ -35,16 +35,42 @@ def reason(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
+# Environment variable of a script that another one started, run.sh say, which will say it.
+PARENT_SAYS = "PARENT_SAYS_HOW_TO_GO_ON"
 PEER_GRACE_S = 10.0  # a busy machine may start one process seconds after another
 PIPE_CLOSED = 141  # status of a program whose reader has gone, `| head` say: 128 + SIGPIPE
 # What torch says where its workers find no room in /dev/shm.
 _NO_SHARED_MEMORY = re.compile(
     r"(allocate|open|insufficient) shared memory|\(shm\)|file </torch_|signal: Bus error"
 )
+_NO_MEMORY = re.compile(r"MemoryError|bad_alloc|(?i:out of|allocate|enough|insufficient) memory")
 
 
-def _terminated(*_: object) -> None:
+# What stops a script: Ctrl-C, what a cluster sends, and a terminal that is closed.
+_STOPS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
+STOPPED = 130  # status of a script that was stopped: 128 + SIGINT
+
+
+def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
+
+
+def _end_at_once(*_: object) -> NoReturn:
+    """End where nothing is being written, as while a script imports what it needs.
+
+    An exception would not do: libraries catch those that are raised in the middle of their imports.
+    """
+    try:
+        _stop()
+    finally:
+        os._exit(STOPPED)
+
+
+def _when_stopped(handler: Callable[..., NoReturn]) -> None:
+    """Set what a signal that stops a script does, unless it is ignored, as after nohup."""
+    for number in _STOPS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def _end_quietly() -> NoReturn:
@@ -109,7 +135,7 @@ def _prepare_output() -> None:
 def _fail(message: str, status: int) -> NoReturn:
     # Of several processes that work as one, the first to fail speaks, and the others are stopped
     # meanwhile; where all of them fail at once, that shall be the first one.
-    if os.environ.get("LOCAL_RANK", "0") != "0":
+    if re.fullmatch("[1-9][0-9]*", os.environ.get("LOCAL_RANK", "")):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(PEER_GRACE_S)
     try:
@@ -119,11 +145,37 @@ def _fail(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
-def _command_to_go_on() -> str:
+def _stop() -> NoReturn:
+    """End a script that was stopped, and say how to go on."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # impatience would only add a traceback
+    sys.stdout.flush()
+    if os.environ.get(PARENT_SAYS):
+        sys.exit(STOPPED)
+    _fail(f"\nstopped; to go on from here: {_own_command()}", STOPPED)
+
+
+def _own_command() -> str:
     """The command line of this process, without the --restart that would begin anew."""
     python = Path(sys.executable).name
     python = python if shutil.which(python) == sys.executable else sys.executable
     return shlex.join([python, *(word for word in sys.argv if word != "--restart")])
+
+
+def _tell_lack_of_memory(error: Exception) -> None:
+    """End the script where an error of Python, torch, NumPy or OpenCV says that memory is full."""
+    words = f"{type(error).__name__}: {error}"
+    if _NO_SHARED_MEMORY.search(words):
+        _fail(
+            "error: no room in /dev/shm for the workers; give --workers 0, or start the container "
+            "with more (docker run --shm-size=8g)",
+            2,
+        )
+    if _NO_MEMORY.search(words):
+        _fail(
+            f"error: out of memory ({reason(error)[:99]}); lower --batch-size, --input-size for a "
+            "training, --tile, --test-batch-size for a prediction; earlier results are intact",
+            2,
+        )
 
 
 T = TypeVar("T")
@@ -132,32 +184,30 @@ T = TypeVar("T")
 def run_script(main: Callable[[], T]) -> T:
     """Run a script's main function and turn what a user can mend into one line.
 
-    Exit status: 0 done, 2 wrong input or a full or read-only disk, 130 stopped by Ctrl-C or
-    SIGTERM (what a cluster sends before it takes a machine back), 141 where nobody reads what is
-    printed.
+    Exit status: 0 done, 2 wrong input or a full or read-only disk, 130 stopped by Ctrl-C, SIGTERM
+    (what a cluster sends before it takes a machine back) or SIGHUP, 141 where nobody reads what is
+    printed. A script that reads its command line so, before it imports what takes long, is stopped
+    in one line during the imports, too.
     """
     _prepare_output()
-    signal.signal(signal.SIGTERM, _terminated)
+    _when_stopped(_interrupt)
     try:
-        return main()
+        result = main()
     except InputError as error:
         _fail(f"error: {error}", 2)
     except BrokenPipeError:
         _end_quietly()
     except OSError as error:
         if error.errno not in _SYSTEM_ERRORS:
+            _tell_lack_of_memory(error)
             raise
         where = error.filename or "the output folder"
         why = _SYSTEM_ERRORS[error.errno]
         _fail(f"error: {where}: {why}; earlier results are intact", 2)
-    except RuntimeError as error:
-        if not _NO_SHARED_MEMORY.search(str(error)):
-            raise
-        _fail(
-            "error: no room in /dev/shm for the workers; give --workers 0, or start the container "
-            "with more (docker run --shm-size=8g)",
-            2,
-        )
+    except Exception as error:
+        _tell_lack_of_memory(error)
+        raise
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # impatience would only add a traceback
-        _fail(f"\nstopped; to go on from here: {_command_to_go_on()}", 130)
+        _stop()
+    _when_stopped(_end_at_once)
+    return result

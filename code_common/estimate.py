@@ -9,11 +9,11 @@ import torch
 
 from code_common.files.data_set import ImageFiles
 from code_common.files.images import image_shape
-from code_common.files.run_folder import marker_path
+from code_common.files.run_folder import marker_path, marker_paths
 from code_common.launch import choose_device, recipe_of
 from code_common.learning.network import ResUNet, mixed_precision
 from code_common.options import CommonOptions
-from code_common.steps import Step
+from code_common.steps import Step, refuse_other_options
 
 BESIDE = 1.3  # time of a run over that of its networks alone: crops, labels, files, imports
 BYTES_PER_PIXEL = 30  # of what a repeat writes for an image, at most
@@ -50,8 +50,13 @@ def estimate(
     stages: Sequence[tuple[CommonOptions, list[Step]]],
     image_files: Sequence[ImageFiles],
     repeats: int,
+    begins: bool = True,
 ) -> Estimate:
-    """What a run of some stages takes: the options and the steps of each."""
+    """What a run of some stages takes: the options and the steps of each.
+
+    begins: it is about to begin. Then InputError is raised where a run that is there has other
+    options, so that it could not go on.
+    """
     pixels = sum(int(np.prod(image_shape(files.image))) for files in image_files)
     size = float(pixels * BYTES_PER_PIXEL * repeats)
     seconds, done, count = 0.0, 0, 0
@@ -62,7 +67,12 @@ def estimate(
         trainings = sum(step.name.startswith("train") for step in steps)
         size += repeats * (trainings + CHECKPOINTS) * weights
         for repeat in range(options.repeat, options.repeat + repeats):
-            folder = replace(options, save_dir=None, repeat=repeat).resolved().save_dir
+            now = options  # the first repeat may have a --save-dir of its own
+            if repeat > options.repeat:
+                now = replace(options, save_dir=None, repeat=repeat).resolved()
+            folder = now.save_dir
+            if begins and marker_paths(folder) and not options.restart:
+                refuse_other_options(folder, now)
             for step in steps:
                 is_done = marker_path(folder, step.name).is_file() and not options.restart
                 done, count = done + is_done, count + 1

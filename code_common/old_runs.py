@@ -64,7 +64,8 @@ def refuse_removed(saved: dict, path: Path) -> None:
     """
     for name, today in REMOVED.items():
         value = saved.get(name, today[0])
-        if name == "colour_scale" and value == COLOUR_SCALES[saved.get("cluster_colours", "rgb")]:
+        colours = str(saved.get("cluster_colours", "rgb"))
+        if name == "colour_scale" and value == COLOUR_SCALES.get(colours, today):
             continue
         if value not in today:
             raise InputError(

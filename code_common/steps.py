@@ -48,6 +48,10 @@ from code_common.options import CommonOptions
 LOCK_PATIENCE_S = 10.0
 PROJECT = Path(__file__).resolve().parents[1]
 LOCK = ".lock"  # outlives --restart, so that two processes that wait for it never both get one
+# A step's marker: its seconds, unless it is being done again, and the files that it wrote, unless
+# it is of an older version: place in the run folder -> hash.
+MARKER = {"seconds?": float, "files?": {str: str}}
+OTHER = "give another --root-save-dir, or --restart to throw that run away"
 CLEARING = "clearing"  # what options.json says while --restart removes files
 # The phases of stage 2, each of which has a folder.
 _PHASES = ("labels", "crf", "self_training")
@@ -65,6 +69,7 @@ class Step:
     work: float = 0.0  # megapixels through the network: what it is worth in time
     together: bool = False  # of several processes all do it, else the first
     tidy: Callable[[], None] | None = None  # removes what is not needed once the step is done
+    writes: Sequence[str] = ()  # files and folders of results, by their places in the run folder
 
 
 def training_work(images: Sequence[ImageFiles], options: CommonOptions, epochs: int) -> float:
@@ -90,29 +95,80 @@ class Inputs(NamedTuple):
 
     contents: str  # changes with a name, and with anything in a file
     beginnings: str  # as older runs noted it: of a file over 8 MB the first MB and the size count
+    annotated: str = ""  # the same as `contents`, of the points that stage 1 drew
 
 
-def files_fingerprint(images: Sequence[ImageFiles], others: Sequence[Path] = ()) -> Inputs:
+def files_fingerprint(
+    images: Sequence[ImageFiles],
+    detections: Sequence[Path] = (),
+    annotated: Sequence[Path] = (),
+) -> Inputs:
     """Changes when the list of input files or a file's content does.
 
-    Raises InputError where one of `others` is absent.
+    detections, annotated: files of stage 1. Raises InputError where one of them is absent.
     """
     files = [f for i in images for f in (i.image, i.instances, i.points) if f]
-    for path in others:
+    for path in (*detections, *annotated):
         if not path.is_file():
             raise InputError(f"{path}: no such file; run stage 1 first (code_detection/main.py)")
     contents, beginnings = [], []
-    for path in [*files, *others]:
-        size = path.stat().st_size
-        with open(path, "rb") as file:
-            content = hashlib.sha256(file.read(1 << 20))
-            beginning = content.copy()
-            while part := file.read(1 << 20):
-                content.update(part)
-        contents.append((path.name, size, content.hexdigest()))
-        known = content if size <= 8 << 20 else beginning
-        beginnings.append((path.name, size, known.hexdigest()))
-    return Inputs(fingerprint(contents), fingerprint(beginnings))
+    for path in [*files, *detections]:
+        size, beginning, content = _size_and_hashes(path)
+        contents.append((path.name, size, content))
+        beginnings.append((path.name, size, content if size <= 8 << 20 else beginning))
+    drawn = [(path.name, _content(path)) for path in annotated]
+    return Inputs(fingerprint(contents), fingerprint(beginnings), fingerprint(drawn))
+
+
+def _size_and_hashes(path: Path) -> tuple[int, str, str]:
+    """Size of a file, hash of its first megabyte, hash of its whole content."""
+    with open(path, "rb") as file:
+        content = hashlib.sha256(file.read(1 << 20))
+        beginning = content.hexdigest()
+        while part := file.read(1 << 20):
+            content.update(part)
+    return path.stat().st_size, beginning, content.hexdigest()
+
+
+def _content(path: Path) -> str:
+    """Hash of a file's content; '' where it is empty or not there."""
+    if not path.is_file():
+        return ""
+    size, _, content = _size_and_hashes(path)
+    return content[:16] if size else ""
+
+
+def _contents(folder: Path, places: Sequence[str]) -> dict[str, str]:
+    """The files at some places of a run folder, as those of `Step.writes`: place -> `_content`."""
+    files = [f for place in places for f in (folder / place, *(folder / place).rglob("*"))]
+    names = [f.relative_to(folder) for f in files if f.is_file()]
+    # Hidden files are markers and locks of single images.
+    shown = sorted(str(n) for n in names if not any(part.startswith(".") for part in n.parts))
+    return {name: _content(folder / name) for name in shown}
+
+
+def saved_run(path: Path) -> dict:
+    """What options.json of a run holds. Raises InputError where it is not of this project."""
+    return read_json(path, {"options": dict})
+
+
+def refuse_other_options(folder: Path, options: CommonOptions) -> None:
+    """Raise InputError where a run folder holds finished steps of a run with other options."""
+    path = options_path(folder)
+    if not path.is_file():
+        raise InputError(
+            f"{folder}: holds finished steps, but no {path.name} that says of what; "
+            "give another --save-dir, or remove this one"
+        )
+    saved = saved_run(path)["options"]
+    refuse_removed(saved, path)
+    before, now = options_today(saved), as_json(options)
+    for name in (n for n in now if n not in options.NOT_IN_RESULT):
+        if before.get(name, now[name]) != now[name]:
+            raise InputError(
+                f"{folder}: holds a run with {flag_of(name)} {before[name]}, not {now[name]}; "
+                f"{OTHER}"
+            )
 
 
 def _commit() -> str:
@@ -194,12 +250,14 @@ class Run:
         self.facts = {
             "inputs": inputs.beginnings,
             "contents": inputs.contents,
+            "annotated": inputs.annotated,
             # Sets and groups, by the names of their images.
             "split": fingerprint(read_split(options.data_dir)),
-            "commit": _commit(),
-            "torch": torch.__version__,
-            "machine": describe(choose_device(options)),
         }
+        if weights := _content(Path(options.pretrained)):  # else they are in the run already
+            self.facts["first_weights"] = weights
+        self.machine = describe(choose_device(options))
+        self.written: dict[str, dict[str, str]] = {}  # step that was done -> its files
         if distributed.is_main():
             self._open()
         distributed.wait_for_all()
@@ -208,7 +266,7 @@ class Run:
         if self.options.restart and self.folder.exists() and not self._is_run():
             raise InputError(f"{self.folder}: no run of this project, so --restart leaves it alone")
         self.lock = _lock(self.folder)
-        begun = self.kept().get("restarting") if self._is_run() else None
+        begun = self.kept().get("restarting")
         if self.path.is_file() and (self.options.restart or begun == CLEARING):
             self._restart(begun)
         # A run of which no step was ever finished, for wrong input, say, holds nothing to lose.
@@ -243,37 +301,24 @@ class Run:
         write_json(self.path, {"restarting": True, "options": as_json(self.options)})
 
     def _check_same(self) -> None:
-        if not (self.path.is_file() and self._is_run()):
-            raise InputError(
-                f"{self.folder}: holds finished steps, but no {self.path.name} that says of what; "
-                "give another --save-dir, or remove this one"
-            )
-        other = "give another --save-dir, or --restart to throw that run away"
-        saved = read_json(self.path)
-        refuse_removed(saved["options"], self.path)
-        before, now = options_today(saved["options"]), as_json(self.options)
-        for name in (n for n in now if n not in self.options.NOT_IN_RESULT):
-            if before.get(name, now[name]) != now[name]:
-                raise InputError(
-                    f"{self.folder}: holds a run with {flag_of(name)} {before[name]}, not "
-                    f"{now[name]}; {other}"
-                )
-        # Older runs do not tell the whole content, nor the sets.
-        known = "contents" if "contents" in saved else "inputs"
-        if saved.get(known, self.facts[known]) != self.facts[known]:
-            raise InputError(
-                f"{self.folder}: the input images or labels have changed since this run began; "
-                f"{other}"
-            )
-        if saved.get("split", self.facts["split"]) != self.facts["split"]:
-            raise InputError(
-                f"{self.folder}: the sets or groups of {SPLIT} have changed since this run began; "
-                f"{other}"
-            )
+        refuse_other_options(self.folder, self.options)
+        saved = self.kept()
+        known = {
+            # Older runs do not tell the whole content, nor what stands below it.
+            "contents" if "contents" in saved else "inputs": "the input images or labels have",
+            "annotated": "the annotated points of stage 1 have",
+            "split": f"the sets or groups of {SPLIT} have",
+            "first_weights": f"the first weights, {self.options.pretrained}, have",
+        }
+        for name, what in known.items():
+            if name not in self.facts:
+                continue
+            if saved.get(name, self.facts[name]) != self.facts[name]:
+                raise InputError(f"{self.folder}: {what} changed since this run began; {OTHER}")
 
     def kept(self) -> dict:
         """What options.json holds."""
-        return read_json(self.path) if self.path.is_file() else {}
+        return saved_run(self.path) if self.path.is_file() else {}
 
     def save(self, **facts: object) -> None:
         """Write options.json; `facts` adds what became known on the way."""
@@ -283,16 +328,21 @@ class Run:
         write_json(self.path, {**self.kept(), **self.facts, "options": as_json(self.options)})
 
     def do(self, steps: Sequence[Step]) -> None:
-        """Do the steps that are not done, one line for each."""
+        """Do the steps that are not done, one line for each.
+
+        A step is done again where files that it wrote are gone. Where it then writes others than
+        before, so are the steps after it. Raises InputError where such a file was changed.
+        """
         seconds = work = 0.0  # of what this process has done, for the time left
+        done = distributed.from_first(self._done(steps) if distributed.is_main() else None)
         for number, step in enumerate(steps, 1):
             title = f"[{number}/{len(steps)}] {step.name}"
-            before = self._seconds_of(step)
-            if before is not None:
+            if step.name in done:
                 if distributed.is_main():
-                    print(f"{title}: done earlier ({_minutes(before)}), skipped")
+                    print(f"{title}: done earlier ({_minutes(done[step.name])}), skipped")
             else:
-                took, message = self._do(step)
+                took, same, message = self._do(step, steps[number:])
+                done = done if same else {}
                 seconds, work = seconds + took, work + step.work
                 left = sum(later.work for later in steps[number:])
                 known = left and work  # nothing is known before the network has run
@@ -304,24 +354,76 @@ class Run:
         if distributed.is_main() and self.kept().get("restarting"):
             self.save(restarting=False)
 
-    def _seconds_of(self, step: Step) -> float | None:
-        """What a step took that is done, or None."""
-        path, seconds = marker_path(self.folder, step.name), None
-        if distributed.is_main() and path.is_file():
-            seconds = read_json(path)["seconds"]
-        return distributed.from_first(seconds)
+    def _done(self, steps: Sequence[Step]) -> dict[str, float]:
+        """The steps that are done, and the seconds that they took."""
+        done = {}
+        for step in steps:
+            seconds, files = self._noted(step)
+            self.written[step.name] = files
+            if seconds is None:
+                continue
+            now = {name: _content(self.folder / name) for name in files}
+            gone = [name for name in files if files[name] and not now[name]]
+            changed = [name for name in files if files[name] != now[name]]
+            if gone:
+                print(f"{self.folder / gone[0]}: gone{_others(gone)}; '{step.name}' is done again")
+            elif changed:
+                raise InputError(
+                    f"{self.folder / changed[0]}: changed{_others(changed)} since '{step.name}' "
+                    "wrote it; remove it to have it made again, or put it back"
+                )
+            else:
+                done[step.name] = seconds
+        return done
 
-    def _do(self, step: Step) -> tuple[float, str]:
-        """Do a step; seconds, and what its line tells."""
+    def _noted(self, step: Step) -> tuple[float | None, dict[str, str]]:
+        """Of a step that was done: its seconds and files. None where it was not done to its end."""
+        path = marker_path(self.folder, step.name)
+        if not path.is_file():
+            return None, {}
+        try:
+            marker = read_json(path, MARKER)
+        except InputError as error:
+            print(f"{error}; '{step.name}' is done again")
+            return None, {}
+        return marker.get("seconds"), marker.get("files", {})
+
+    def _do(self, step: Step, later: Sequence[Step]) -> tuple[float, bool, str]:
+        """Do a step: seconds, whether it wrote the same files as before, what its line tells.
+
+        If they are not the same, the steps after it count as not done.
+        """
+        if distributed.is_main():
+            self._note_code()
+            if before := self.written.get(step.name):  # from now on they may change
+                write_json(marker_path(self.folder, step.name), {"files": before})
         began = time.monotonic()
         result = step.action() if step.together or distributed.is_main() else None
         distributed.wait_for_all()
         if isinstance(result, dict):
             self.save(**result)
-        seconds = time.monotonic() - began
+        seconds, same = time.monotonic() - began, False
         if distributed.is_main():
-            write_json(marker_path(self.folder, step.name), {"seconds": round(seconds, 2)})
-        return seconds, result if isinstance(result, str) else "done"
+            files = _contents(self.folder, step.writes)
+            same = self.written.get(step.name) == files
+            for stale in () if same else later:
+                marker_path(self.folder, stale.name).unlink(missing_ok=True)
+            noted = {"seconds": round(seconds, 2), "files": files}
+            write_json(marker_path(self.folder, step.name), noted)
+        return seconds, distributed.from_first(same), result if isinstance(result, str) else "done"
+
+    def _note_code(self) -> None:
+        """Note the code and the machine of a step; steps before it may be of other code."""
+        before, now = str(self.kept().get("commit", "")), _commit()
+        known = before.split(", ") if before and marker_paths(self.folder) else []
+        if known and now not in known:
+            print(f"{self.folder}: goes on with another version of the code, {now}, not {before}")
+        commits = ", ".join([*known, now] if now not in known else known)
+        self.save(commit=commits, torch=torch.__version__, machine=self.machine)
+
+
+def _others(names: Sequence[str]) -> str:
+    return f", with {len(names) - 1} more files," if len(names) > 1 else ""
 
 
 def remove_unfinished(save_dir: Path, training: Path) -> None:

@@ -52,7 +52,7 @@ def age_options(folder: Path, lacks: tuple[str, ...] = (), **changed: object) ->
     saved["options"] |= GONE | GONE_OF[folder.name] | {"profile": "narrow"} | changed
     write_json(options_path(folder), saved)
     for marker in (folder / ".done").glob("*.json"):
-        write_json(marker, {"key": "0123456789abcdef", **read_json(marker)})
+        write_json(marker, {"key": "0123456789abcdef", "seconds": read_json(marker)["seconds"]})
 
 
 def age_files(folder: Path) -> None:
@@ -266,6 +266,7 @@ def test_options_of_old_runs_by_the_names_of_today():
         ({"members": 2}, False),
         ({"colour_scale": 10.0}, True),  # today's of rgb
         ({"colour_scale": 4.0}, False),
+        ({"colour_scale": 4.0, "cluster_colours": ["red"]}, False),  # nonsense
         ({"colour_scale": 4.0, "cluster_colours": "red"}, True),  # today's of red
     ],
 )

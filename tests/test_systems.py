@@ -25,6 +25,7 @@ from code_common.learning.network import ResUNet
 from code_common.options import PredictOptions
 from code_common.steps import Run, Step, files_fingerprint
 from code_detection.options import Options
+from data import check
 
 test_groups.__test__ = False
 
@@ -474,6 +475,13 @@ def run_sh(*arguments: object) -> subprocess.CompletedProcess:
         (["--repeats", "9" * 20], "--repeats must be a whole number"),
         (["--dataset="], "--dataset needs a value"),
         (["--root-save-dir", ""], "--root-save-dir needs a value"),
+        (["--repeats", "08"], "--repeats must be a whole number"),
+        (["--save-dir", "x"], "give --root-save-dir"),
+        (["--seg", "--save-dir=x"], "give --root-save-dir"),
+        (["--repeat", "2"], "give --repeats N"),
+        (["--seg", "--lr"], "--lr: expected one argument"),
+        (["--rounds", "2"], "--rounds is an option of one stage; give it behind --detection"),
+        (["--alpha=0"], "--alpha is an option of one stage; give it behind --seg"),
     ],
 )
 def test_an_option_of_run_sh_may_have_an_equals_sign(dataset, tmp_path, arguments, said):
@@ -481,6 +489,25 @@ def test_an_option_of_run_sh_may_have_an_equals_sign(dataset, tmp_path, argument
     done = run_sh(*place, f"--root-save-dir={tmp_path / 'out'}", *arguments)
     assert done.returncode == 2 and said in done.stderr
     assert not (tmp_path / "data" / "sample").exists()
+
+
+@pytest.mark.parametrize(
+    ("seg", "said"),
+    [
+        (["--pretrained", "no.pt"], r"--pretrained no\.pt: no such file"),
+        (["--pretrained", "x.pt"], r"x\.pt: "),
+        (["--detection-results-dir", "no"], r"no/detections/.*: no such file"),
+        (["--self-training-points", "no"], "--self-training-points must be one of"),
+    ],
+)
+def test_what_stage_2_would_refuse_is_found_before_stage_1(
+    dataset, tmp_path, monkeypatch, seg, said
+):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"a": torch.zeros(1)}, "x.pt")
+    place = ["--dataset", "tiny", "--data-root", "data", "--root-save-dir", "out"]
+    with pytest.raises(InputError, match=said):
+        check.check_named_files(check.read_arguments([*place, "--no-pretrained", "--seg", *seg]))
 
 
 FAKE_PYTHON = """#!/bin/bash

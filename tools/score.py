@@ -12,12 +12,13 @@ from pathlib import Path
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from code_common.config import Bounded, Parser
+from code_common.errors import InputError, run_script
+
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     folders = {"images": "images", "labels": "their true instance maps", "predicted": "results"}
     for name, what in folders.items():
         parser.add_argument(
@@ -26,7 +27,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
     parser.add_argument(
         "--r1",
-        type=float,
+        type=Bounded(float, 1, 1000),
         default=11,
         help="a detection nearer than this to a true point, in pixels, is right (default: 11)",
     )
@@ -41,11 +42,10 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    arguments = parse_arguments()
+    arguments = run_script(parse_arguments)
 
 import numpy as np
 
-from code_common.errors import InputError, run_script
 from code_common.files.data_set import ImageFiles, find_images
 from code_common.files.images import image_shape, read_instances
 from code_common.files.reading import read_points

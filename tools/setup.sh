@@ -4,6 +4,8 @@
 # everything is there already it takes a moment.
 
 PROJECT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+: "${COMMAND_TO_GO_ON:=the same command}"
+source "$PROJECT/tools/children.sh"
 
 find_python() {
   if [[ -n "${VIRTUAL_ENV:-}" && -x "$VIRTUAL_ENV/bin/python" ]]; then
@@ -67,13 +69,17 @@ install_requirements() {
   for file in "$@"; do arguments+=(-r "$file"); done
   requirements_met "$@" && return
   echo "[setup] installing packages into $(dirname "$(dirname "$PYTHON")") (several GB the first time)"
-  if ! "$PYTHON" -m pip install --quiet --disable-pip-version-check "${arguments[@]}"; then
+  if ! child "$PYTHON" -m pip install --quiet --disable-pip-version-check "${arguments[@]}"; then
     echo "error: the packages could not be installed; see above" >&2
     exit 2
   fi
 }
 
-build_once() { (cd "$1" && "$PYTHON" setup.py build_ext --inplace --force >>build/log.txt 2>&1); }
+in_folder() { cd "$1" && exec "${@:2}"; }
+
+build_once() {
+  child in_folder "$1" "$PYTHON" setup.py build_ext --inplace --force >>"$1/build/log.txt" 2>&1
+}
 
 # Builds once for each version of the sources, of torch and of Python. Without a compiler the run
 # uses the pure PyTorch loss, and says so.

@@ -15,6 +15,7 @@ test.
 """
 
 import argparse
+import os
 import shlex
 import signal
 import subprocess
@@ -28,10 +29,13 @@ PROJECT = Path(__file__).resolve().parents[1]
 if not __package__:
     sys.path.insert(0, str(PROJECT))
 
+from code_common.config import Bounded, Parser
+from code_common.errors import PARENT_SAYS, InputError, run_script
+
 
 def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
     """The command line, and the options in it that are for both stages."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         epilog="Other options go to both stages.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -41,7 +45,7 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, 
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="their results")
     parser.add_argument(
         "--minutes",
-        type=float,
+        type=Bounded(float, 0, 1_000_000),
         default=float("inf"),
         help="stop after that time; the same command continues (default: no limit)",
     )
@@ -49,9 +53,8 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, 
 
 
 if __name__ == "__main__":
-    arguments, stage_options = parse_arguments()
+    arguments, stage_options = run_script(parse_arguments)
 
-from code_common.errors import InputError, run_script
 from code_common.files.reading import read_json
 from code_common.files.run_folder import stage_folder
 from code_common.reporting.comparison import finished_experiments, write_comparison
@@ -59,7 +62,14 @@ from code_common.reporting.comparison import finished_experiments, write_compari
 SCRIPTS = {"detection": "code_detection/main.py", "seg": "code_seg/main.py"}
 SOURCE = "detection of"  # names the variant whose detections a variant takes
 PAPER = {"both": "--profile paper", "seg": "--instances components --crf-backend lattice"}
-TABLE_TYPES = {"dataset": str, "ratios": list, "repeats": int, "both": str, "variants": dict}
+TABLE = {
+    "dataset": str,
+    "ratios": [float],
+    "repeats?": float,
+    "both?": str,
+    "variants": {str: {str: str}},
+}
+MOST_REPEATS = 1000
 LONGEST_WAIT_S = 1e6  # what the system's timers take; it stands for no limit
 
 
@@ -76,13 +86,14 @@ def read_sweep(path: Path) -> dict:
 
     Raises InputError, which says what is wrong with the table.
     """
-    table = read_json(path)
-    if not isinstance(table, dict) or not {"dataset", "ratios", "variants"} <= set(table):
-        raise InputError(f"{path}: expected an object with dataset, ratios and variants")
-    for name, value in table.items():
-        if name not in TABLE_TYPES or not isinstance(value, TABLE_TYPES[name]):
-            names = ", ".join(TABLE_TYPES)
-            raise InputError(f"{path}: {name}: expected {names} in the form that --help shows")
+    table = read_json(path, TABLE)
+    if unknown := set(table) - {name.removesuffix("?") for name in TABLE}:
+        raise InputError(f"{path}: {min(unknown)}: expected the form that --help shows")
+    if table.setdefault("repeats", 1) not in range(1, MOST_REPEATS + 1):
+        raise InputError(f"{path}: repeats: expected a whole number from 1 to {MOST_REPEATS}")
+    if not table["ratios"] or not all(0 < ratio <= 1 for ratio in table["ratios"]):
+        raise InputError(f"{path}: ratios: expected shares of annotated nuclei over 0, up to 1")
+    _split(path, "both", table.setdefault("both", ""))
     variants = table["variants"] = {"paper": PAPER, **table["variants"]}
     for name, variant in variants.items():
         check_variant(path, name, variant)
@@ -93,15 +104,25 @@ def read_sweep(path: Path) -> dict:
     return table
 
 
-def check_variant(path: Path, name: str, variant: object) -> None:
+def check_variant(path: Path, name: str, variant: dict[str, str]) -> None:
     """Raise InputError where a variant of a table has not the form that --help shows."""
     known = {"both", *SCRIPTS, SOURCE}
-    if Path(name).name != name:
-        raise InputError(f"{path}: variant {name!r}: expected a name without folders")
-    if not isinstance(variant, dict) or not set(variant) <= known:
+    if name in ("", "..") or Path(name).name != name or not name.isprintable():
+        raise InputError(f"{path}: variant {name!r}: expected a name for a folder")
+    if not set(variant) <= known:
         raise InputError(f"{path}: variant {name!r}: expected {', '.join(sorted(known))}")
-    if not all(isinstance(value, str) for value in variant.values()):
-        raise InputError(f"{path}: variant {name!r}: expected texts")
+    for part in ("both", *SCRIPTS):
+        _split(path, f"variant {name!r}, {part}", variant.get(part, ""))
+
+
+def _split(path: Path, place: str, words: str) -> list[str]:
+    """Options as a shell splits them; InputError, with their place in the table, for a quote that
+    is not closed.
+    """
+    try:
+        return shlex.split(words)
+    except ValueError as error:
+        raise InputError(f"{path}: {place}: {words!r}: {error}") from None
 
 
 def list_jobs(table: dict, out: Path, stage_options: list[str]) -> Iterator[Job]:
@@ -110,7 +131,7 @@ def list_jobs(table: dict, out: Path, stage_options: list[str]) -> Iterator[Job]
 
     stage_options: further options of both stages.
     """
-    for repeat in range(1, table.get("repeats", 1) + 1):
+    for repeat in range(1, int(table["repeats"]) + 1):
         for ratio in table["ratios"]:
             for name in table["variants"]:
                 yield from variant_jobs(table, out, stage_options, name, ratio, repeat)
@@ -128,7 +149,7 @@ def variant_jobs(
         if source and stage == "detection":
             continue
         command = [sys.executable, str(PROJECT / script), *run]
-        command += [*shlex.split(table.get("both", "")), *stage_options]
+        command += [*shlex.split(table["both"]), *stage_options]
         command += shlex.split(variant.get("both", "")) + shlex.split(variant.get(stage, ""))
         if source:
             detections = stage_folder(out / source, dataset, ratio, repeat, "detection")
@@ -138,7 +159,7 @@ def variant_jobs(
 
 def run_for(command: list[str], seconds: float) -> int | None:
     """Run a command; its exit status, or None where it was stopped because the time was up."""
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, env={**os.environ, PARENT_SAYS: "1"})
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:

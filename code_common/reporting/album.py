@@ -8,12 +8,13 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from code_common.errors import InputError
 from code_common.files.images import read_image
 from code_common.files.reading import read_json
 from code_common.files.writing import write_json, write_png
 
 INDEX = "figures.json"  # lists the figures of a folder
+_WORDS = dict.fromkeys(("name", "title", "caption"), str)
+FIGURE = {**_WORDS, "panels": [{"file": str, "label": str}]}  # an entry of it
 GAP, BAND = 8, 26  # pixels between panels, and above each panel for its label
 FONT_SIZES = range(15, 8, -1)
 
@@ -59,10 +60,7 @@ def read_album(folder: Path) -> list[Figure]:
     path = folder / INDEX
     if not path.is_file():
         return []
-    try:
-        return [_read_figure(folder, entry) for entry in read_json(path)]
-    except (KeyError, TypeError):
-        raise InputError(f"{path}: no list of figures") from None
+    return [_read_figure(folder, entry) for entry in read_json(path, [FIGURE])]
 
 
 def _read_figure(folder: Path, entry: dict) -> Figure:

@@ -1,20 +1,44 @@
 """Bootstrap over test images, by patient where patients are known: how uncertain scores are."""
 
 import re
+import signal
 from collections.abc import Callable, Sequence
 
 import numpy as np
+
+from code_common.errors import InputError
 
 DRAWS, SEED = 2000, 0
 TAILS = (2.5, 97.5)  # percentiles that a 95 % interval lies between
 
 
+LONGEST_SEARCH_S = 5.0  # in one name, which takes microseconds by a sound pattern
+
+
+def _search(pattern: str, name: str) -> re.Match | None:
+    """`re.search` that gives up: some patterns, (a+)+$ say, would take longer than the universe."""
+
+    def give_up(*_: object) -> None:
+        raise InputError(
+            f"the pattern {pattern} takes too long on the name {name}; write it without repeats of "
+            "repeats, as in (a+)+"
+        )
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, LONGEST_SEARCH_S)
+    try:
+        return re.search(pattern, name)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def patient_of(name: str, pattern: str) -> str | None:
     """The part of an image's name that `pattern` matches: its first group, where it has groups.
 
-    None where it does not match.
+    None where it does not match. Raises InputError where the search takes too long.
     """
-    match = re.search(pattern, name)
+    match = _search(pattern, name)
     return match.group(1 if match.re.groups else 0) if match else None
 
 

@@ -18,7 +18,8 @@ MARK_RADIUS, TICK, CAP = 3.6, 4, 4  # pixels; CAP is half the width of an error 
 INK, GRID = "#222222", "#dddddd"
 WIDTH, HEIGHT, FONT = 480, 300, 13
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 34, 46  # margins around the plot area, in pixels
-LEGEND_ROW = 20  # height of a row of the legend in pixels
+LEGEND_ROW, RULE_ROW = 20, 14  # heights in pixels of rows of the legend, and of words of rules
+LETTER = 7.0  # width of a letter in pixels, about
 
 Point = tuple[float, float]
 
@@ -145,13 +146,22 @@ def _axes(chart: Chart, area: _PlotArea) -> list[str]:
 
 
 def _rules(chart: Chart, area: _PlotArea) -> list[str]:
-    """Each rule with its word, which stands on the side where there is more room."""
-    parts = []
+    """Each rule with its word, which stands on the side where there is more room, and below those
+    that stand in its way.
+    """
+    parts: list[str] = []
+    rows: list[list[tuple[float, float]]] = []  # left and right end of the words in each row
     for value, word in chart.rules:
         x, _ = area.place(value, area.y_low)
         parts.append(_line([(x, area.top), (x, area.bottom)], "#666666", dash=(3, 3)))
         anchor, gap = ("end", -4) if x > (area.left + area.right) / 2 else ("start", 4)
-        parts.append(_text(x + gap, area.top + 11, word, "#444444", anchor))
+        left, right = sorted((x + gap, x + gap + math.copysign(LETTER * len(word), gap)))
+        free = (k for k, row in enumerate(rows) if all(right < a or left > b for a, b in row))
+        number = next(free, len(rows))
+        if number == len(rows):
+            rows.append([])
+        rows[number].append((left, right))
+        parts.append(_text(x + gap, area.top + 11 + number * RULE_ROW, word, "#444444", anchor))
     return parts
 
 
@@ -192,7 +202,7 @@ def _legend(all_series: Sequence[Series]) -> tuple[list[str], int]:
     parts: list[str] = []
     x, y, rows = float(LEFT), 18.0, 1
     for number, series in enumerate(all_series):
-        width = 44 + 7.0 * len(series.name)
+        width = 44 + LETTER * len(series.name)
         if x > LEFT and x + width > WIDTH - RIGHT:
             x, y, rows = float(LEFT), y + LEGEND_ROW, rows + 1
         colour, dash = _look(number)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -38,7 +38,7 @@ class Experiment:
     @property
     def label(self) -> str:
         """Name and ratio."""
-        return f"{self.name} {self.ratio:.0%}"
+        return f"{self.name} {100 * self.ratio:g}%"
 
     def values(self, column: str, score: str) -> list[float]:
         """A score of 'detection' or of an instance method in each repeat; empty if one lacks it."""
@@ -61,10 +61,34 @@ def find_experiments(argument: str) -> list[Experiment]:
     Raises InputError where DIR has no finished run.
     """
     name, _, folder = argument.rpartition("=")
+    if Path(argument).is_dir():  # a folder with an equals sign in its name
+        name, folder = "", argument
     experiments = finished_experiments(Path(folder), name)
     if not experiments:
-        raise InputError(f"{Path(folder)}: no finished runs; expected ratio_R/repeat_K in it")
+        raise InputError(f"{folder}: no run with scores; {_what_is_there(Path(folder))}")
     return experiments
+
+
+def _what_is_there(folder: Path) -> str:
+    """What a folder without scores holds, in words."""
+    repeats = [r for ratio in (folder, *ratio_folders(folder)) for r in repeat_folders(ratio)]
+    if not folder.is_dir():
+        return "no such folder"
+    if not repeats:
+        return "no folder ratio_R or repeat_K in it"
+    return (
+        f"{len(repeats)} in it without test/metrics.json: unfinished, or without labelled test "
+        f"images (first: {repeats[0]})"
+    )
+
+
+def distinct_names(experiments: Sequence[Experiment]) -> list[Experiment]:
+    """The experiments; those of one name and ratio in several folders get their folder's, too."""
+    labels = [e.label for e in experiments]
+    return [
+        replace(e, name=f"{e.name} ({e.folder})") if labels.count(e.label) > 1 else e
+        for e in experiments
+    ]
 
 
 def finished_experiments(folder: Path, name: str = "") -> list[Experiment]:
@@ -86,6 +110,7 @@ def finished_experiments(folder: Path, name: str = "") -> list[Experiment]:
 
 def write_comparison(experiments: Sequence[Experiment], out: Path) -> None:
     """Write compare.html, compare.md and the chart into the folder `out`; print the scores."""
+    experiments = distinct_names(experiments)
     datasets = sorted({str(e.option("dataset")) for e in experiments})
     title = f"{', '.join(datasets)}: {len(experiments)} experiments"
     chart, table = aji_chart(experiments), score_table(experiments)

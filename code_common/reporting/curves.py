@@ -57,7 +57,7 @@ def read_logs(paths: Iterable[Path]) -> tuple[dict[str, list[float]], list[int]]
 
     A column is NaN in the rows of a log that lacks it.
     """
-    tables = [read_table(path) for path in paths]
+    tables = [read_table(path, "epoch", "loss") for path in paths]
     names = list(dict.fromkeys(name for table in tables for name in table))
     columns: dict[str, list[float]] = {name: [] for name in names}
     starts = []

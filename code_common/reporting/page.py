@@ -164,18 +164,23 @@ def _section(section: Section) -> str:
 
 def to_markdown(title: str, sections: Sequence[Section]) -> str:
     """The words and tables of the page."""
-    lines = [f"# {title}", ""]
+    lines = [f"# {_in_markdown(title)}", ""]
     for section in sections:
         if section.folded or not (section.text or section.tables):
             continue
         lines += [f"## {section.title}", ""]
         if section.text:
-            lines += [section.text, ""]
+            lines += [_in_markdown(section.text), ""]
         for table in section.tables:
-            lines.append("| " + " | ".join(table.head) + " |")
+            lines.append("| " + " | ".join(map(_in_markdown, table.head)) + " |")
             lines.append("|---" * len(table.head) + "|")
             for row in table.rows:
-                cells = [cell.replace("|", "\\|") or " " for cell in row]
+                cells = [_in_markdown(cell).replace("|", "\\|") or " " for cell in row]
                 lines.append("| " + " | ".join(cells) + " |")
             lines.append("")
     return "\n".join(lines)
+
+
+def _in_markdown(text: str) -> str:
+    """Text on one line that is no HTML, as the names of files may be."""
+    return " ".join(text.splitlines()).replace("<", "&lt;")

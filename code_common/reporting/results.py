@@ -22,6 +22,44 @@ from code_common.old_runs import options_today
 SHOWN = ("pixel_f1", "object_dice", "aji", "pq")
 
 
+# What the files of a run hold of what is read here: see `read_json`.
+_SHOWN = dict.fromkeys(SHOWN, float)
+_COUNTED = dict.fromkeys(("precision", "recall", "f1"), float)
+_INTERVALS = {str: (float, float)}
+_OPTIONS = {
+    "dataset": str,
+    "ratio": float,
+    "random_seed": float,
+    "model": str,
+    "pretrained": str,
+    "batch_size": float,
+    "lr": float,
+    "epochs": float,
+    "patient?": str,
+    "data_dir?": str,
+}
+_OF_STAGE = {
+    "detection": {"rounds": float},
+    "segmentation": {"crf_epochs": float, "self_training_epochs?": float, "mask_epochs?": float},
+}
+_SAVED = {"commit?": str, "machine?": dict, "pretrained_loaded?": str, "crf_backend_used?": str}
+_METRICS = {
+    "detection": {
+        "pooled": {"all": {str: float, "f1": float}},
+        "interval?": _INTERVALS,
+        "images": {str: {str: float, **_COUNTED}},
+        "patients?": float,
+    },
+    "segmentation": {
+        "instances": str,
+        "mean": {str: {"all": {str: float, **_SHOWN}}},
+        "interval?": {str: _INTERVALS},
+        "images": {str: {str: {str: float, **_SHOWN}}},
+        "patients?": float,
+    },
+}
+
+
 class Scores(NamedTuple):
     """Scores on all test images by name, and the 95 % intervals of those that have one."""
 
@@ -46,12 +84,18 @@ class Repeat:
     def validation(self) -> float | None:
         """AJI of the chosen method on the validation images; None where they have no masks."""
         path = selection_path(self.folder / "segmentation")
-        return read_json(path).get("val_aji", {}).get(self.method) if path.is_file() else None
+        if not path.is_file():
+            return None
+        return read_json(path, {"val_aji?": {str: float}}).get("val_aji", {}).get(self.method)
 
     def steps(self) -> dict[str, float]:
         """Seconds of each step that was done, in order: 'detection: prepare', ..."""
-        markers = [(s, path) for s in STAGES for path in marker_paths(self.folder / s)]
-        return {f"{stage}: {path.stem}": read_json(path)["seconds"] for stage, path in markers}
+        seconds = {}
+        for stage, path in ((s, p) for s in STAGES for p in marker_paths(self.folder / s)):
+            marker = read_json(path, {"seconds?": float})
+            if "seconds" in marker:  # else it is being done again
+                seconds[f"{stage}: {path.stem}"] = marker["seconds"]
+        return seconds
 
     def seconds(self) -> float:
         """Seconds of all steps together."""
@@ -66,21 +110,13 @@ def read_repeat(folder: Path) -> Repeat:
         raise InputError(f"{folder}: no such run")
     saved, metrics = {}, {}
     for stage in STAGES:
-        options_file, metrics_file = (
-            options_path(folder / stage),
-            metrics_path(results_folder(folder / stage)),
-        )
+        options_file = options_path(folder / stage)
+        metrics_file = metrics_path(results_folder(folder / stage))
         if options_file.is_file():
-            saved[stage] = read_json(options_file)
-        metrics[stage] = read_json(metrics_file) if metrics_file.is_file() else {}
-    options_known = all(
-        isinstance(content, dict) and isinstance(content.get("options"), dict)
-        for content in saved.values()
-    )
-    metrics_known = all(not m or {"pooled", "mean"} & set(m) for m in metrics.values())
-    if not (options_known and metrics_known):
-        raise InputError(f"{folder}: options.json or metrics.json is not of this project")
-    saved = {s: {**c, "options": options_today(c["options"])} for s, c in saved.items()}
+            form = {**_SAVED, "options": _OPTIONS | _OF_STAGE[stage]}
+            content = read_json(options_file, form)
+            saved[stage] = {**content, "options": options_today(content["options"])}
+        metrics[stage] = read_json(metrics_file, _METRICS[stage]) if metrics_file.is_file() else {}
     return Repeat(folder, saved, metrics["detection"], metrics["segmentation"])
 
 
@@ -111,6 +147,11 @@ def score_lines(repeats: Sequence[Repeat]) -> list[str]:
         values = [f"{name} {spread([s.values[name] for s in scores])}" for name in names]
         lines.append(f"{column:12s}  {'  '.join(values)}")
     return lines
+
+
+def share(ratio: float) -> str:
+    """How much is annotated, in words. At ratio 1 that may be a part of the nuclei as well."""
+    return "all points given" if ratio == 1 else f"{100 * ratio:g}% of the points"
 
 
 def spread(values: Sequence[float], digits: int = 3) -> str:

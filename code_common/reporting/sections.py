@@ -149,9 +149,10 @@ def run_section(repeats: Sequence[Repeat]) -> Section:
 
 def annotated(folder: Path, ratio: float) -> str:
     """How many points are annotated in how many training images. folder: run folder of a stage."""
-    tables = [read_table(path) for path in all_points_paths(folder)]
+    tables = [read_table(path, "row") for path in all_points_paths(folder)]
     points = sum(len(table["row"]) for table in tables)
-    return f"{ratio:.0%} of each training image; {points} points in {len(tables)} images"
+    share = "all points given" if ratio == 1 else f"{100 * ratio:g}% of each training image"
+    return f"{share}; {points} points in {len(tables)} images"
 
 
 def training_words(stage: str, saved: dict) -> str:
@@ -160,7 +161,8 @@ def training_words(stage: str, saved: dict) -> str:
     weights = saved.get("pretrained_loaded") or options["pretrained"]
     epochs = f"{options['epochs']} epochs"
     if stage == "detection":
-        epochs = f"{options['rounds'] + 1} rounds of {epochs}"
+        rounds = options["rounds"] + 1
+        epochs = f"{rounds} round{'s' if rounds > 1 else ''} of {epochs}"
     else:
         if options["self_training_epochs"]:
             second = options["self_training_epochs"]
@@ -230,8 +232,8 @@ def area_section(folder: Path) -> Section | None:
     path = areas_path(folder)
     if not path.is_file():
         return None
-    areas = {name: np.array(values, float) for name, values in read_json(path).items()}
-    if not all(len(values) for values in areas.values()):
+    areas = {n: np.array(values, float) for n, values in read_json(path, {str: [float]}).items()}
+    if not areas or not all(len(values) for values in areas.values()):
         return None
     rows = []
     for name, values in areas.items():
@@ -266,7 +268,7 @@ def label_section(folder: Path) -> Section | None:
         path = present(folder, label_errors_path(folder, made_by).name)
         if path.is_file():
             words = label_words(label)
-            shares = read_json(path)["mean_train"]
+            shares = read_json(path, {"mean_train": {str: float}})["mean_train"]
             rows += [[words.get(name, name), f"{share:.1%}"] for name, share in shares.items()]
     if not rows:
         return None

@@ -36,7 +36,7 @@ def test_a_folder_without_an_album_has_no_figures(tmp_path):
 
 def test_another_file_of_that_name_is_refused(tmp_path):
     (tmp_path / INDEX).write_text('[{"name": 1}]')
-    with pytest.raises(InputError, match="no list of figures"):
+    with pytest.raises(InputError, match="expected a list of several"):
         read_album(tmp_path)
 
 

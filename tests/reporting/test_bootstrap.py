@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from code_common.errors import InputError
 from code_common.reporting.bootstrap import intervals, mean_of, paired, patients, resamples
 
 
@@ -13,6 +14,12 @@ def test_patients_are_found_in_names():
     expected = ["TCGA-18-5592", "TCGA-18-5592", "TCGA-21-5784", "mine"]
     assert patients(names, "TCGA-..-[^-]+") == expected
     assert patients(["p1_a", "p1_b"], "^(p.)_") == ["p1", "p1"]
+
+
+def test_a_pattern_that_would_take_for_ever_is_given_up(monkeypatch):
+    monkeypatch.setattr("code_common.reporting.bootstrap.LONGEST_SEARCH_S", 0.2)
+    with pytest.raises(InputError, match="takes too long on the name aaa"):
+        patients(["a" * 60 + "!"], "(a+)+$")
 
 
 def test_the_images_of_a_patient_come_together():

@@ -1,5 +1,6 @@
 """Charts hold what they were given."""
 
+import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -101,3 +102,10 @@ def test_a_long_legend_takes_several_rows_and_stays_inside():
     assert len(set(rows)) == 4 and all(float(e.get("x")) < 100 for e in texts)
     in_plot = [y for line in lines(svg, COLOURS[0]) for x, y in line if x > 90]
     assert min(in_plot) > max(rows)
+
+
+def test_words_of_rules_that_are_near_stand_below_each_other():
+    rules = [(10.0, "far"), (60.5, "second network"), (62.5, "CRF starts")]
+    svg = to_svg(Chart("t", "x", "y", [Series("a", range(1, 65), range(1, 65))], rules=rules))
+    heights = [float(re.search(rf'y="([\d.]+)"[^>]*>{word}<', svg).group(1)) for _, word in rules]
+    assert heights[0] == heights[1] and heights[2] - heights[1] >= 13

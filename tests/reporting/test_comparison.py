@@ -13,6 +13,8 @@ from tools.compare import main, parse_arguments
 
 METHODS = ("components", "points")
 NAMES = [f"TCGA-AA-{k // 2:04d}-{k}" for k in range(8)]  # two images of each patient
+TRAINED = {"random_seed": 1, "model": "resnet18", "pretrained": "none", "batch_size": 8, "lr": 0.1,
+           "epochs": 1, "rounds": 0, "crf_epochs": 0}  # fmt: skip
 AJI = np.linspace(0.3, 0.7, 8)  # of these images
 
 
@@ -23,7 +25,7 @@ def compare(out, *runs):
 def fake_run(folder, ratio, ajis, f1):
     """A repeat's results, as the stages write them. ajis: of each image, by both methods."""
     for stage in ("detection", "segmentation"):
-        options = {"ratio": ratio, "dataset": "fake", "patient": "TCGA-..-[^-]+"}
+        options = {"ratio": ratio, "dataset": "fake", "patient": "TCGA-..-[^-]+", **TRAINED}
         write_json(options_path(folder / stage), {"options": options, "commit": "abc"})
     images = {
         name: dict.fromkeys(SHOWN, aji) for name, aji in zip(NAMES, ajis.tolist(), strict=False)
@@ -85,6 +87,27 @@ def test_a_run_is_no_better_than_itself(experiment, tmp_path):
     assert "| again 50% | 3 | +0.000 [+0.000, +0.000], 0%" in (tmp_path / "compare.md").read_text()
 
 
-def test_a_folder_without_finished_runs_is_named(tmp_path):
-    with pytest.raises(InputError, match=f"{tmp_path.name}: no finished runs"):
-        compare(tmp_path / "out", tmp_path)
+def test_a_folder_without_scores_says_what_it_holds(tmp_path):
+    (tmp_path / "killed" / "ratio_0.1" / "repeat_1").mkdir(parents=True)
+    for name, said in (
+        ("", "no folder ratio_R"),
+        ("no", "no such folder"),
+        ("killed", "1 in it without test/metrics.json: unfinished, or without labelled test"),
+    ):
+        with pytest.raises(InputError, match=f"no run with scores; {said}"):
+            compare(tmp_path / "out", tmp_path / name)
+
+
+def test_experiments_of_one_name_are_told_apart(tmp_path, capsys):
+    for name in ("a", "b"):
+        fake_run(tmp_path / name / "MO/ratio_0.1/repeat_1", 0.1, AJI, 0.5)
+    compare(tmp_path / "out", tmp_path / "a" / "MO", tmp_path / "b" / "MO")
+    assert f"run MO ({tmp_path}/b/MO/ratio_0.1) 10%" in capsys.readouterr().out
+
+
+def test_a_name_may_hold_an_equals_sign_and_is_no_html(tmp_path):
+    fake_run(tmp_path / "a=<b>|" / "repeat_1", 0.1, AJI, 0.5)
+    compare(tmp_path / "out", tmp_path / "a=<b>|")
+    text = (tmp_path / "out" / "compare.md").read_text()
+    assert "<b>" not in text and "a=&lt;b>\\| 10%" in text
+    assert "<b>" not in (tmp_path / "out" / "compare.html").read_text()

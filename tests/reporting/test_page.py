@@ -11,7 +11,7 @@ def test_pages_escape_and_summaries_keep_their_columns():
     sections = [Section("A & B", "1 < 2", [Table(["name", "<b>"], [["a|b", "<script>"]])])]
     html = to_html("<title>", sections)
     assert "<script>a" not in html and "&lt;script&gt;" in html and 'id="a-b"' in html
-    assert to_markdown("t", sections).splitlines()[-1] == "| a\\|b | <script> |"
+    assert to_markdown("t", sections).splitlines()[-1] == "| a\\|b | &lt;script> |"
 
 
 def test_folded_sections_are_no_part_of_the_summary():

@@ -10,12 +10,12 @@ from conftest import digest
 from code_common.errors import InputError
 from code_common.files.images import read_image
 from code_common.files.reading import read_json
-from code_common.files.run_folder import metrics_path, options_path, results_folder
-from code_common.files.writing import write_json
+from code_common.files.run_folder import metrics_path, options_path, points_path, results_folder
+from code_common.files.writing import write_json, write_points
 from code_common.reporting.album import BAND
 from code_common.reporting.report import OVERVIEW_HEIGHT
-from code_common.reporting.results import read_repeat
-from code_common.reporting.sections import make_sections, training_words
+from code_common.reporting.results import read_repeat, share
+from code_common.reporting.sections import annotated, make_sections, training_words
 from tools.report import main, parse_arguments
 
 SECTIONS = (
@@ -134,7 +134,7 @@ def test_a_missing_repeat_is_named(detection_only):
 
 def test_a_folder_of_another_program_is_refused(detection_only):
     write_json(options_path(detection_only / "repeat_1" / "detection"), ["no", "options"])
-    with pytest.raises(InputError, match=r"options.json or metrics.json is not of this"):
+    with pytest.raises(InputError, match=r"options.json: expected"):
         report(detection_only)
 
 
@@ -156,3 +156,17 @@ def test_the_report_says_how_stage_2_was_trained(second, crf, expected):
     options |= dict(self_training_epochs=second, crf_epochs=crf)
     words = training_words("segmentation", {"options": options, "crf_backend_used": "exact"})
     assert expected in words and words.startswith("resnet18, first weights: none")
+
+
+@pytest.mark.parametrize(
+    ("rounds", "expected"), [(0, "; 1 round of 9 epochs;"), (3, "; 4 rounds of 9 epochs;")]
+)
+def test_the_report_counts_rounds(rounds, expected):
+    options = dict(model="resnet18", pretrained="none", batch_size=8, lr=1e-3, epochs=9)
+    assert expected in training_words("detection", {"options": options | {"rounds": rounds}})
+
+
+def test_points_that_are_given_are_no_share_of_the_nuclei(tmp_path):
+    assert share(1) == "all points given" and share(0.1) == "10% of the points"
+    write_points(points_path(tmp_path, "a"), np.zeros((3, 2), int))
+    assert annotated(tmp_path, 1) == "all points given; 3 points in 1 images"

@@ -59,12 +59,22 @@ def test_the_variant_paper_is_as_published(jobs):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"variants": []}, "variants: expected"),
+        ({"variants": []}, "expected {"),
+        ({"variants": {"a": 3}}, "expected {"),
+        ({"variants": {"a": {"seg": 3}}}, "expected {"),
+        ({"ratios": ["0.1"]}, "expected {"),
         ({"ratio": 0.1}, "ratio: expected"),
+        ({"ratios": []}, "ratios: expected"),
+        ({"ratios": [0.1, 2]}, "ratios: expected"),
+        ({"repeats": 0}, "repeats: expected"),
+        ({"repeats": 1.5}, "repeats: expected"),
+        ({"repeats": 1e20}, "repeats: expected"),
+        ({"both": "--patient 'a"}, "both: .*No closing quotation"),
+        ({"variants": {"a": {"seg": "'"}}}, "variant 'a', seg: .*No closing quotation"),
+        ({"variants": {"": {}}}, "variant ''"),
+        ({"variants": {"..": {}}}, r"variant '\.\.'"),
+        ({"variants": {"a\n": {}}}, "variant"),
         ({"variants": {"a": {"segmentation": ""}}}, "variant 'a'"),
-        ({"variants": {"a": {"seg": 3}}}, "variant 'a': expected texts"),
-        ({"variants": {"a": {"detection of": 3}}}, "variant 'a': expected texts"),
-        ({"variants": {"a": {"detection of": "b"}, "b": 3}}, "variant 'b': expected"),
         ({"variants": {"../a": {}}}, r"variant '\.\./a'"),
         ({"variants": {"a": {"detection of": "b"}}}, "'b' runs no detection"),
         ({"variants": {"a": {"detection of": "a"}}}, "'a' runs no detection"),
@@ -78,7 +88,15 @@ def test_a_wrong_table_is_named(tmp_path, change, message):
 
 def test_a_table_is_an_object(tmp_path):
     write_json(tmp_path / "t.json", ["no object"])
-    with pytest.raises(InputError, match="expected an object"):
+    with pytest.raises(InputError, match="expected {"):
+        read_sweep(tmp_path / "t.json")
+
+
+def test_a_variant_is_there_once(tmp_path):
+    (tmp_path / "t.json").write_text(
+        '{"dataset": "a", "ratios": [1], "variants": {"b": {}, "b": {}}}'
+    )
+    with pytest.raises(InputError, match="'b' stands there twice"):
         read_sweep(tmp_path / "t.json")
 
 

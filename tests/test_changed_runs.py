@@ -1,0 +1,237 @@
+"""Between two equal commands something changed: it is done again and said, or refused."""
+
+import fcntl
+import multiprocessing
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from test_systems import options
+
+from code_common.errors import InputError
+from code_common.estimate import estimate
+from code_common.files.data_set import load_split
+from code_common.files.locks import take_lock
+from code_common.files.reading import read_json
+from code_common.files.run_folder import marker_path, options_path
+from code_common.files.writing import write_json
+from code_common.steps import LOCK, Run, Step, files_fingerprint
+
+STEPS = ("a", "b", "c")
+
+
+class Runs:
+    """A run of three steps: each adds its name to the file of the one before."""
+
+    def __init__(self, home: Path):
+        self.home, self.done = home, []
+
+    @property
+    def folder(self) -> Path:
+        return options(self.home).save_dir
+
+    def steps(self, stop: str = "") -> list[Step]:
+        def write(name: str) -> None:
+            before = self.folder / chr(ord(name) - 1) / "out.csv"
+            text = before.read_text() if before.is_file() else ""
+            (self.folder / name).mkdir(exist_ok=True)
+            (self.folder / name / "out.csv").write_text(text + name)
+            self.done.append(name)
+            if name == stop:
+                raise KeyboardInterrupt
+
+        return [Step(name, lambda name=name: write(name), writes=(name,)) for name in STEPS]
+
+    def start(self, stop: str = "", annotated: tuple[Path, ...] = (), **changes) -> list[str]:
+        """Start or go on; the steps that were done."""
+        self.done, given = [], options(self.home, **changes)
+        split = load_split(given.data_dir)
+        inputs = files_fingerprint([f for part in ("train", "val", "test") for f in split[part]])
+        inputs = inputs._replace(annotated=files_fingerprint([], [], annotated).annotated)
+        run = Run(given.save_dir, given, inputs)
+        try:
+            run.do(self.steps(stop))
+        finally:
+            run.lock.close()
+        return self.done
+
+
+@pytest.fixture
+def runs(dataset, tmp_path, monkeypatch) -> Runs:
+    monkeypatch.setattr("code_common.steps._commit", lambda: "old")  # git takes a moment
+    runs = Runs(tmp_path)
+    assert runs.start() == ["a", "b", "c"] and runs.start() == []
+    return runs
+
+
+def out(runs: Runs, step: str) -> Path:
+    return runs.folder / step / "out.csv"
+
+
+@pytest.mark.parametrize("how", ["removed", "emptied", "whole folder"])
+@pytest.mark.parametrize("step", STEPS)
+def test_what_is_gone_is_made_again(runs, capsys, step, how):
+    """And nothing else, as it is the same again."""
+    if how == "emptied":
+        out(runs, step).write_text("")
+    elif how == "removed":
+        out(runs, step).unlink()
+    else:
+        shutil.rmtree(runs.folder / step)
+    assert runs.start() == [step]
+    assert f"{step}/out.csv: gone; '{step}' is done again" in capsys.readouterr().out
+    assert out(runs, "c").read_text() == "abc" and runs.start() == []
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_what_was_edited_is_refused_and_kept(runs, step):
+    before = out(runs, step).stat()
+    out(runs, step).write_text(out(runs, step).read_text().upper())  # of the same size
+    os.utime(out(runs, step), ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(InputError, match=f"{step}/out.csv: changed since '{step}' wrote it"):
+        runs.start()
+    assert out(runs, step).read_text().isupper()
+    out(runs, step).unlink()
+    assert runs.start() == [step]
+
+
+def test_what_follows_from_another_result_is_done_again(runs, monkeypatch):
+    out(runs, "a").unlink()
+    steps = runs.steps
+
+    def others(stop=""):
+        made = steps(stop)
+        first = Step("a", lambda: out(runs, "a").write_text("x"), writes=("a",))
+        return [first, *made[1:]]
+
+    monkeypatch.setattr(runs, "steps", others)
+    assert runs.start() == ["b", "c"] and out(runs, "c").read_text() == "xbc"
+
+
+def test_a_step_that_is_stopped_while_it_is_done_again_goes_on(runs):
+    """Its files differ from those noted: no reason to refuse them."""
+    out(runs, "b").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        runs.start(stop="b")
+    out(runs, "b").write_text("half")
+    assert runs.start() == ["b"] and runs.start() == []
+
+
+def test_a_run_may_be_copied_and_moved(runs, tmp_path):
+    shutil.copytree(runs.folder, tmp_path / "copy")
+    shutil.rmtree(runs.folder)
+    shutil.move(tmp_path / "copy", runs.folder)
+    assert runs.start() == []
+
+
+def test_files_of_ones_own_may_change(runs):
+    for text in ("mine", "changed"):
+        (runs.folder / "notes.csv").write_text(text)
+        (runs.folder / "a" / "notes.csv").write_text(text)
+        assert runs.start() == []
+
+
+def test_a_run_of_an_older_version_notes_no_files(runs):
+    for step in STEPS:
+        write_json(marker_path(runs.folder, step), {"seconds": 1})
+    out(runs, "b").write_text("edited")
+    assert runs.start() == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "[]", "null", '{"seconds": "1"}',
+                                  '{"seconds": true}', '{"seconds": 1e999}', '{"seconds": NaN}',
+                                  '{"seconds": 1, "files": []}'])  # fmt: skip
+def test_a_damaged_marker_is_made_again(runs, capsys, text):
+    path = marker_path(runs.folder, "b")
+    path.write_text(text)
+    assert runs.start() == ["b", "c"]
+    assert f"{path}: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "[]", "null", '{"options": []}'])
+@pytest.mark.parametrize("finished", [True, False])
+def test_damaged_options_are_named(runs, text, finished):
+    if not finished:
+        shutil.rmtree(marker_path(runs.folder, "a").parent)
+    options_path(runs.folder).write_text(text)
+    with pytest.raises(InputError, match=r"options\.json: "):
+        runs.start()
+    assert options_path(runs.folder).read_text() == text
+
+
+def test_other_first_weights_are_refused(runs, tmp_path):
+    (tmp_path / "w.pt").write_text("x")
+    given = {"pretrained": str(tmp_path / "w.pt"), "restart": True}
+    runs.start(**given)
+    (tmp_path / "w.pt").write_text("y")
+    with pytest.raises(InputError, match=r"w\.pt, have changed since this run began"):
+        runs.start(**given | {"restart": False})
+
+
+def test_other_annotated_points_are_refused(runs, tmp_path):
+    """Stage 2 takes the points of stage 1 as well as its detections."""
+    path = tmp_path / "points.csv"
+    path.write_text("row,col\n")
+    runs.start(annotated=(path,), restart=True)
+    assert runs.start(annotated=(path,)) == []
+    path.write_text("row,col\n1,2\n")
+    with pytest.raises(InputError, match="the annotated points of stage 1 have changed"):
+        runs.start(annotated=(path,))
+
+
+def test_other_code_is_said_and_noted(runs, monkeypatch, capsys):
+    monkeypatch.setattr("code_common.steps._commit", lambda: "new")
+    assert runs.start() == []
+    assert read_json(options_path(runs.folder))["commit"] == "old"  # nothing was done
+    out(runs, "c").unlink()
+    assert runs.start() == ["c"]
+    assert "another version of the code, new, not old" in capsys.readouterr().out
+    assert read_json(options_path(runs.folder))["commit"] == "old, new"
+
+
+def test_a_plan_of_other_options_is_refused(runs, tmp_path):
+    """Before hours of stage 1, where it is stage 2 that has a run with others."""
+    given = options(tmp_path, epochs=77)
+    with pytest.raises(InputError, match="holds a run with --epochs"):
+        estimate([(given, [])], [], repeats=1)
+    estimate([(options(tmp_path, epochs=77, restart=True), [])], [], repeats=1)
+
+
+def work(home: Path, log: Path) -> None:
+    """A restart that holds its run folder for a while."""
+
+    def step() -> None:
+        for word in ("begin", "end"):
+            with open(log, "a") as file:
+                file.write(word + "\n")
+            time.sleep(0.2)
+
+    given = options(home, restart=True)
+    Run(given.save_dir, given, files_fingerprint([])).do([Step("only", step)])
+
+
+def test_a_restart_that_was_stopped_in_its_first_step_does_not_go_on_with_other_options(runs):
+    with pytest.raises(KeyboardInterrupt):
+        runs.start(stop="a", restart=True)
+    (runs.folder / "test").mkdir()
+    (runs.folder / "test" / "metrics.json").write_text("{}")
+    assert runs.start(restart=True, epochs=7) == ["a", "b", "c"]
+    assert not (runs.folder / "test" / "metrics.json").exists()
+
+
+def test_two_restarts_that_wait_for_one_folder_never_work_at_once(runs, tmp_path):
+    lock, log = take_lock(runs.folder / LOCK), tmp_path / "log"
+    fork = multiprocessing.get_context("fork")
+    children = [fork.Process(target=work, args=(tmp_path, log)) for _ in range(2)]
+    for child in children:
+        child.start()
+    time.sleep(0.5)
+    assert not log.exists()
+    fcntl.flock(lock, fcntl.LOCK_UN)  # the children have inherited it
+    for child in children:
+        child.join()
+        assert child.exitcode == 0
+    assert log.read_text().split() == 2 * ["begin", "end"]
+    assert read_json(options_path(runs.folder))["restarting"] is False
