@@ -1,17 +1,17 @@
 """The steps of a run: done ones are skipped, the others print one line with the time left."""
 
-import hashlib
 import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 import torch
 
 from code_common.config import as_json, fingerprint, flag_of
+from code_common.contents import Inputs, content_hash, contents_of
 from code_common.errors import InputError
 from code_common.files.data_set import ImageFiles, read_split
 from code_common.files.images import image_shape
@@ -88,63 +88,6 @@ def inference_work(images: Sequence[ImageFiles], options: CommonOptions, views: 
 def validation_work(images: Sequence[ImageFiles], options: CommonOptions, epochs: int) -> float:
     """Work of all validations of a training in megapixels through the network."""
     return -(-epochs // options.val_every) * inference_work(images, options, views=1)
-
-
-class Inputs(NamedTuple):
-    """What the input files of a run are recognised by."""
-
-    contents: str  # changes with a name, and with anything in a file
-    beginnings: str  # as older runs noted it: of a file over 8 MB the first MB and the size count
-    annotated: str = ""  # the same as `contents`, of the points that stage 1 drew
-
-
-def files_fingerprint(
-    images: Sequence[ImageFiles],
-    detections: Sequence[Path] = (),
-    annotated: Sequence[Path] = (),
-) -> Inputs:
-    """Changes when the list of input files or a file's content does.
-
-    detections, annotated: files of stage 1. Raises InputError where one of them is absent.
-    """
-    files = [f for i in images for f in (i.image, i.instances, i.points) if f]
-    for path in (*detections, *annotated):
-        if not path.is_file():
-            raise InputError(f"{path}: no such file; run stage 1 first (code_detection/main.py)")
-    contents, beginnings = [], []
-    for path in [*files, *detections]:
-        size, beginning, content = _size_and_hashes(path)
-        contents.append((path.name, size, content))
-        beginnings.append((path.name, size, content if size <= 8 << 20 else beginning))
-    drawn = [(path.name, _content(path)) for path in annotated]
-    return Inputs(fingerprint(contents), fingerprint(beginnings), fingerprint(drawn))
-
-
-def _size_and_hashes(path: Path) -> tuple[int, str, str]:
-    """Size of a file, hash of its first megabyte, hash of its whole content."""
-    with open(path, "rb") as file:
-        content = hashlib.sha256(file.read(1 << 20))
-        beginning = content.hexdigest()
-        while part := file.read(1 << 20):
-            content.update(part)
-    return path.stat().st_size, beginning, content.hexdigest()
-
-
-def _content(path: Path) -> str:
-    """Hash of a file's content; '' where it is empty or not there."""
-    if not path.is_file():
-        return ""
-    size, _, content = _size_and_hashes(path)
-    return content[:16] if size else ""
-
-
-def _contents(folder: Path, places: Sequence[str]) -> dict[str, str]:
-    """The files at some places of a run folder, as those of `Step.writes`: place -> `_content`."""
-    files = [f for place in places for f in (folder / place, *(folder / place).rglob("*"))]
-    names = [f.relative_to(folder) for f in files if f.is_file()]
-    # Hidden files are markers and locks of single images.
-    shown = sorted(str(n) for n in names if not any(part.startswith(".") for part in n.parts))
-    return {name: _content(folder / name) for name in shown}
 
 
 def saved_run(path: Path) -> dict:
@@ -254,7 +197,7 @@ class Run:
             # Sets and groups, by the names of their images.
             "split": fingerprint(read_split(options.data_dir)),
         }
-        if weights := _content(Path(options.pretrained)):  # else they are in the run already
+        if weights := content_hash(Path(options.pretrained)):  # else they are in the run already
             self.facts["first_weights"] = weights
         self.machine = describe(choose_device(options))
         self.written: dict[str, dict[str, str]] = {}  # step that was done -> its files
@@ -362,7 +305,7 @@ class Run:
             self.written[step.name] = files
             if seconds is None:
                 continue
-            now = {name: _content(self.folder / name) for name in files}
+            now = {name: content_hash(self.folder / name) for name in files}
             gone = [name for name in files if files[name] and not now[name]]
             changed = [name for name in files if files[name] != now[name]]
             if gone:
@@ -404,7 +347,7 @@ class Run:
             self.save(**result)
         seconds, same = time.monotonic() - began, False
         if distributed.is_main():
-            files = _contents(self.folder, step.writes)
+            files = contents_of(self.folder, step.writes)
             same = self.written.get(step.name) == files
             for stale in () if same else later:
                 marker_path(self.folder, stale.name).unlink(missing_ok=True)

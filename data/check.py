@@ -93,6 +93,7 @@ def read_arguments(argv: list[str] | None = None) -> Request:
 if __name__ == "__main__":
     request = run_script(read_arguments)
 
+from code_common.contents import files_fingerprint
 from code_common.estimate import estimate
 from code_common.files.data_set import ImageFiles, load_split
 from code_common.files.run_folder import points_path
@@ -100,7 +101,6 @@ from code_common.files.writing import write_bytes
 from code_common.launch import choose_device
 from code_common.learning.checkpoints import load_encoder
 from code_common.learning.network import ResUNet
-from code_common.steps import files_fingerprint
 from code_detection.plan import steps as detection_steps
 from code_seg.plan import steps as seg_steps
 from code_seg.points import detections_path

@@ -30,6 +30,7 @@ ROOMS = (
 FILES = {
     "launch": "launch, steps",
     "steps": "launch, steps",
+    "contents": "launch, steps",
     "estimate": "launch, steps",
     "options": "options",
     "errors": "errors, config",

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from test_systems import options
 
+from code_common.contents import files_fingerprint
 from code_common.errors import InputError
 from code_common.estimate import estimate
 from code_common.files.data_set import load_split
@@ -17,7 +18,7 @@ from code_common.files.locks import take_lock
 from code_common.files.reading import read_json
 from code_common.files.run_folder import marker_path, options_path
 from code_common.files.writing import write_json
-from code_common.steps import LOCK, Run, Step, files_fingerprint
+from code_common.steps import LOCK, Run, Step
 
 STEPS = ("a", "b", "c")
 

@@ -26,7 +26,8 @@ COMMON_IMPORTS = {
     "options": "errors config files learning",
     "inference": "errors old_runs config files learning options",
     "launch": "errors learning options inference",
-    "steps": "errors old_runs config files learning options launch",
+    "contents": "errors config files",
+    "steps": "errors old_runs config contents files learning options launch",
     "estimate": "files learning options launch steps",
 }
 # Folders of the project -> those that they may import.

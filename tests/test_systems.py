@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import PROJECT
 
+from code_common.contents import files_fingerprint
 from code_common.errors import InputError
 from code_common.files import locks
 from code_common.files.data_set import load_split, test_groups
@@ -23,7 +24,7 @@ from code_common.learning.checkpoints import load_encoder, load_state, network_o
 from code_common.learning.encoders import ENCODERS
 from code_common.learning.network import ResUNet
 from code_common.options import PredictOptions
-from code_common.steps import Run, Step, files_fingerprint
+from code_common.steps import Run, Step
 from code_detection.options import Options
 from data import check
 
