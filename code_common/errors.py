@@ -198,12 +198,12 @@ def run_script(main: Callable[[], T]) -> T:
     except BrokenPipeError:
         _end_quietly()
     except OSError as error:
-        if error.errno not in _SYSTEM_ERRORS:
+        why = _SYSTEM_ERRORS.get(error.errno)
+        if why is None and error.filename is None:
             _tell_lack_of_memory(error)
             raise
         where = error.filename or "the output folder"
-        why = _SYSTEM_ERRORS[error.errno]
-        _fail(f"error: {where}: {why}; earlier results are intact", 2)
+        _fail(f"error: {where}: {why or error.strerror}; earlier results are intact", 2)
     except Exception as error:
         _tell_lack_of_memory(error)
         raise

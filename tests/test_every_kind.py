@@ -182,11 +182,17 @@ def test_a_large_tiff_is_refused_as_a_small_one(tmp_path, monkeypatch, kind):
 
 
 @pytest.mark.parametrize("array", [DEEP, np.dstack([IMAGE, GREY])], ids=["16 bits", "alpha"])
-def test_a_large_tiff_that_no_package_scales_is_refused(tmp_path, monkeypatch, array):
+def test_a_large_tiff_is_scaled_as_a_small_one(tmp_path, monkeypatch, array):
+    path, even = tmp_path / "a.tif", array[:36, :50]  # of which every pixel becomes part of one
+    tifffile.imwrite(path, even, photometric="rgb", tile=(16, 16))
+    small = open_slide(path, 1, 0.5)
     monkeypatch.setattr("code_common.inference.slides.LARGE", 0)
-    tifffile.imwrite(tmp_path / "a.tif", array, photometric="rgb", tile=(16, 16))
-    with pytest.raises(InputError, match="a.tif: a large TIFF that --mpp cannot scale"):
-        open_slide(tmp_path / "a.tif", 1, 0.5)
+    large = open_slide(path, 1, 0.5)
+    assert large.large and not small.large
+    assert (large.shape, large.scale, large.mpp) == (small.shape, small.scale, small.mpp)
+    assert np.array_equal(large.read(0, 0, *large.shape), small.read(0, 0, *small.shape))
+    assert np.array_equal(large.read(3, 5, 4, 6), small.read(3, 5, 4, 6))
+    assert large.thumbnail().shape == (*(-(-n // 32) for n in large.shape), 3)
 
 
 def one_line(error, path):

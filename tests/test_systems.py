@@ -15,7 +15,7 @@ import torch
 from conftest import PROJECT
 
 from code_common.contents import files_fingerprint
-from code_common.errors import InputError
+from code_common.errors import InputError, run_script
 from code_common.files import locks
 from code_common.files.data_set import load_split, test_groups
 from code_common.files.writing import printable, write_json, write_table
@@ -284,6 +284,17 @@ def test_a_group_without_scored_images_has_no_score(dataset, change):
 def test_a_group_of_test_images_has_scores(dataset):
     edit_split(dataset.parents[1], add_a_group)
     assert test_groups(load_split(dataset)) == {"testA": ["test0"]}
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EIO, errno.ENOSPC])
+def test_every_error_of_the_system_is_one_line(capsys, number):
+    def fail():
+        raise OSError(number, os.strerror(number), "/out/a.csv")
+
+    with pytest.raises(SystemExit) as ended:
+        run_script(fail)
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and told.startswith("error: /out/a.csv: ") and "Trace" not in told
 
 
 # Locks

@@ -218,16 +218,14 @@ def padded(slide: Slide, least: int) -> tuple[Read, tuple[int, int]]:
 def _open_large(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
     """`open_slide` for a file that is read in parts; _NoReader if no package can open it."""
     tiff = LargeTiff.open(path) if path.suffix.lower() in TIFF_SUFFIXES else None
-    if tiff and mpp and not tiff.is_plain:
-        raise InputError(f"{path}: a large TIFF that --mpp cannot scale; save it as RGB of 8 bits")
-    if tiff and tiff.preferred and not mpp:
-        return tiff.as_slide(file_mpp)
+    if tiff and tiff.preferred:
+        return tiff.as_slide(mpp, file_mpp)
     try:
         file, package = _open_with_package(path)
     except _NoReader:
-        if tiff is None or mpp:
+        if tiff is None:
             raise
-        return tiff.as_slide(file_mpp)
+        return tiff.as_slide(mpp, file_mpp)
     x, y = (_stated_mpp(file, package, axis) for axis in "xy")
     known_mpp, notes = file_mpp or x, ()
     if not file_mpp and x and y and not 0.98 < x / y < 1.02:
@@ -264,14 +262,14 @@ def _open_with_package(path: Path) -> tuple[Any, str]:
 
 
 class PyramidFile:
-    """A slide that tiffslide or openslide has opened, read at one resolution.
+    """A slide that tiffslide, openslide or `LargeTiff` has opened, read at one resolution.
 
     The file holds the image at several resolutions, its levels. A part is read from the coarsest
     level that is fine enough, and is then reduced to the wanted resolution.
     """
 
     def __init__(self, file: Any, scale: float):
-        """file: a TiffSlide or an OpenSlide; scale: side of a pixel in pixels of the file."""
+        """file: a TiffSlide, for example; scale: side of a pixel in pixels of the file."""
         self.file, self.scale = file, scale
         self.shape: tuple[int, int] = tuple(max(1, int(n / scale)) for n in file.dimensions[::-1])
 
@@ -305,11 +303,13 @@ class PyramidFile:
 
 
 class LargeTiff:
-    """A TIFF of which only the parts that are read take memory."""
+    """A TIFF of which only the parts that are read take memory: a pyramid of one level."""
+
+    level_downsamples = (1.0,)
 
     def __init__(self, plane: TiffPlane):
         self.shape, self.read, self.notes = plane.shape, plane.read, tuple(plane.notes())
-        self.path, self.is_plain = plane.path, plane.is_plain
+        self.path, self.dimensions = plane.path, plane.shape[::-1]
         # Packages for slides read tiles of a pyramid faster, but show only plain RGB as it is, and
         # an uncompressed image is fastest to read where it lies.
         self.preferred = not plane.is_plain or _is_mappable(plane.path)
@@ -322,10 +322,28 @@ class LargeTiff:
         except Undecoded:
             return None
 
-    def as_slide(self, file_mpp: float | None) -> Slide:
-        """The TIFF as it is. file_mpp: its microns per pixel; None: as it says."""
+    def as_slide(self, mpp: float | None, file_mpp: float | None) -> Slide:
+        """The TIFF as `open_slide` gives it."""
         known_mpp = file_mpp or read_mpp(self.path)
-        return Slide(self.shape, self.read, file_mpp, 1.0, self.thumbnail, self.notes, known_mpp)
+        scale = _scale(self.path, mpp, known_mpp) if mpp else 1.0
+        read_at, notes = mpp or file_mpp, self.notes
+        if scale == 1:
+            return Slide(self.shape, self.read, read_at, scale, self.thumbnail, notes, known_mpp)
+        scaled = PyramidFile(self, scale)
+
+        def thumbnail() -> np.ndarray:
+            size = [-(-n // THUMBNAIL_SCALE) for n in scaled.shape[::-1]]
+            return cv2.resize(self.thumbnail(), size, interpolation=cv2.INTER_AREA)
+
+        return Slide(scaled.shape, scaled.read, read_at, scale, thumbnail, notes, known_mpp)
+
+    def get_best_level_for_downsample(self, scale: float) -> int:
+        """The number of the only level."""
+        return 0
+
+    def read_region(self, corner: tuple[int, int], level: int, size: list[int]) -> np.ndarray:
+        """The part [rows, cols, 3] uint8 from corner (column, row); size: columns, rows."""
+        return self.read(corner[1], corner[0], size[1], size[0])
 
     def thumbnail(self) -> np.ndarray:
         """The whole image as uint8 RGB of 1 / THUMBNAIL_SCALE the size."""
