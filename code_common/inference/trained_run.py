@@ -1,5 +1,6 @@
 """A trained run as one thing: what prediction needs of both stages, from its folder or one file."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,6 +110,11 @@ def _check_stage(packed: object, stage: str, path: Path) -> None:
             )
 
 
+def content_of(tensor: torch.Tensor) -> str:
+    """Hash of the values of a tensor on the CPU: other weights may have the same sum."""
+    return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
+
+
 def load_trained_run(path: Path, device: torch.device) -> dict[str, TrainedStage]:
     """The stages of a run's folder, or of the one file that it was exported to, by name.
 
@@ -119,7 +125,7 @@ def load_trained_run(path: Path, device: torch.device) -> dict[str, TrainedStage
         if stage in state:
             packed = state[stage]
             network = network_of(packed, path, device)
-            weights = {k: v.sum(dtype=torch.float64).item() for k, v in packed["network"].items()}
+            weights = {k: content_of(v) for k, v in packed["network"].items()}
             settings = options_today(packed["settings"])
             settings = {k: settings[k] for k in (*SETTINGS[stage], *CHOSEN_ON_VALIDATION)
                         if k in settings}  # fmt: skip

@@ -6,10 +6,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 
 from code_common.errors import InputError
+from code_common.files.image_kinds import IMAGE_SUFFIXES
 from data.annotations.choice import ALL, Choice
 from data.annotations.geometry import FARTHEST, Annotations, ellipse_ring, filled, ring
 from data.annotations.json_files import base_name
@@ -28,6 +30,10 @@ _SLICES = ("slice", "frame")  # columns of ImageJ that count planes from 1
 _QUPATH_PLANE = {"c", "z", "t"}  # columns of QuPath's points in a stack; z and t count from 0
 _IMAGEJ = ("area", "mean", "min", "max", "counter", "count", "slice", "xm", "feret")
 _COLOUR = re.compile("#[0-9a-f]{3,8}", re.IGNORECASE)
+# Columns of the file name of an image, and those of the sides of boxes.
+_IMAGES = ("image", "image name", "image_name", "image_id", "image_path", "filename", "file_name",
+           "file", "path", "tile", "slide", "label")  # fmt: skip
+_SIDES = ({"w", "h"}, {"width", "height"})
 _MICRONS = re.compile(r"^(centroid )?[xy]m? ?[\[(_]?[µμu]m[\])]?$|microns?$")
 
 
@@ -41,16 +47,22 @@ class Table:
     lines: list[int]  # number of each row's last line in the file, from 1
     separator: str
 
+    def _index(self, name: str) -> int:
+        """Where a column stands. Raises InputError if it stands twice."""
+        if self.header.count(name) > 1:
+            raise InputError(f"{self.path}: the column {name} stands twice; keep one of them")
+        return self.header.index(name)
+
     def column(self, names: Sequence[str]) -> list[str] | None:
         """The cells of the first of these columns that is there; None if there is none."""
-        index = next((self.header.index(name) for name in names if name in self.header), None)
+        index = next((self._index(name) for name in names if name in self.header), None)
         if index is None:
             return None
         return [row[index].strip() if index < len(row) else "" for row in self.rows]
 
     def numbers(self, names: Sequence[str]) -> np.ndarray:
         """Columns of coordinates, [rows, columns]. Raises InputError, which names the line."""
-        columns = [self.header.index(name) for name in names]
+        columns = [self._index(name) for name in names]
         values = np.zeros((len(self.rows), len(columns)))
         for k, (row, line) in enumerate(zip(self.rows, self.lines, strict=True)):
             try:
@@ -80,6 +92,7 @@ def read_point_table(path: Path, choice: Choice = ALL, image: str = "") -> Annot
     table = _rows_of_image(_rows_of_objects(table, annotations), image, annotations)
     x, y, offset = _coordinates(table, axes)
     places = table.numbers((x, y)) + offset
+    _check_places(table, places)
     planes = _planes(table, axes if x in axes else [])
     names = table.column(_CLASSES) or [""] * len(places)
     for place, plane, name in zip(places.tolist(), planes, names, strict=True):
@@ -111,19 +124,47 @@ def _coordinates(table: Table, axes: list[str]) -> tuple[str, str, float]:
     )
 
 
-def _rows_of_image(table: Table, image: str, annotations: Annotations) -> Table:
-    """The rows of one image, where a column names several; the others are counted.
+def _check_places(table: Table, places: np.ndarray) -> None:
+    """Raise InputError where a table's coordinates [N, 2] are hardly those of points in pixels."""
+    header = set(table.header)
+    if any(sides <= header for sides in _SIDES) and "bx" not in header:  # ImageJ's box is beside
+        raise InputError(
+            f"{table.path}: boxes, whose x, y may be a corner or the middle; expected points alone"
+        )
+    if places.size and 0 <= places.min() and places.max() <= 1 and (places % 0.5).any():
+        raise InputError(f"{table.path}: coordinates from 0 to 1; expected pixels")
+    if {"x", "y", "col", "row"} <= header:
+        others = table.numbers(("col", "row")) + 0.5
+        apart = np.flatnonzero(np.abs(places - others).max(1) > 1)
+        if len(apart):
+            line = table.lines[apart[0]]
+            raise InputError(f"{table.path}: line {line}: x, y and col, row are of two places")
 
-    Raises InputError where a table of several images has none of this one.
+
+def _rows_of_image(table: Table, image: str, annotations: Annotations) -> Table:
+    """The rows of one image, where a column names images; the others are counted.
+
+    Raises InputError where the table has none of this image.
     """
-    named = table.column(("image", "image name"))
-    if not image or named is None or len(set(named)) < 2:
-        return table
-    wanted = [Path(base_name(name)).stem == Path(image).stem for name in named]
-    if not any(wanted):
-        raise InputError(f"{table.path}: none of its {len(set(named))} images is {image}")
-    annotations.left_out["object of another image"] += wanted.count(False)
-    return _kept(table, wanted)
+    for column in _IMAGES if image else ():
+        named = table.column((column,)) or []
+        # ImageJ's label is the image's name, and what it is of.
+        files = [base_name(name.partition(":")[0] if column == "label" else name) for name in named]
+        wanted = [_stem(file) == _stem(image) for file in files]
+        if any(wanted):
+            if not all(wanted):
+                annotations.left_out["object of another image"] += wanted.count(False)
+            return _kept(table, wanted)
+        if any(Path(file).suffix.lower() in IMAGE_SUFFIXES for file in files):
+            first, more = short(files[0]), len(set(files)) - 1
+            others = f" and {more} more" if more else ""
+            raise InputError(f"{table.path}: it is of {first}{others}; expected {image}")
+    return table
+
+
+def _stem(file: str) -> str:
+    """The name of an image without suffixes, in composed letters."""
+    return normalize("NFC", Path(Path(file).stem).stem if ".ome." in file else Path(file).stem)
 
 
 def _rows_of_objects(table: Table, annotations: Annotations) -> Table:
@@ -173,6 +214,12 @@ def _read_table(path: Path) -> Table:
     except csv.Error as error:
         raise InputError(f"{path}: not readable as a table ({error})") from None
     rows = [(row, n) for row, n in rows if row[0][:1] != "#" or _COLOUR.fullmatch(row[0])]
+    longer = [n for row, n in rows if any(map(str.strip, row[len(header) :]))]
+    if longer:
+        raise InputError(
+            f"{path}: line {longer[0]} has more cells than the header; name every column (in "
+            "R row.names = FALSE), and put semicolons between numbers with decimal commas"
+        )
     return Table(path, header, [row for row, _ in rows], [line for _, line in rows], separator)
 
 

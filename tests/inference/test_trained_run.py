@@ -36,6 +36,17 @@ def test_an_exported_run_is_one_file_with_its_card(tmp_path, run_script):
     assert one["detection"].key == two["detection"].key != one["segmentation"].key
 
 
+def test_weights_in_another_order_are_another_model(tmp_path):
+    """Their sums are the same."""
+    write_untrained_run(tmp_path / "model.pt")
+    state = torch.load(tmp_path / "model.pt", weights_only=True)
+    weights = state["detection"]["network"]
+    weights |= {name: value.flip(-1) for name, value in weights.items() if value.ndim == 4}
+    torch.save(state, tmp_path / "turned.pt")
+    one, two = (load_trained_run(tmp_path / name, CPU) for name in ("model.pt", "turned.pt"))
+    assert one["detection"].key != two["detection"].key
+
+
 def test_an_older_run_has_the_options_of_today(tmp_path):
     """As if it had been exported today."""
     write_untrained_run(tmp_path / "model.pt")
