@@ -83,6 +83,7 @@ def detect_images(
         return written, {"counts": counts}
 
     inputs = {name: (f.image, f.instances, f.points) for name, f in by_name.items()}
-    done = process_shard(DoneFiles(out, key), inputs, work, shard, "detecting")
+    done_files = DoneFiles(out, key, {"counts": None})
+    done = process_shard(done_files, inputs, work, shard, "detecting")
     counts = {name: value["counts"] for name, value in done.items()}
     return {n: c if c is None else DetectionCounts.from_json(c) for n, c in counts.items()}

@@ -66,7 +66,7 @@ def predict(options: PredictOptions) -> str:
         write_png(files[2], mark(picture, points // by, "circle", GREEN, max(1, 5 // by)))
         return files, {"nuclei": len(points)}
 
-    return predict_all(options, result_key(options, [stage], tiling), work)[0]
+    return predict_all(options, result_key(options, [stage], tiling), ["nuclei"], work)[0]
 
 
 if __name__ == "__main__":

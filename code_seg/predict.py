@@ -171,7 +171,7 @@ def predict(options: SegPredictOptions) -> str:
     stages = [segmenter.stage, segmenter.detector]
     used = [stage for stage in stages if stage]
     key = result_key(options, used, segmenter.tiling, segmenter.method)
-    message, rows = predict_all(options, key, work)
+    message, rows = predict_all(options, key, ["nuclei", "width", "height"], work)
     for line in grouped(notes):
         print(line)
     paths = find_slides(list(options.images))
@@ -200,12 +200,23 @@ def write_coco(out: Path, images: dict[str, tuple[str, dict]]) -> None:
         file.write(json.dumps(head)[:-1].encode() + b', "annotations": [')
         count = 0
         for image, name in enumerate(images, 1):
-            for feature in read_json(nuclei_path(out, name))["features"]:
+            for found in coco_annotations(nuclei_path(out, name)):
                 count += 1
-                annotation = {"id": count, "image_id": image, **coco_annotation(feature)}
+                annotation = {"id": count, "image_id": image, **found}
                 separator = b",\n" if count > 1 else b"\n"
                 file.write(separator + json.dumps(annotation).encode())
         file.write(b"\n]}\n")
+
+
+def coco_annotations(path: Path) -> Iterator[dict]:
+    """The annotations of the nuclei in a GeoJSON file. Raises InputError where it was edited."""
+    try:
+        for feature in read_json(path)["features"]:
+            yield coco_annotation(feature)
+    except (KeyError, TypeError, ValueError, IndexError):
+        raise InputError(
+            f"{path}: not the outlines that were written; remove it to have it made again"
+        ) from None
 
 
 def coco_annotation(feature: dict) -> dict:

@@ -100,7 +100,8 @@ def segment_images(
         return written, scored
 
     inputs = {n: (f.image, f.instances, point_files.get(n)) for n, f in by_name.items()}
-    done = process_shard(DoneFiles(out, key), inputs, work, shard, "segmenting")
+    done_files = DoneFiles(out, key, {str: {str: float}})
+    done = process_shard(done_files, inputs, work, shard, "segmenting")
     scores: Scores = {}
     for name in (n for n in by_name if n in done):
         for scored_by, values in done[name].items():

@@ -129,10 +129,12 @@ def find_images(
     are searched for NAME_label, NAME_labels, NAME_mask, NAME_masks, NAME_cp_masks or NAME (instance
     maps) and for NAME_label_point (point labels; NAME in labels_point/). Endings may have capitals.
     Raises InputError for a name without an image, a name with folders in it, several images or
-    labels of one name, and a folder without images.
+    labels of one name, and a folder that is missing or without images.
     """
     images = _Folder(image_dir)
     if names is None:
+        if not image_dir.is_dir():
+            raise InputError(f"{image_dir}: no such folder")
         if not images.files:
             raise InputError(f"{image_dir}: no images (PNG, TIFF, BMP or JPEG) in this folder")
         names = [images.find(name).name for name in images.files]

@@ -62,11 +62,11 @@ def decode(path: Path, kind: str) -> Decoded:
         )
 
 
-def stated_dpi(path: Path, kind: str) -> float | None:
-    """Pixels per inch that the file states, from PNG's pHYs, JPEG's density or BMP's header."""
+def stated_dpi(path: Path, kind: str) -> tuple[float, float]:
+    """Pixels per inch along x and y by PNG's pHYs, JPEG's density, BMP's header; 0: unknown."""
     with readable(path, kind), _opened(path, kind) as image:
-        dpi = image.info.get("dpi")
-        return float(dpi[0]) if dpi else None
+        x, y = image.info.get("dpi") or (0, 0)
+        return float(x), float(y)
 
 
 @contextmanager

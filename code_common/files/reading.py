@@ -16,9 +16,9 @@ LARGEST = sys.float_info.max
 def read_json(path: Path, form: object = None) -> object:
     """Read a JSON file, with content of the form `form`; None: any.
 
-    form: float (any finite number), str or dict; [form]: a list; (form, form): a list of two;
-    {"name": form, "other?": form, str: form}: an object with at least these names, but for those
-    with a '?', and with str all its values have that form.
+    form: float (any finite number), str or dict; None: any value; [form]: a list; (form, form): a
+    list of two; {"name": form, "other?": form, str: form}: an object with at least these names,
+    but for those with a '?', and with str all its values have that form.
     Raises InputError if the file does not exist, is not strict JSON, or has another form.
     """
     try:
@@ -30,7 +30,7 @@ def read_json(path: Path, form: object = None) -> object:
         raise InputError(f"{path}: not a readable JSON file (nested too deeply)") from None
     except (ValueError, OSError) as error:
         raise InputError(f"{path}: not a readable JSON file ({reason(error)})") from None
-    if form is not None and not _has_form(value, form):
+    if not _has_form(value, form):
         raise InputError(f"{path}: expected {_in_words(form)}")
     return value
 
@@ -50,6 +50,8 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _has_form(value: object, form: object) -> bool:
+    if form is None:
+        return True
     if form is float:
         return type(value) in (int, float) and abs(value) <= LARGEST
     if isinstance(form, type):
@@ -74,8 +76,8 @@ def _has_form(value: object, form: object) -> bool:
 
 
 def _in_words(form: object) -> str:
-    if isinstance(form, type):
-        return {float: "a number", str: "a text", dict: "an object"}[form]
+    if form is None or isinstance(form, type):
+        return {float: "a number", str: "a text", dict: "an object", None: "any value"}[form]
     if isinstance(form, (list, tuple)):
         count = "two" if isinstance(form, tuple) else "several"
         return f"a list of {count}, each {_in_words(form[0])}"

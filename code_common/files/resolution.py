@@ -14,12 +14,13 @@ from code_common.files.tiff import choose_pages, opened_tiff
 # write where nothing is known, are far above.
 _LOWEST, _HIGHEST = 0.02, 20
 _INCH = 25_400  # microns
+_AXES = {"X": 282, "Y": 283}  # and their TIFF tags
 _MICRONS = {"nm": 1e-3, "um": 1, "micron": 1, "microns": 1, "micrometer": 1, "micrometers": 1,
             "mm": 1e3, "cm": 1e4, "m": 1e6, "inch": _INCH, "in": _INCH}  # fmt: skip
 
 
-def read_mpp(path: Path) -> float | None:
-    """Microns per pixel that an image file states, or None.
+def read_mpp(path: Path) -> tuple[float | None, float | None]:
+    """Microns per pixel along x and y that an image file states; None where it does not.
 
     None also where the number is none of a microscope: below 0.02 or above 20. Raises InputError
     if the file is no image or is broken.
@@ -28,12 +29,11 @@ def read_mpp(path: Path) -> float | None:
     kind = image_kind(path)
     if kind == "TIFF":
         with opened_tiff(path) as tiff:
-            pages, _ = choose_pages(path, tiff)
-            mpp = _tiff_mpp(pages[0][0])
+            page = choose_pages(path, tiff)[0][0][0]
+            x, y = (_tiff_mpp(page, axis) for axis in _AXES)
     else:
-        dpi = pillow_formats.stated_dpi(path, kind)
-        mpp = _INCH / dpi if dpi else None
-    return plausible(mpp)
+        x, y = (_INCH / dpi if dpi else None for dpi in pillow_formats.stated_dpi(path, kind))
+    return plausible(x), plausible(y)
 
 
 def plausible(mpp: float | None) -> float | None:
@@ -41,10 +41,10 @@ def plausible(mpp: float | None) -> float | None:
     return mpp if mpp and _LOWEST <= mpp <= _HIGHEST else None
 
 
-def _tiff_mpp(page: tifffile.TiffPage) -> float | None:
+def _tiff_mpp(page: tifffile.TiffPage, axis: str) -> float | None:
     """Microns per pixel by a page's description, which is more exact, or by its tags."""
-    text, per_unit = page.description or "", _pixels_per_unit(page)
-    by_ome = _ome_mpp(text) if page.is_ome else None
+    text, per_unit = page.description or "", _pixels_per_unit(page, axis)
+    by_ome = _ome_mpp(text, axis) if page.is_ome else None
     if by_ome:
         return by_ome
     unit = re.search(r"^unit=(.*)$", text, re.MULTILINE)
@@ -57,23 +57,23 @@ def _tiff_mpp(page: tifffile.TiffPage) -> float | None:
     return _in_microns(1 / per_unit, unit) if unit and per_unit else None
 
 
-def _pixels_per_unit(page: tifffile.TiffPage) -> float:
-    """The tag XResolution, a fraction; 0 if it is missing or broken."""
-    value = page.tags.valueof(282)
+def _pixels_per_unit(page: tifffile.TiffPage, axis: str) -> float:
+    """The tag XResolution or YResolution, a fraction; 0 if it is missing or broken."""
+    value = page.tags.valueof(_AXES[axis])
     if not isinstance(value, tuple) or len(value) != 2 or not value[1]:
         return 0
     return value[0] / value[1]
 
 
-def _ome_mpp(xml: str) -> float | None:
-    """PhysicalSizeX of the first image, in microns; None if it is not there."""
+def _ome_mpp(xml: str, axis: str) -> float | None:
+    """PhysicalSizeX or PhysicalSizeY of the first image, in microns; None if it is not there."""
     try:
         elements = ElementTree.fromstring(xml).iter()
         pixels = next(e for e in elements if e.tag.rpartition("}")[2] == "Pixels")
-        size = float(pixels.get("PhysicalSizeX", "nan"))
+        size = float(pixels.get(f"PhysicalSize{axis}", "nan"))
     except (ElementTree.ParseError, StopIteration, ValueError):
         return None
-    return _in_microns(size, pixels.get("PhysicalSizeXUnit", "um")) if size > 0 else None
+    return _in_microns(size, pixels.get(f"PhysicalSize{axis}Unit", "um")) if size > 0 else None
 
 
 def _in_microns(size: float, unit: str) -> float | None:

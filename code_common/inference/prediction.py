@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from code_common.files.reading import read_json
 from code_common.files.writing import write_json, write_table
 from code_common.inference.detections import detect_in_parts
 from code_common.inference.magnification import enlarged_slide, reduced_rows
-from code_common.inference.shards import DoneFiles, process_shard
+from code_common.inference.shards import DoneFiles, process_shard, stamp
 from code_common.inference.slides import (
     NOTHING,
     Slide,
@@ -165,13 +165,15 @@ def scale_line(mpp: float | None, files: Counter[str]) -> str:
 def predict_all(
     options: PredictOptions,
     key: str,
-    work: Callable[[str, Slide, Path, str], tuple[list[Path], dict]],
-) -> tuple[str, dict[str, dict]]:
+    columns: Sequence[str],
+    work: Callable[[str, Slide, Path, str], tuple[list[Path], dict[str, int]]],
+) -> tuple[str, dict[str, dict[str, int]]]:
     """Do every image of this shard that is not done.
 
     `work(name, slide, folder for unfinished maps, key)` writes an image's results and returns
-    their paths and a row of summary.csv, which is written when all images are done. Returns what
-    to tell, and the rows of all images that are done, by name.
+    their paths and the numbers of its row of summary.csv, by its `columns`. The table is written
+    when all images are done. Returns what to tell, and the rows of all images that are done, by
+    name.
     """
     paths, notes = find_slides(list(options.images)), []
     scales: Counter[str] = Counter()
@@ -185,17 +187,15 @@ def predict_all(
         if look and is_nearly_constant(slide.thumbnail()):
             notes.append(f"{paths[name]}: {NOTHING}")
         scales[f"{slide.file_mpp:.3g}" if slide.file_mpp else UNKNOWN] += 1
-        folder, stat = options.out / ".work" / name, paths[name].stat()
-        image_key = fingerprint(key, stat.st_size, stat.st_mtime_ns)
-        result = work(name, slide, folder, image_key)
+        folder = options.out / ".work" / name
+        result = work(name, slide, folder, fingerprint(key, stamp(paths[name])))
         shutil.rmtree(folder, ignore_errors=True)
         return result
 
     inputs = {name: (path,) for name, path in paths.items()}
     try:
-        rows = process_shard(
-            DoneFiles(options.out, key), inputs, predict_one, options.shard, "predicting"
-        )
+        done = DoneFiles(options.out, key, {column: float for column in columns})
+        rows = process_shard(done, inputs, predict_one, options.shard, "predicting")
     finally:
         if distributed.is_main():
             print(scale_line(options.mpp, scales))
@@ -205,8 +205,7 @@ def predict_all(
         waiting = "summary.csv waits for all of them"
         return f"{len(rows)} of {len(paths)} images are done; {waiting}", rows
     if distributed.is_main():
-        lines = [[name, *row.values()] for name, row in sorted(rows.items())]
-        columns = ["image", *next(iter(rows.values()))]
-        write_table(options.out / "summary.csv", columns, lines)
+        lines = [[name, *(row[c] for c in columns)] for name, row in sorted(rows.items())]
+        write_table(options.out / "summary.csv", ["image", *columns], lines)
     nuclei = sum(row["nuclei"] for row in rows.values())
     return f"{nuclei} nuclei in {len(paths)} images; see {options.out}", rows

@@ -77,20 +77,30 @@ def file_key(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
+def stamp(path: Path) -> tuple[int, int, int]:
+    """Size of a file, and when its content and when its place last changed.
+
+    Without the last, two files of one size and time could be exchanged unseen.
+    """
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
 class DoneFiles:
     """What is done in a folder: one small file for each image, written last.
 
     An image counts as done for the same `key` (weights and settings), unchanged input files (by
-    size and time) and with all of its output files in place, at their sizes.
+    their `stamp`) and with all of its output files in place, at their sizes.
     """
 
-    def __init__(self, folder: Path, key: str):
-        self.folder, self.key = folder, key
+    def __init__(self, folder: Path, key: str, form: object = None):
+        """form: that of the values, as `read_json` takes it."""
+        self.folder, self.key, self.form = folder, key, form
 
     def key_of(self, inputs: Sequence[Path | None]) -> str:
         """Changes with the weights, the settings, and the input files."""
-        stats = [(str(p), p.stat()) for p in inputs if p and p.exists()]
-        return fingerprint(self.key, [(p, s.st_size, s.st_mtime_ns) for p, s in stats])
+        known = [(str(p), stamp(p)) for p in inputs if p and p.exists()]
+        return fingerprint(self.key, known)
 
     def lock_path(self, name: str) -> Path:
         """The lock of the process that does an image."""
@@ -103,15 +113,15 @@ class DoneFiles:
     def get(self, name: str, inputs: Sequence[Path | None]) -> object:
         """What `put` was given for an image, or None where it is not done."""
         try:
-            done = read_json(marker_path(self.folder, name))
-            key, files, value = done["key"], done["files"], done["value"]
-        except (InputError, KeyError, TypeError):  # not there, or damaged
+            done = read_json(marker_path(self.folder, name), {"key": str, "value": self.form})
+        except InputError:  # not there, or damaged
             return None
+        files = done.get("files")
         if isinstance(files, list):  # of an older version, which noted no sizes
-            files = dict.fromkeys(files)
-        whole = key == self.key_of(inputs)
+            files = dict.fromkeys(map(str, files))
+        whole = done["key"] == self.key_of(inputs) and isinstance(files, dict) and bool(files)
         whole = whole and all(self._is_whole(file, size) for file, size in files.items())
-        return value if whole else None
+        return done["value"] if whole else None
 
     def is_outdated(self, name: str, inputs: Sequence[Path | None]) -> bool:
         """Whether an image was done, but not as it would be now."""
@@ -199,6 +209,9 @@ def process_shard(
         lines = list(dict.fromkeys(failed[name] for name in sorted(failed)))
         more = len(lines) - MOST_LINES
         lines = [*lines[:MOST_LINES], *([f"{more} more images failed"] if more > 0 else [])]
+        if len(names) > 1:
+            waiting = "the summary of all waits for them"
+            print(f"{len(failed)} of {len(names)} images failed; {waiting}", file=sys.stderr)
         raise InputError("\nerror: ".join(lines))
     distributed.wait_for_all()
     values = {name: done.get(name, inputs[name]) for name in inputs}

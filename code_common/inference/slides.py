@@ -149,7 +149,7 @@ def _open(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
         raise no_reader or error from None
     if is_nearly_constant(image):
         notes.append(f"{path}: {NOTHING}")
-    known_mpp = file_mpp or read_mpp(path)
+    known_mpp = _known_mpp(path, file_mpp, read_mpp(path), notes)
     if mpp:
         scale = _scale(path, mpp, known_mpp)
         height, width = (max(1, round(n / scale)) for n in image.shape[:2])
@@ -158,6 +158,19 @@ def _open(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
             image = cv2.resize(image, (width, height), interpolation=_resampling(scale))
     shape, read_at = image.shape[:2], mpp or file_mpp
     return Slide(shape, reader(image), read_at, scale, None, tuple(notes), known_mpp)
+
+
+def _known_mpp(
+    path: Path,
+    given: float | None,
+    stated: tuple[float | None, float | None],
+    notes: list[str],
+) -> float | None:
+    """Microns per pixel of a file: what is given, or what it states along x; noted if y differs."""
+    x, y = stated
+    if not given and x and y and not 0.98 < x / y < 1.02:
+        notes.append(f"{path}: its pixels are no squares, {x:g} x {y:g} microns; x is taken")
+    return given or x
 
 
 def _scale(path: Path, mpp: float, file_mpp: float | None) -> float:
@@ -226,13 +239,14 @@ def _open_large(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
         if tiff is None:
             raise
         return tiff.as_slide(mpp, file_mpp)
-    x, y = (_stated_mpp(file, package, axis) for axis in "xy")
-    known_mpp, notes = file_mpp or x, ()
-    if not file_mpp and x and y and not 0.98 < x / y < 1.02:
-        notes = (f"{path}: its pixels are no squares, {x:g} x {y:g} microns; the first is taken",)
+    notes: list[str] = []
+    stated = tuple(_stated_mpp(file, package, axis) for axis in "xy")
+    known_mpp = _known_mpp(path, file_mpp, stated, notes)
     scale = _scale(path, mpp, known_mpp) if mpp else 1.0
     pyramid, read_at = PyramidFile(file, scale), mpp or known_mpp
-    return Slide(pyramid.shape, pyramid.read, read_at, scale, pyramid.thumbnail, notes, known_mpp)
+    return Slide(
+        pyramid.shape, pyramid.read, read_at, scale, pyramid.thumbnail, tuple(notes), known_mpp
+    )
 
 
 def _stated_mpp(file: Any, package: str, axis: str) -> float | None:
@@ -324,9 +338,10 @@ class LargeTiff:
 
     def as_slide(self, mpp: float | None, file_mpp: float | None) -> Slide:
         """The TIFF as `open_slide` gives it."""
-        known_mpp = file_mpp or read_mpp(self.path)
+        found = list(self.notes)
+        known_mpp = _known_mpp(self.path, file_mpp, read_mpp(self.path), found)
         scale = _scale(self.path, mpp, known_mpp) if mpp else 1.0
-        read_at, notes = mpp or file_mpp, self.notes
+        read_at, notes = mpp or file_mpp, tuple(found)
         if scale == 1:
             return Slide(self.shape, self.read, read_at, scale, self.thumbnail, notes, known_mpp)
         scaled = PyramidFile(self, scale)

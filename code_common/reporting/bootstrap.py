@@ -3,6 +3,7 @@
 import re
 import signal
 from collections.abc import Callable, Sequence
+from unicodedata import normalize
 
 import numpy as np
 
@@ -36,10 +37,13 @@ def _search(pattern: str, name: str) -> re.Match | None:
 def patient_of(name: str, pattern: str) -> str | None:
     """The part of an image's name that `pattern` matches: its first group, where it has groups.
 
-    None where it does not match. Raises InputError where the search takes too long.
+    That is the first one that holds something: of '(A.)|(B.)' only one does. None where nothing
+    is matched. Letters are composed first: macOS writes an umlaut as two characters, others as
+    one. Raises InputError where the search takes too long.
     """
-    match = _search(pattern, name)
-    return match.group(1 if match.re.groups else 0) if match else None
+    match = _search(normalize("NFC", pattern), normalize("NFC", name))
+    parts = (match.groups() or (match[0],)) if match else ()
+    return next(filter(None, parts), None)
 
 
 def patients(names: Sequence[str], pattern: str) -> list[str]:

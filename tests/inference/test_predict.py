@@ -1,5 +1,6 @@
 """Prediction on images of any size: whole nuclei, counted once, whatever the tiles."""
 
+import json
 import os
 import struct
 import subprocess
@@ -534,6 +535,18 @@ def test_coco_holds_what_the_maps_hold(tmp_path, trained):
     for name in names:
         instances = read_instances(tmp_path / "out" / f"{name}_instances.tif", shape)
         assert same_nuclei(rasterise(images[f"{name}.png"].outlines, shape), instances)
+
+
+@pytest.mark.parametrize("content", [{}, [], {"features": [{}]}, {"features": 5}])
+def test_coco_of_outlines_that_were_edited_is_refused(tmp_path, trained, content):
+    """The file keeps its size, so that the image counts as done."""
+    write_png(tmp_path / "in" / "a.png", touching((150, 130), seed=0))
+    predict(options(tmp_path, tmp_path / "in"))
+    path = tmp_path / "out" / "a_nuclei.geojson"
+    path.write_text(json.dumps(content).ljust(path.stat().st_size))
+    with pytest.raises(InputError, match="a_nuclei.geojson: not the outlines that were written"):
+        predict(options(tmp_path, tmp_path / "in", coco=True))
+    assert not (tmp_path / "out" / "coco.json").exists()
 
 
 @pytest.fixture

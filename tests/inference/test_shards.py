@@ -1,5 +1,6 @@
 """Many images over many processes: each is done once, and again when something changed."""
 
+import os
 import threading
 import time
 
@@ -87,7 +88,8 @@ class Images:
 
     def process(self, shard=ALL, key="weights"):
         """Do a shard; the values of all that is done."""
-        return process_shard(DoneFiles(self.out, key), self.inputs, self.work, shard, "t")
+        done = DoneFiles(self.out, key, {"length": float})
+        return process_shard(done, self.inputs, self.work, shard, "t")
 
 
 def test_shards_together_do_every_image_once(tmp_path):
@@ -116,8 +118,37 @@ def damage_a_note(images):
     (images.out / ".done" / "b.json").write_text("{")
 
 
+def give_a_note_another_value(images):
+    note = images.out / ".done" / "b.json"
+    write_json(note, read_json(note) | {"value": {"nuclei": "many"}})
+
+
+def take_the_files_from_a_note(images):
+    note = images.out / ".done" / "b.json"
+    write_json(note, read_json(note) | {"files": {}})
+
+
+def exchange_an_input(images):
+    """For a file of the same size and time."""
+    path = images.inputs["b"][0]
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    other = path.with_name("other")
+    other.write_text("x" * path.stat().st_size)
+    os.utime(other, ns=times)
+    other.replace(path)
+
+
 @pytest.mark.parametrize(
-    "change", [change_an_input, remove_an_output, empty_an_output, damage_a_note]
+    "change",
+    [
+        change_an_input,
+        exchange_an_input,
+        remove_an_output,
+        empty_an_output,
+        damage_a_note,
+        give_a_note_another_value,
+        take_the_files_from_a_note,
+    ],
 )
 def test_an_image_whose_files_changed_is_done_again(tmp_path, change):
     images = Images(tmp_path, "a", "b", "c")
@@ -134,10 +165,11 @@ def test_other_weights_do_everything_again(tmp_path):
     assert images.calls == 2 * ["a", "b", "c"]
 
 
-def test_a_broken_image_does_not_stop_the_others(tmp_path):
+def test_a_broken_image_does_not_stop_the_others(tmp_path, capsys):
     images = Images(tmp_path, "a", "bad", "c")
     with pytest.raises(InputError, match="^bad.png: broken$"):
         images.process()
+    assert "1 of 3 images failed; the summary of all waits" in capsys.readouterr().err
     assert images.calls == ["a", "bad", "c"] and (images.out / "c.txt").is_file()
 
 
@@ -150,7 +182,8 @@ def test_the_error_has_a_line_for_each_broken_image(tmp_path):
         raise InputError(f"{name}.png: broken")
 
     with pytest.raises(
-        InputError, match="^a.png: broken\nerror: b.png: broken\nerror: c.png: broken$"
+        InputError,
+        match="^a.png: broken\nerror: b.png: broken\nerror: c.png: broken$",
     ):
         process_shard(DoneFiles(images.out, "weights"), images.inputs, fail, ALL, "t")
 

@@ -159,13 +159,16 @@ def test_a_resolution_that_makes_no_sense_is_none(tmp_path, mpp):
     assert open_slide(tmp_path / "s.svs", 0.5, 0.25).shape == (150, 150)
 
 
-def test_pixels_that_are_no_squares_are_told(tmp_path):
+@pytest.mark.parametrize("name", ["s.svs", "large.tif", "small.tif"])
+def test_pixels_that_are_no_squares_are_told(tmp_path, monkeypatch, name):
     pytest.importorskip("tiffslide")
+    monkeypatch.setattr("code_common.inference.slides.LARGE", 1e6 if "small" in name else 0)
     image = disks((300, 300), 3)[0]
     more = {"resolution": (4e4, 2e4), "resolutionunit": "CENTIMETER", "metadata": None}
-    tifffile.imwrite(tmp_path / "s.svs", image, tile=(256, 256), **more)
-    (note,) = open_slide(tmp_path / "s.svs", None, None).notes
-    assert "s.svs: its pixels are no squares, 0.25 x 0.5 microns" in note
+    tifffile.imwrite(tmp_path / name, image, tile=(256, 256), **more)
+    stated, given = (" ".join(open_slide(tmp_path / name, None, mpp).notes) for mpp in (None, 0.3))
+    assert f"{name}: its pixels are no squares, 0.25 x 0.5 microns" in stated
+    assert "squares" not in given
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20, 30)])
