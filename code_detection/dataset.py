@@ -5,7 +5,12 @@ from pathlib import Path
 import numpy as np
 
 from code_common.files.data_set import ImageFiles
-from code_common.files.images import read_image, read_instances, read_label
+from code_common.files.images import (
+    read_image,
+    read_instances,
+    read_label,
+    read_point_label,
+)
 from code_common.files.reading import read_points
 from code_common.files.run_folder import CACHE, background_path, points_path
 from code_common.learning.crops import CropDataset
@@ -26,7 +31,7 @@ BYTES_PER_PIXEL = 4  # of an image and its background label
 def all_points(files: ImageFiles, shape: tuple[int, int]) -> np.ndarray | None:
     """All points [N, 2] known of an image: of its point label, else of its instance map."""
     if files.points:
-        return points_from_map(read_label(files.points, shape, files.image))
+        return points_from_map(read_point_label(files.points, shape, files.image))
     if files.instances:
         return points_from_instances(read_instances(files.instances, shape, files.image))
     return None

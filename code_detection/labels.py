@@ -33,12 +33,21 @@ def points_from_instances(instances: np.ndarray) -> np.ndarray:
 def points_from_map(label: np.ndarray) -> np.ndarray:
     """Points [N, 2] (row, column) of a point label [H, W]: one per 8-connected component.
 
-    A component consists of pixels that are not 0. `points_from_instances` gives its point.
+    A component consists of pixels that are not 0. `points_from_instances` gives its point. Where
+    points touch, their values 1, 2, ... may still tell them apart.
     """
     count, components = cv2.connectedComponents((label != 0).astype(np.uint8), connectivity=8)
     if count == 1:
         return np.zeros((0, 2), np.int64)
+    ids = np.unique(label[label != 0])
+    if count <= len(ids) == ids[-1] and all(_is_connected(label == k) for k in ids):
+        return points_from_instances(label)
     return points_from_instances(components)
+
+
+def _is_connected(mask: np.ndarray) -> bool:
+    """Whether a mask [H, W] bool is one 8-connected component."""
+    return cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[0] == 2
 
 
 def sample_points(points: np.ndarray, ratio: float, rng: np.random.Generator) -> np.ndarray:

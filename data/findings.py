@@ -31,7 +31,7 @@ from code_common.files.images import (
     is_nearly_constant,
     read_image,
     read_instances,
-    read_label,
+    read_point_label,
 )
 from code_common.files.layout import IMAGES, POINT_LABELS, SPLIT, label_folders
 from code_detection.labels import points_from_instances, points_from_map
@@ -240,7 +240,7 @@ def check_image(files: ImageFiles) -> ImageCheck:
             findings += check_nuclei(files.instances, masks, areas, instances.size)
     if files.points:
         fix = "delete it, then: " + import_command(files.points.parent)
-        label = attempt(findings, fix, read_label, files.points, shape, files.image)
+        label = attempt(findings, fix, read_point_label, files.points, shape, files.image)
         if label is not None:
             points = points_from_map(label)
     return ImageCheck(

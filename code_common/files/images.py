@@ -26,7 +26,11 @@ from code_common.files.pixels import (
 from code_common.files.tiff import TiffPlane
 
 _LARGEST_ID = 1 << 20  # that is kept; larger ones are numbered anew
+BACKGROUND_SHARE = 0.9  # of an image that one id, or the only nucleus of a mask, cannot cover
+_CLASSES = 10  # a map of classes has no more values than this
+_SPECK = 0.1  # of the largest component; smaller ones are not counted
 _PARTS = 3  # components that the only nucleus of an image may have, unless its id is that of a mask
+_MOST, _FEW_PIXELS = 0.5, 100  # of an image; points cover less, if it is not tiny
 _SAME = 3  # grey levels; an image with fewer shows nothing
 
 
@@ -88,6 +92,18 @@ def read_label(
     return label
 
 
+def read_point_label(path: Path, shape: tuple[int, int], image: Path | None = None) -> np.ndarray:
+    """Read a point label [H, W]: 0 outside of the points.
+
+    Raises InputError as `read_label` does, and where most of the image is not 0.
+    """
+    label = read_label(path, shape, image)
+    share = np.count_nonzero(label) / label.size
+    if share > _MOST and label.size > _FEW_PIXELS:
+        raise InputError(f"{path}: {share:.0%} of it is not 0; expected 0 outside of the points")
+    return label
+
+
 def read_prob(path: Path, shape: tuple[int, int]) -> np.ndarray:
     """Read a probability map [H, W] in 0..1 that `write_prob` wrote.
 
@@ -114,19 +130,36 @@ def read_instances(path: Path, shape: tuple[int, int], image: Path | None = None
 def check_instances(instances: np.ndarray, path: Path) -> None:
     """Raise InputError if a map [H, W] of any integers or bool is no instance map.
 
-    An id may have several components, but no negative ids and no binary mask are taken. Such a
-    mask must not be labelled again silently (D4).
+    An id may have several components, but no negative ids, no background other than 0, no binary
+    mask and no map of classes are taken. Such a mask must not be labelled again silently (D4).
     """
-    ids = np.unique(instances)
+    ids, areas = np.unique(instances, return_counts=True)
     if ids[0] < 0:
         raise InputError(f"{path}: negative ids; expected 0 for background and one id per nucleus")
-    if len(ids) == 2 and ids[0] == 0:
-        parts = cv2.connectedComponents((instances > 0).astype(np.uint8))[0] - 1
-        if parts > (1 if ids[1] in (1, 255, 65535) else _PARTS):
-            raise InputError(
-                f"{path}: a binary mask ({parts} components share the value {int(ids[1])}); "
-                "expected one id per nucleus"
-            )
+    largest, share = ids[areas.argmax()], areas.max() / instances.size
+    if largest and share >= BACKGROUND_SHARE:
+        raise InputError(f"{path}: id {largest} covers {share:.0%} of it; the background must be 0")
+    ids = ids[ids > 0]
+    if not 0 < len(ids) <= _CLASSES:
+        return
+    sizes = np.concatenate([_component_areas(instances == k) for k in ids])
+    if len(ids) == 1 and len(sizes) > (1 if ids[0] in (1, 255, 65535) else _PARTS):
+        raise InputError(
+            f"{path}: a binary mask ({len(sizes)} components share the value {int(ids[0])}); "
+            "expected one id per nucleus"
+        )
+    components = int((sizes >= _SPECK * sizes.max()).sum())
+    if components >= 2 * len(ids) and components >= len(ids) + 2 and ids[-1] <= 255:
+        values = ", ".join(map(str, ids))
+        raise InputError(
+            f"{path}: it looks like a map of classes ({components} components share the values "
+            f"{values}); expected one id per nucleus"
+        )
+
+
+def _component_areas(mask: np.ndarray) -> np.ndarray:
+    """Areas in pixels of the 8-connected components of a mask [H, W] bool."""
+    return cv2.connectedComponentsWithStats(mask.astype(np.uint8))[2][1:, cv2.CC_STAT_AREA]
 
 
 def is_nearly_constant(image: np.ndarray) -> bool:

@@ -132,8 +132,19 @@ def surplus(folder):
 
 
 def scatter(folder):
-    """Two ids for all nuclei."""
+    """Twelve ids for all nuclei."""
+    change_label(folder, lambda label: np.where(label > 0, label % 12 + 1, 0))
+
+
+def classes(folder):
     change_label(folder, lambda label: np.where(label > 0, label % 2 + 1, 0))
+
+
+def black_on_white(folder):
+    """As ImageJ writes it with an inverting table of colours."""
+    dots = np.full((SIDE, SIDE), 255, np.uint8)
+    dots[10:250:40, 30] = 0
+    write_png(folder / "labels_point" / "train0_label_point.png", dots)
 
 
 def specks(folder):
@@ -178,7 +189,16 @@ def label_of_no_image(folder):
 
 
 def background_with_an_id(folder):
-    change_label(folder, lambda label: label + 1)
+    change_label(folder, lambda label: np.maximum(label, 1))
+
+
+def half_covered(folder):
+    def add_region(label):
+        label = label.copy()
+        label[:150] = 9999
+        return label
+
+    change_label(folder, add_region)
 
 
 def as_array(folder):
@@ -211,6 +231,9 @@ CASES = [
     (split_of_no_json, FAIL, "not a readable JSON file"),
     (turn, FAIL, "looks rotated"),
     (binary, FAIL, "a binary mask"),
+    (classes, FAIL, "a map of classes"),
+    (background_with_an_id, FAIL, "the background must be 0"),
+    (black_on_white, FAIL, "expected 0 outside of the points"),
     (no_points, FAIL, "train0: a training image without any point"),
     (no_label, FAIL, "train0: a training image without any point"),
     (copy_into_test, FAIL, "the same pixels as train0 (test and train)"),
@@ -220,8 +243,8 @@ CASES = [
     (nearly_copy, WARN, "nearly the same as train0"),
     (surplus, WARN, "1 files of no set: more.png"),
     (label_of_no_image, WARN, "1 labels of no image: TRAIN0_label.tif"),
-    (background_with_an_id, WARN, "of the image -> the background has to be 0"),
-    (scatter, WARN, "2 of 2 ids lie in several pieces"),
+    (half_covered, WARN, "of the image -> the background has to be 0"),
+    (scatter, WARN, "of 12 ids lie in several pieces"),
     (specks, WARN, "have less than 20 square pixels"),
     (on_a_line, WARN, "points lie on one line"),
     (one_point, WARN, "1 of 1 points at ratio 1"),

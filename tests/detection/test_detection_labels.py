@@ -56,6 +56,14 @@ def test_a_point_label_has_a_point_per_dot():
     assert points_from_map(np.zeros((4, 4), np.int32)).shape == (0, 2)
 
 
+def test_points_that_touch_are_told_apart_by_ids():
+    label = np.zeros((20, 20), np.int32)
+    label[3:6, 3:6], label[3:6, 6:9], label[12, 12] = 1, 3, 2
+    assert points_from_map(label).tolist() == [[4, 4], [12, 12], [4, 7]]
+    shades = np.where(label == 1, 128, label > 0)  # of one dot, painted softly
+    assert len(points_from_map(shades.astype(np.int32))) == 2
+
+
 @settings(deadline=None)
 @given(st.integers(1, 400), st.floats(0.01, 1), st.integers(0, 5))
 def test_partial_points_are_drawn_without_replacement(n, ratio, seed):
