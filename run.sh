@@ -27,7 +27,8 @@ The same command continues a run that was stopped; finished steps are skipped.
 TEXT
 }
 
-HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+{ : >&1; } 2>/dev/null || exec >/dev/null # where nobody reads what is printed
+HERE="$(CDPATH= cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd)"
 DATASET=sample RATIO=0.10 REPEATS=1
 DATA_ROOT="$HERE/data" ROOT_SAVE_DIR="$HERE/experiments"
 DATA_DIR=() COMMON=() DETECTION=() SEG=() TARGET=COMMON
@@ -80,7 +81,7 @@ while [[ $# -gt 0 ]]; do
     --ratio) need_value "$@"; RATIO="$2"; shift ;;
     --repeats) need_value "$@"; REPEATS="$2"; shift ;;
     --data-root) need_value "$@"; DATA_ROOT="$2"; shift ;;
-    --data-dir) need_value "$@"; DATA_DIR=(--data-dir "$2"); shift ;;
+    --data-dir) need_value "$@"; DATA_DIR=("--data-dir=$2"); shift ;;
     --root-save-dir) need_value "$@"; ROOT_SAVE_DIR="$2"; shift ;;
     --detection) TARGET=DETECTION ;;
     --seg) TARGET=SEG ;;
@@ -97,16 +98,16 @@ setup_environment "$HERE/requirements.txt"
 
 if [[ "$DATASET" == sample && ! -e "$DATA_ROOT/sample/train_val_test.json" ]]; then
   printf '[sample] '
-  child "$PYTHON" "$HERE/data/make_sample.py" --out "$DATA_ROOT/sample"
+  child "$PYTHON" "$HERE/data/make_sample.py" "--out=$DATA_ROOT/sample"
 fi
 
 BEGAN=$SECONDS
-PLACE=(--dataset "$DATASET" --ratio "$RATIO" --data-root "$DATA_ROOT"
-  --root-save-dir "$ROOT_SAVE_DIR" ${DATA_DIR[@]+"${DATA_DIR[@]}"})
+PLACE=("--dataset=$DATASET" "--ratio=$RATIO" "--data-root=$DATA_ROOT"
+  "--root-save-dir=$ROOT_SAVE_DIR" ${DATA_DIR[@]+"${DATA_DIR[@]}"})
 COMMON=("${PLACE[@]}" ${COMMON[@]+"${COMMON[@]}"})
 # Checks all options as well: a wrong one of stage 2 would stop the run after hours of stage 1.
 child "$PYTHON" "$HERE/data/check.py" "${COMMON[@]}" --repeats "$REPEATS" \
-  --brief "$ROOT_SAVE_DIR/$DATASET/.checked_$RATIO" \
+  --brief="$ROOT_SAVE_DIR/$DATASET/.checked_$RATIO" \
   --detection ${DETECTION[@]+"${DETECTION[@]}"} --seg ${SEG[@]+"${SEG[@]}"}
 RESTARTED="$ROOT_SAVE_DIR/$DATASET/.restarted_$RATIO"
 if [[ ! -f "$RESTARTED" || "$(head -n 1 "$RESTARTED")" != "$ASKED" ]]; then rm -f "$RESTARTED"; fi
@@ -118,6 +119,6 @@ for ((repeat = 1; repeat <= REPEATS; repeat++)); do
   stage "segmentation $repeat" "$HERE/code_seg/main.py" "${COMMON[@]}" --repeat "$repeat" \
     ${SEG[@]+"${SEG[@]}"}
 done
-child "$PYTHON" "$HERE/tools/report.py" --root-save-dir "$ROOT_SAVE_DIR" --dataset "$DATASET" \
-  --ratio "$RATIO" --repeats "$REPEATS" --seconds $((SECONDS - BEGAN))
+child "$PYTHON" "$HERE/tools/report.py" "--root-save-dir=$ROOT_SAVE_DIR" "--dataset=$DATASET" \
+  "--ratio=$RATIO" --repeats "$REPEATS" --seconds $((SECONDS - BEGAN))
 rm -f "$RESTARTED"

@@ -202,7 +202,7 @@ def run_script(main: Callable[[], T]) -> T:
         if why is None and error.filename is None:
             _tell_lack_of_memory(error)
             raise
-        where = error.filename or "the output folder"
+        where = error.filename or "what is written or printed"
         _fail(f"error: {where}: {why or error.strerror}; earlier results are intact", 2)
     except Exception as error:
         _tell_lack_of_memory(error)

@@ -142,8 +142,8 @@ class CommonOptions(InferenceOptions):
     PROFILES: ClassVar[dict[str, dict]] = {"paper": {}}
     # Options that leave the result as it is, so that a run may go on with others.
     NOT_IN_RESULT: ClassVar[frozenset] = frozenset(
-        "data_root data_dir root_save_dir save_dir restart workers device gpus precision "
-        "test_batch_size cache compile tensorboard patient profile".split()
+        "data_root data_dir root_save_dir save_dir restart workers device gpus "
+        "test_batch_size cache compile tensorboard profile".split()
     )
     COMMON_CHOICES: ClassVar[dict] = {
         "model": tuple(ENCODERS),
@@ -152,7 +152,8 @@ class CommonOptions(InferenceOptions):
         "schedule": ("constant", "cosine"),
     }
     CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {}
-    ELSEWHERE: ClassVar[tuple[str, ...]] = ("--shard",)  # flags of other scripts of a stage
+    # Flags of other scripts of a stage.
+    ELSEWHERE: ClassVar[tuple[str, ...]] = ("--shard",)
     BOUNDS: ClassVar[dict[str, tuple[float, float]]] = InferenceOptions.BOUNDS | {
         "ratio": (1e-9, 1),
         "repeat": (1, 999_999),

@@ -17,6 +17,7 @@ from code_common.files.run_folder import (
     best_path,
     detections_folder,
     metrics_path,
+    remove_scores,
     results_folder,
     round_folder,
     score_table_path,
@@ -66,9 +67,11 @@ def score_detections(
     out: Path,
 ) -> str:
     """Score the detections of all `wanted` images once they are done; returns what to tell."""
+    known = {name: c for name, c in counts.items() if c is not None}
+    if distributed.is_main() and (len(counts) < wanted or not known):
+        remove_scores(out)
     if len(counts) < wanted:
         return f"{len(counts)} of {wanted} images are done; the scores wait for all of them"
-    known = {name: c for name, c in counts.items() if c is not None}
     pooled = write_scores(out, known, groups, options.patient) if distributed.is_main() else {}
     if not pooled:
         return f"{wanted} images, no labels to score against; see {out}"

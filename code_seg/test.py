@@ -27,6 +27,7 @@ from code_common.files.run_folder import (
     nuclei_path,
     overlay_path,
     prob_path,
+    remove_scores,
     results_folder,
     score_table_path,
     selection_path,
@@ -163,6 +164,8 @@ def test_images(
         method = selected_method if method == "auto" else method
     check_method(method, selection_path(options.save_dir))
     scores, done = segment_images(options, image_files, point_files, out, checkpoint, method, shard)
+    if distributed.is_main() and (done < len(image_files) or not scores):
+        remove_scores(out)
     if done < len(image_files):
         return f"{done} of {len(image_files)} images are done; the scores wait for all of them"
     if not scores:

@@ -184,7 +184,7 @@ def main(request: Request) -> int:
     settings = detection.ratio, detection.r1, max(detection.patch_size, seg.patch_size)
     stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
     state = fingerprint(stats, settings)
-    if brief and brief.is_file() and brief.read_text() == state:
+    if brief and brief.is_file() and brief.read_bytes() == state.encode():
         image_files, findings = load_split(folder), []
     else:
         image_files, findings = check_data_set(folder, *settings)

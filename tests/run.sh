@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Set up what is needed and run the checks: style, then tests. Arguments go to pytest.
 set -euo pipefail
-HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+HERE="$(CDPATH= cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd)"
 source "$HERE/../tools/setup.sh"
 setup_environment "$PROJECT/requirements.txt" "$HERE/requirements.txt"
 cd "$PROJECT"

@@ -313,7 +313,7 @@ def refused(path: str, arguments: str, monkeypatch, capsys) -> str:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("wrong", ["--img-dir images", "--shard 0/2", "--round 1"])
+@pytest.mark.parametrize("wrong", ["--img-dir images", "--round 1"])
 def test_main_takes_no_option_of_a_single_script(stage, wrong, monkeypatch, capsys):
     """Where it did, a step with other images than the data set's was marked as done."""
     message = refused(f"{stage}/main.py", wrong, monkeypatch, capsys)

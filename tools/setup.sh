@@ -3,9 +3,12 @@
 # Sets PYTHON. Uses an active virtual or conda environment as it is; else makes .venv. Where
 # everything is there already it takes a moment.
 
-PROJECT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+PROJECT="$(CDPATH= cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.." && pwd)"
 : "${COMMAND_TO_GO_ON:=the same command}"
 source "$PROJECT/tools/children.sh"
+
+# in_folder DIR COMMAND...: Python finds modules where it is started, so not in the user's folder.
+in_folder() { CDPATH= cd -- "$1" && exec "${@:2}"; }
 
 find_python() {
   if [[ -n "${VIRTUAL_ENV:-}" && -x "$VIRTUAL_ENV/bin/python" ]]; then
@@ -14,12 +17,12 @@ find_python() {
     PYTHON="$CONDA_PREFIX/bin/python"
   else
     PYTHON="$PROJECT/.venv/bin/python"
-    if ! "$PYTHON" -c "import pip" 2>/dev/null; then
+    if ! (in_folder "$PROJECT" "$PYTHON" -c "import pip") 2>/dev/null; then
       local base
       for base in python3 python3.13 python3.12 python3.11 python3.10; do
         if "$base" -c "import sys; sys.exit(sys.version_info < (3, 10))" 2>/dev/null; then
           echo "[setup] making a virtual environment in .venv"
-          "$base" -m venv "$PROJECT/.venv" || break
+          (in_folder "$PROJECT" "$base" -m venv "$PROJECT/.venv") || break
           return
         fi
       done
@@ -36,7 +39,7 @@ find_python() {
 
 # Exit status 0 where every requirement of the files is installed in a fitting version.
 requirements_met() {
-  "$PYTHON" - "$@" <<'PY'
+  (in_folder "$PROJECT" "$PYTHON" - "$@") <<'PY'
 import re, sys
 from importlib.metadata import PackageNotFoundError, version
 
@@ -69,13 +72,11 @@ install_requirements() {
   for file in "$@"; do arguments+=(-r "$file"); done
   requirements_met "$@" && return
   echo "[setup] installing packages into $(dirname "$(dirname "$PYTHON")") (several GB the first time)"
-  if ! child "$PYTHON" -m pip install --quiet --disable-pip-version-check "${arguments[@]}"; then
+  if ! child in_folder "$PROJECT" "$PYTHON" -m pip install --quiet --disable-pip-version-check "${arguments[@]}"; then
     echo "error: the packages could not be installed; see above" >&2
     exit 2
   fi
 }
-
-in_folder() { cd "$1" && exec "${@:2}"; }
 
 build_once() {
   child in_folder "$1" "$PYTHON" setup.py build_ext --inplace --force >>"$1/build/log.txt" 2>&1
@@ -87,7 +88,7 @@ build_extension() {
   local folder="$PROJECT/code_seg/crf_loss" stamp key
   stamp="$folder/build/stamp"
   key="$(cat "$folder"/setup.py "$folder"/csrc/* | cksum)"
-  key+=" $("$PYTHON" -c 'import sys; from importlib.metadata import version
+  key+=" $(in_folder "$PROJECT" "$PYTHON" -c 'import sys; from importlib.metadata import version
 print(sys.executable, sys.version.split()[0], version("torch"))')"
   [[ -f "$stamp" && "$(cat "$stamp")" == "$key" ]] && return
   echo "[setup] building the CRF extension (a minute or two)"

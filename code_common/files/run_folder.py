@@ -99,6 +99,12 @@ def score_table_path(results: Path) -> Path:
     return results / "per_image.csv"
 
 
+def remove_scores(results: Path) -> None:
+    """Remove the scores of an earlier call: they are not those of the results there now."""
+    for path in (metrics_path(results), score_table_path(results)):
+        path.unlink(missing_ok=True)
+
+
 def nuclei_path(results: Path, name: str) -> Path:
     """Outlines of the nuclei of an image in a folder of results."""
     return results / f"{name}_nuclei.geojson"
