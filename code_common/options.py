@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from code_common.config import check_bounds, check_choices, flag_of
 from code_common.errors import InputError, reason
+from code_common.files.image_kinds import MICROSCOPES
 from code_common.files.layout import IMAGES, SPLIT
 from code_common.files.run_folder import options_path, ratio_folder, stage_folder
 from code_common.learning.encoders import ENCODERS, STEM_STRIDES, WIDTHS
@@ -284,8 +285,8 @@ class PredictOptions(InferenceOptions, ShardOptions):
     tissue: str = "auto"  # auto: glass is left out of images over 8192 x 8192 pixels; or all
 
     BOUNDS: ClassVar[dict] = InferenceOptions.BOUNDS | {
-        "mpp": (0.01, 100),
-        "file_mpp": (0.01, 100),
+        "mpp": MICROSCOPES,
+        "file_mpp": MICROSCOPES,
     }
 
     def resolved(self) -> "PredictOptions":

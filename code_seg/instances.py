@@ -9,16 +9,16 @@ from skimage.segmentation import watershed
 
 from code_common.arrays import distance_transform
 from code_common.inference.streaming import Components, ReadPart, component_masks
-from code_seg.morphology import fill_holes, remove_small
+from code_seg.morphology import fill_own_holes, remove_small
 
 
 def components(prob: np.ndarray, min_area: int) -> np.ndarray:
     """Instance map int32 [H, W] of a probability map of nuclei [H, W], as in the paper.
 
     The instances are the 8-connected components over a probability of 0.5. Those under `min_area`
-    pixels are dropped. Then holes are filled.
+    pixels are dropped. Then holes are filled, but for those that hold nuclei (`fill_own_holes`).
     """
-    mask = fill_holes(remove_small((prob > 0.5).astype(np.uint8), min_area))
+    mask = fill_own_holes(remove_small((prob > 0.5).astype(np.uint8), min_area))
     return cv2.connectedComponents(mask, connectivity=8)[1].astype(np.int32)
 
 
@@ -41,7 +41,19 @@ def instances_in_parts(
     masks = component_masks(large, read_mask)
     for first, (row, col, mask) in zip(large.firsts.tolist(), masks, strict=True):
         if not taken(*first):
-            yield row, col, divide(row, col, fill_holes(mask.astype(np.uint8)) > 0)
+            around = read_mask(row, col, *mask.shape)
+            yield row, col, divide(row, col, _without_holes(mask, around, min_area))
+
+
+def _without_holes(mask: np.ndarray, around: np.ndarray, min_area: int) -> np.ndarray:
+    """A component [h, w] bool whose holes are filled as in `components`.
+
+    around [h, w] bool: all that lies in its box.
+    """
+    others = remove_small((around & ~mask).astype(np.uint8), min_area)
+    filled = fill_own_holes(mask.astype(np.uint8) | others)
+    parts = cv2.connectedComponents(filled, connectivity=8)[1]
+    return parts == parts[tuple(np.argwhere(mask)[0])]
 
 
 class PointsByRow:

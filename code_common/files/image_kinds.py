@@ -13,6 +13,9 @@ from code_common.errors import InputError, reason
 
 # Files with these suffixes are taken for images.
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
+# Microns per pixel that a microscope or a slide scanner has. 72, 96 and 300 dpi, which programs
+# write where nothing is known, are far above.
+MICROSCOPES = 0.02, 20
 EXPECTED = "expected a PNG, TIFF, BMP or JPEG image"
 
 # First bytes -> kind. The suffix of a file decides nothing.

@@ -7,12 +7,9 @@ from xml.etree import ElementTree
 import tifffile
 
 from code_common.files import pillow_formats
-from code_common.files.image_kinds import image_kind
+from code_common.files.image_kinds import MICROSCOPES, image_kind
 from code_common.files.tiff import choose_pages, opened_tiff
 
-# Microns per pixel that a microscope or a slide scanner has. 72, 96 and 300 dpi, which programs
-# write where nothing is known, are far above.
-_LOWEST, _HIGHEST = 0.02, 20
 _INCH = 25_400  # microns
 _AXES = {"X": 282, "Y": 283}  # and their TIFF tags
 _MICRONS = {"nm": 1e-3, "um": 1, "micron": 1, "microns": 1, "micrometer": 1, "micrometers": 1,
@@ -38,7 +35,8 @@ def read_mpp(path: Path) -> tuple[float | None, float | None]:
 
 def plausible(mpp: float | None) -> float | None:
     """Microns per pixel, or None where that number is none of a microscope."""
-    return mpp if mpp and _LOWEST <= mpp <= _HIGHEST else None
+    lowest, highest = MICROSCOPES
+    return mpp if mpp and lowest <= mpp <= highest else None
 
 
 def _tiff_mpp(page: tifffile.TiffPage, axis: str) -> float | None:

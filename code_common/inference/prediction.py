@@ -11,7 +11,7 @@ import numpy as np
 
 from code_common.config import fingerprint
 from code_common.errors import InputError
-from code_common.files.images import grouped, is_nearly_constant
+from code_common.files.images import grouped
 from code_common.files.reading import read_json
 from code_common.files.writing import write_json, write_table
 from code_common.inference.detections import detect_in_parts
@@ -184,7 +184,7 @@ def predict_all(
         slide = open_slide(paths[name], options.mpp, options.file_mpp)
         notes.extend(slide.notes)
         look = slide.thumbnail and options.tissue == "auto"  # which needs the thumbnail anyway
-        if look and is_nearly_constant(slide.thumbnail()):
+        if look and not tissue(slide.thumbnail()).any():
             notes.append(f"{paths[name]}: {NOTHING}")
         scales[f"{slide.file_mpp:.3g}" if slide.file_mpp else UNKNOWN] += 1
         folder = options.out / ".work" / name

@@ -241,6 +241,8 @@ def _open_large(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
         return tiff.as_slide(mpp, file_mpp)
     notes: list[str] = []
     stated = tuple(_stated_mpp(file, package, axis) for axis in "xy")
+    if stated[0] is None and tiff:  # tiffslide does not know the resolution of OME-TIFF
+        stated = read_mpp(path)
     known_mpp = _known_mpp(path, file_mpp, stated, notes)
     scale = _scale(path, mpp, known_mpp) if mpp else 1.0
     pyramid, read_at = PyramidFile(file, scale), mpp or known_mpp

@@ -171,6 +171,18 @@ def test_pixels_that_are_no_squares_are_told(tmp_path, monkeypatch, name):
     assert "squares" not in given
 
 
+def test_a_large_ome_tiff_keeps_its_resolution(tmp_path, monkeypatch):
+    pytest.importorskip("tiffslide")
+    monkeypatch.setattr("code_common.inference.slides.LARGE", 0)
+    size = {"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25, "axes": "YXS"}
+    image = disks((300, 300), 3)[0]
+    with tifffile.TiffWriter(tmp_path / "s.ome.tif", ome=True) as file:
+        file.write(image, tile=(64, 64), compression="deflate", subifds=1, metadata=size)
+        file.write(image[::2, ::2], tile=(64, 64), compression="deflate", subfiletype=1)
+    assert open_slide(tmp_path / "s.ome.tif", None, None).file_mpp == 0.25
+    assert open_slide(tmp_path / "s.ome.tif", 0.5, None).shape == (150, 150)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (20, 30)])
 def test_a_slide_of_a_few_pixels(tmp_path, size):
     pytest.importorskip("tiffslide")

@@ -24,6 +24,19 @@ def test_components_are_cleaned():
     assert instances[51, 6] == 0
 
 
+def test_what_holds_nuclei_is_no_hole():
+    """A frame around a tile, and a gland whose nuclei touch in a ring."""
+    frame = disks((20, 20), (40, 60))
+    frame[[2, -3], 2:-2] = frame[2:-2, [2, -3]] = 1
+    assert np.bincount(components(frame, 20).ravel())[1:].tolist() == [2 * 56 + 2 * 74, 253, 253]
+    angles = np.arange(24) * (2 * np.pi / 24)
+    ring = np.stack([110 + 65 * np.sin(angles), 110 + 65 * np.cos(angles)], 1)
+    gland = disks(*ring, shape=(220, 220))
+    for inside in ([], [(110, 110), (90, 130)]):
+        prob = np.maximum(gland, disks(*inside, shape=(220, 220))) if inside else gland
+        assert np.array_equal(components(prob, 20) > 0, prob > 0.5)
+
+
 def test_probability_one_half_is_background():
     assert components(np.full((30, 30), 0.5, np.float32), 20).max() == 0
 
