@@ -15,7 +15,8 @@ class Inputs(NamedTuple):
 
     contents: str  # changes with a name, and with anything in a file
     beginnings: str  # as older runs noted it: of a file over 8 MB the first MB and the size count
-    annotated: str = ""  # the same as `contents`, of the points that stage 1 drew
+    detections: str = ""  # the same as `contents`, of the detections of stage 1 alone
+    annotated: str = ""  # of the points that stage 1 drew
 
 
 def files_fingerprint(
@@ -36,8 +37,11 @@ def files_fingerprint(
         size, beginning, content = _size_and_hashes(path)
         contents.append((path.name, size, content))
         beginnings.append((path.name, size, content if size <= 8 << 20 else beginning))
-    drawn = [(path.name, content_hash(path)) for path in annotated]
-    return Inputs(fingerprint(contents), fingerprint(beginnings), fingerprint(drawn))
+    of_stage_1 = (
+        fingerprint([(path.name, content_hash(path)) for path in paths])
+        for paths in (detections, annotated)
+    )
+    return Inputs(fingerprint(contents), fingerprint(beginnings), *of_stage_1)
 
 
 def _size_and_hashes(path: Path) -> tuple[int, str, str]:

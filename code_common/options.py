@@ -254,6 +254,13 @@ def check_results_folder(options: CommonOptions) -> None:
             )
 
 
+def check_own_images(options: object, *names: str) -> None:
+    """Raise InputError where one of the folders that belong to --img-dir is given without it."""
+    for name in names:
+        if getattr(options, name) and options.img_dir is None:
+            raise InputError(f"{flag_of(name)} is for images of your own; give --img-dir, too")
+
+
 def check_width(width: float, pretrained: str) -> None:
     """Raise InputError where first weights are wanted that are there for width 1 alone."""
     if pretrained == "imagenet" and width != 1:

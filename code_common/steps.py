@@ -193,6 +193,7 @@ class Run:
         self.facts = {
             "inputs": inputs.beginnings,
             "contents": inputs.contents,
+            "detections": inputs.detections,
             "annotated": inputs.annotated,
             # Sets and groups, by the names of their images.
             "split": fingerprint(read_split(options.data_dir)),
@@ -247,7 +248,8 @@ class Run:
         refuse_other_options(self.folder, self.options)
         saved = self.kept()
         known = {
-            # Older runs do not tell the whole content, nor what stands below it.
+            # Older runs do not tell the detections alone, the whole content, nor what stands below.
+            "detections": "the detections of stage 1 have",
             "contents" if "contents" in saved else "inputs": "the input images or labels have",
             "annotated": "the annotated points of stage 1 have",
             "split": f"the sets or groups of {SPLIT} have",

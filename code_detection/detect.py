@@ -62,7 +62,7 @@ def detect_images(
     """
     device = choose_device(options)
     state, tiling = load_state(checkpoint), tiling_of(options, device)
-    network = network_of(state, checkpoint, device)
+    network = network_of(state, checkpoint, device, "detection")
     rule = threshold_of(options, state, checkpoint), options.min_area, options.max_area
     key = fingerprint(file_key(checkpoint), tiling.key(), rule, options.r1, bool(overlays))
     by_name = {files.name: files for files in image_files}

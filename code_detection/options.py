@@ -4,7 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from code_common.options import AREA, LENGTH, SCRATCH, CommonOptions, ShardOptions
+from code_common.options import (
+    AREA,
+    LENGTH,
+    SCRATCH,
+    CommonOptions,
+    ShardOptions,
+    check_own_images,
+)
 
 # What depends on the data set; lengths in pixels, areas in square pixels. A new data set is one
 # row: r1 is the radius of a nucleus of mean area (stage 2 calls the same number merge_radius),
@@ -126,6 +133,11 @@ class TestOptions(RoundOptions, ShardOptions):
         "ratio", "repeat", "profile", "root_save_dir", "save_dir", "scores", "r1", "threshold",
         "auto_threshold", "min_area", "max_area", "inference", "hardware",
     )  # fmt: skip
+
+    def resolved(self) -> "TestOptions":
+        """The options, checked; raises InputError."""
+        check_own_images(self, "label_dir")
+        return super().resolved()
 
 
 @dataclass(frozen=True)

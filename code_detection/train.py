@@ -26,7 +26,7 @@ from code_common.learning import distributed
 from code_common.learning.checkpoints import load_encoder
 from code_common.learning.colours import read_colours
 from code_common.learning.loss_terms import LossTerm
-from code_common.learning.network import ResUNet
+from code_common.learning.network import OUTPUTS, ResUNet
 from code_common.learning.training import Validate, fit
 from code_common.options import Purpose
 from code_detection.dataset import load_training
@@ -77,7 +77,9 @@ def train_round(options: Options, round: int) -> dict[str, str]:
     device = choose_device(options)
     torch.manual_seed(options.seed(Purpose.DETECTION))
     colours = read_colours(colours_path(options.save_dir))
-    network = ResUNet(options.model, 1, *colours, options.width, options.stem_stride)
+    network = ResUNet(
+        options.model, OUTPUTS["detection"], *colours, options.width, options.stem_stride
+    )
     pretrained = load_encoder(network, options.model, options.pretrained)
 
     image_files = load_split(options.data_dir)["train"]

@@ -14,6 +14,7 @@ from code_common.options import (
     PredictOptions,
     Purpose,
     ShardOptions,
+    check_own_images,
 )
 
 # What depends on the data set; lengths in pixels. A new data set is one row; 'default' serves the
@@ -172,6 +173,11 @@ class TestOptions(Options, ShardOptions):
         "profile", "root_save_dir", "save_dir", "scores", "detection_results_dir", "small nuclei",
         "instances", "inference", "hardware",
     )  # fmt: skip
+
+    def resolved(self) -> "TestOptions":
+        """The options, checked; raises InputError."""
+        check_own_images(self, "label_dir", "points_dir")
+        return super().resolved()
 
 
 @dataclass(frozen=True)

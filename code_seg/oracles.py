@@ -79,7 +79,7 @@ def oracles(options: OracleOptions) -> str:
     device = choose_device(options)
     tiling = tiling_of(options, device)
     checkpoint, _ = read_selection(options.save_dir)
-    network = load_network(checkpoint, device)
+    network = load_network(checkpoint, device, "segmentation")
     scores: dict[str, list[dict]] = {}
     errors: dict[str, list[dict]] = {}
     for index, files in enumerate(image_files):

@@ -80,7 +80,7 @@ def select(options: Options) -> str:
 def _validation_aji(options: Options, checkpoint: Path) -> dict[str, float]:
     """Mean AJI of each method on the validation images, seen as test images are."""
     device = choose_device(options)
-    network, tiling = load_network(checkpoint, device), tiling_of(options, device)
+    network, tiling = load_network(checkpoint, device, "segmentation"), tiling_of(options, device)
     images, points, truth = load_validation(options, load_split(options.data_dir)["val"])
     probs = [
         predict_nuclei(network, image, detected, tiling, options.nucleus_radius)

@@ -36,7 +36,7 @@ def write_self_training_labels(options: Options) -> str:
     self_training_label_errors.json says how wrong they are where there are masks to tell.
     """
     split, out, device = load_split(options.data_dir), options.save_dir, choose_device(options)
-    network = load_network(best_path(phase_folder(out, "labels")), device)
+    network = load_network(best_path(phase_folder(out, "labels")), device, "segmentation")
     tiling = tiling_of(options, device)
     magnified = 0
     errors: dict[str, dict] = {}

@@ -72,7 +72,7 @@ def segment_images(
     masks, and how many images are done.
     """
     device = choose_device(options)
-    network, tiling = load_network(checkpoint, device), tiling_of(options, device)
+    network, tiling = load_network(checkpoint, device, "segmentation"), tiling_of(options, device)
     rule = method, options.min_area, options.nucleus_radius
     key = fingerprint(file_key(checkpoint), tiling.key(), rule)
     by_name = {files.name: files for files in image_files}
@@ -101,7 +101,7 @@ def segment_images(
         return written, scored
 
     inputs = {n: (f.image, f.instances, point_files.get(n)) for n, f in by_name.items()}
-    done_files = DoneFiles(out, key, {str: {str: float}})
+    done_files = DoneFiles(out, key, {str: dict.fromkeys(SHOWN, float)})
     done = process_shard(done_files, inputs, work, shard, "segmenting")
     scores: Scores = {}
     for name in (n for n in by_name if n in done):

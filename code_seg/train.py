@@ -26,7 +26,7 @@ from code_common.learning import distributed
 from code_common.learning.checkpoints import load_encoder, load_network
 from code_common.learning.colours import read_colours
 from code_common.learning.loss_terms import Loss, LossTerm
-from code_common.learning.network import ResUNet
+from code_common.learning.network import OUTPUTS, ResUNet
 from code_common.learning.training import Validate, fit
 from code_seg.crf_loss import choose_backend
 from code_seg.dataset import load_training, load_validation, magnified_like, read_labels
@@ -87,7 +87,9 @@ def _validate_by_likelihood(
 def first_network(options: Options) -> tuple[ResUNet, dict[str, str]]:
     """A network with its first weights, and what its encoder started from."""
     colours = read_colours(colours_path(options.save_dir))
-    network = ResUNet(options.model, 2, *colours, options.width, options.stem_stride)
+    network = ResUNet(
+        options.model, OUTPUTS["segmentation"], *colours, options.width, options.stem_stride
+    )
     pretrained = load_encoder(network, options.model, options.pretrained)
     return network, {"pretrained_loaded": pretrained}
 
@@ -124,7 +126,7 @@ def train_phase(options: Options, phase: str) -> dict[str, str]:
     changes = {"epochs": options.phases()[phase]}
     if phase == "crf":
         before = "self_training" if options.self_training_epochs else "labels"
-        network = load_network(best_path(phase_folder(out, before)), device)
+        network = load_network(best_path(phase_folder(out, before)), device, "segmentation")
         backend = choose_backend(options.crf_backend, device)
         used = {"crf_backend_used": backend}
         changes["lr"] = options.lr / 10

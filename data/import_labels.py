@@ -239,9 +239,12 @@ def find_sources(
 ) -> tuple[dict[str, Path | Annotations | None], list[str], list[str]]:
     """The annotations of each image by its name, notes, and an error for each with several files.
 
-    Notes say which files are not read. Raises InputError where nothing belongs to any image.
+    Notes say which files are not read. Raises InputError where there is no source, and where
+    nothing belongs to any image.
     """
     source, notes, errors = arguments.source, [], []
+    if not source.exists():
+        raise InputError(f"{source}: no such file or folder")
     names = [files.name for files in image_files]
     by_key = {same_letters(name): name for name in names}
     owner = next((by_key[key] for key in keys_of(source) if key in by_key), None)

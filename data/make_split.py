@@ -134,7 +134,10 @@ def main(arguments: argparse.Namespace) -> None:
         raise InputError(f"{arguments.data_dir / 'images'}: too few images for a training set")
     write_json(path, dict(zip(PARTS, sets, strict=True)))
     counts = ", ".join(f"{len(s)} {part}" for part, s in zip(PARTS, sets, strict=True))
-    print(f"{path}: {counts}; {len(groups)} groups")
+    asked = zip(PARTS, arguments.shares, sets, strict=True)
+    empty = [part for part, share, names in asked if share and not names]
+    note = f", too few to have any for {' and '.join(empty)}" if empty else ""
+    print(f"{path}: {counts}; {len(groups)} groups{note}")
 
 
 if __name__ == "__main__":

@@ -333,3 +333,12 @@ def test_main_takes_no_option_of_a_single_script(stage, wrong, monkeypatch, caps
 def test_an_option_of_another_script_is_told(path, wrong, monkeypatch, capsys):
     message = refused(path, wrong, monkeypatch, capsys)
     assert f"{wrong.split()[0]} means nothing to {Path(path).name}" in message
+
+
+@pytest.mark.parametrize(
+    "wrong", ["code_seg --points-dir p", "code_seg --label-dir l", "code_detection --label-dir l"]
+)
+def test_folders_of_own_images_need_these(wrong, monkeypatch, capsys):
+    """Else the test images of the data set would be tested, without a word."""
+    stage, _, arguments = wrong.partition(" ")
+    assert "give --img-dir, too" in refused(f"{stage}/test.py", arguments, monkeypatch, capsys)

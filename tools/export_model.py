@@ -49,7 +49,7 @@ def main(arguments: argparse.Namespace) -> None:
     packed = read_packed_run(arguments.run)
     stages = [stage for stage in STAGES if stage in packed]
     cpu = torch.device("cpu")
-    networks = {stage: network_of(packed[stage], arguments.run, cpu) for stage in stages}
+    networks = {s: network_of(packed[s], arguments.run, cpu, s) for s in stages}
     for stage in stages:
         for name, value in packed[stage].get("card", {}).items():
             print(f"{stage} {name}: {value}")

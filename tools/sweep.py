@@ -69,6 +69,7 @@ TABLE = {
     "both?": str,
     "variants": {str: {str: str}},
 }
+OWN = {"--dataset", "--ratio", "--repeat", "--root-save-dir", "--save-dir", "--restart"}
 MOST_REPEATS = 1000
 LONGEST_WAIT_S = 1e6  # what the system's timers take; it stands for no limit
 
@@ -93,7 +94,7 @@ def read_sweep(path: Path) -> dict:
         raise InputError(f"{path}: repeats: expected a whole number from 1 to {MOST_REPEATS}")
     if not table["ratios"] or not all(0 < ratio <= 1 for ratio in table["ratios"]):
         raise InputError(f"{path}: ratios: expected shares of annotated nuclei over 0, up to 1")
-    _split(path, "both", table.setdefault("both", ""))
+    _check_words(path, "both", table.setdefault("both", ""))
     variants = table["variants"] = {"paper": PAPER, **table["variants"]}
     for name, variant in variants.items():
         check_variant(path, name, variant)
@@ -112,17 +113,24 @@ def check_variant(path: Path, name: str, variant: dict[str, str]) -> None:
     if not set(variant) <= known:
         raise InputError(f"{path}: variant {name!r}: expected {', '.join(sorted(known))}")
     for part in ("both", *SCRIPTS):
-        _split(path, f"variant {name!r}, {part}", variant.get(part, ""))
+        _check_words(path, f"variant {name!r}, {part}", variant.get(part, ""))
 
 
-def _split(path: Path, place: str, words: str) -> list[str]:
-    """Options as a shell splits them; InputError, with their place in the table, for a quote that
-    is not closed.
+def _check_words(path: Path, place: str, words: str) -> None:
+    """Raise InputError, with their place in the table, for options of stages that are none, or that
+    the sweep itself sets.
     """
     try:
-        return shlex.split(words)
-    except ValueError as error:
+        check_own(shlex.split(words))
+    except (ValueError, InputError) as error:
         raise InputError(f"{path}: {place}: {words!r}: {error}") from None
+
+
+def check_own(words: list[str]) -> None:
+    """Raise InputError where options of stages hold one that the sweep itself sets."""
+    own = OWN & {word.partition("=")[0] for word in words}
+    if own:
+        raise InputError(f"{min(own)}: the sweep gives each run its own")
 
 
 def list_jobs(table: dict, out: Path, stage_options: list[str]) -> Iterator[Job]:
@@ -191,6 +199,7 @@ def run_jobs(jobs: list[Job], minutes: float) -> int:
 def main(arguments: argparse.Namespace, stage_options: list[str]) -> None:
     """Run the table, and compare what is finished."""
     table, out = read_sweep(arguments.table), arguments.out
+    check_own(stage_options)
     jobs = list(list_jobs(table, out, stage_options))
     done = run_jobs(jobs, arguments.minutes)
     experiments = []

@@ -138,7 +138,8 @@ def check_instances(instances: np.ndarray, path: Path) -> None:
         raise InputError(f"{path}: negative ids; expected 0 for background and one id per nucleus")
     largest, share = ids[areas.argmax()], areas.max() / instances.size
     if largest and share >= BACKGROUND_SHARE:
-        raise InputError(f"{path}: id {largest} covers {share:.0%} of it; the background must be 0")
+        value = f"id {int(largest)} covers {share:.0%} of it"
+        raise InputError(f"{path}: {value}; the background must be 0")
     ids = ids[ids > 0]
     if not 0 < len(ids) <= _CLASSES:
         return

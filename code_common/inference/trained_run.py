@@ -124,7 +124,7 @@ def load_trained_run(path: Path, device: torch.device) -> dict[str, TrainedStage
     for stage in STAGES:
         if stage in state:
             packed = state[stage]
-            network = network_of(packed, path, device)
+            network = network_of(packed, path, device, stage)
             weights = {k: content_of(v) for k, v in packed["network"].items()}
             settings = options_today(packed["settings"])
             settings = {k: settings[k] for k in (*SETTINGS[stage], *CHOSEN_ON_VALIDATION)

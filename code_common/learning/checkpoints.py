@@ -13,7 +13,7 @@ from torch import Tensor
 
 from code_common.errors import InputError, reason
 from code_common.learning.encoders import ENCODERS, STEM_STRIDES, WIDTHS
-from code_common.learning.network import ResUNet
+from code_common.learning.network import OUTPUTS, ResUNet
 
 
 def _why(error: Exception) -> str:
@@ -144,8 +144,11 @@ def checkpoint_bytes(state: dict) -> memoryview:
     return buffer.getbuffer()
 
 
-def network_of(state: dict, path: Path, device: torch.device) -> ResUNet:
-    """The network that a checkpoint's state describes, ready for inference; `path` names it."""
+def network_of(state: dict, path: Path, device: torch.device, stage: str = "") -> ResUNet:
+    """The network that a checkpoint's state describes, ready for inference; `path` names it.
+
+    stage: the stage that it must be of, '' for any. Raises InputError where it is something else.
+    """
     if state.get("members", 1) != 1:
         raise InputError(
             f"{path}: an average of {state['members']} networks (--members), which this version "
@@ -159,6 +162,8 @@ def network_of(state: dict, path: Path, device: torch.device) -> ResUNet:
     known = known and isinstance(width, float | int) and WIDTHS[0] <= width <= WIDTHS[1]
     if not known or stem_stride not in STEM_STRIDES:
         raise InputError(f"{path}: not a checkpoint of this project")
+    if channels != OUTPUTS.get(stage, channels):
+        raise InputError(f"{path}: a network of the other stage; expected one of the {stage}")
     network = ResUNet(model, channels, width=width, stem_stride=stem_stride)
     if misfit := misfit_of(state.get("network"), network.state_dict()):
         raise InputError(f"{path}: not a checkpoint of this project ({misfit})")
@@ -180,6 +185,6 @@ def scores_of(state: dict, path: Path) -> dict[str, float]:
     raise InputError(f"{path}: not the best checkpoint of a training, expected its scores")
 
 
-def load_network(path: Path, device: torch.device) -> ResUNet:
+def load_network(path: Path, device: torch.device, stage: str = "") -> ResUNet:
     """The network of a checkpoint, ready for inference."""
-    return network_of(load_state(path), path, device)
+    return network_of(load_state(path), path, device, stage)

@@ -57,6 +57,10 @@ class UpBlock(nn.Module):
         return self.norm(F.relu(self.conv(x)))
 
 
+# Outputs of the network of each stage: of a nucleus's centre; of background and nucleus.
+OUTPUTS = {"detection": 1, "segmentation": 2}
+
+
 class ResUNet(nn.Module):
     """Logits [B, out_channels, H, W] of RGB images [B, 3, H, W] in 0..1, of any H and W.
 

@@ -1,10 +1,10 @@
 """Instance maps of other tools: images, .npy, .mat; one mask for each nucleus; ROIs of Fiji."""
 
+import re
 import zipfile
 from pathlib import Path
 from types import ModuleType
 
-import cv2
 import numpy as np
 import scipy.io
 
@@ -12,13 +12,12 @@ from code_common.errors import InputError, reason
 from code_common.files.image_kinds import IMAGE_SUFFIXES
 from code_common.files.images import check_instances, read_label, which_of_several
 from data.annotations.choice import ALL, Choice, plane_name
-from data.annotations.geometry import Annotations, ring
-from data.annotations.text import MAX_BYTES, check_file
+from data.annotations.geometry import Annotations, covers_tile, filled, ring
+from data.annotations.text import MAX_BYTES, check_file, of_macos
 
 ARRAYS = (".npy", ".mat", *IMAGE_SUFFIXES)  # suffixes of instance maps
 ROIS = (".zip", ".roi")
-_CLASSES = 10  # a class map has no more values than this
-_SPECK = 0.1  # of the largest component; smaller ones are not counted
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def read_array(
@@ -46,7 +45,8 @@ def read_array(
     whole = kind in "iub" or (kind == "f" and np.isfinite(array).all() and (array % 1 == 0).all())
     if not whole:
         raise InputError(f"{path}: expected whole numbers from 0, one id per nucleus")
-    check_ids(path, array)
+    check_instances(array, path)
+    check_background(path, array)
     if array.max() > np.iinfo(np.int32).max:
         raise InputError(
             f"{path}: expected whole numbers from 0 to {np.iinfo(np.int32).max}, one id per nucleus"
@@ -69,27 +69,14 @@ def _plane_of(
     return array[number[0] - 1]
 
 
-def check_ids(path: Path, instances: np.ndarray) -> None:
-    """Raise InputError for a map [H, W] in which nuclei share a value: a binary or a class map.
-
-    Raises it for negative ids, too.
-    """
-    check_instances(instances, path)
-    ids = np.unique(instances)
-    ids = ids[ids > 0]
-    if not 0 < len(ids) <= _CLASSES:
-        return
-    areas = [
-        cv2.connectedComponentsWithStats((instances == k).astype(np.uint8))[2][1:, cv2.CC_STAT_AREA]
-        for k in ids
-    ]
-    sizes = np.concatenate(areas)
-    components = int((sizes >= _SPECK * sizes.max()).sum())
-    if components >= 2 * len(ids) and components >= len(ids) + 2 and ids[-1] <= 255:
-        values = ", ".join(map(str, ids))
+def check_background(path: Path, instances: np.ndarray) -> None:
+    """Raise InputError for a map [H, W] in which a value other than 0 is the background."""
+    ids, areas = np.unique(instances, return_counts=True)
+    largest = ids[areas.argmax()]
+    if largest and covers_tile(instances == largest):
+        share = areas.max() / instances.size
         raise InputError(
-            f"{path}: it looks like a map of classes ({components} components share the values "
-            f"{values}); expected one id per nucleus"
+            f"{path}: id {int(largest)} covers {share:.0%} of it; the background must be 0"
         )
 
 
@@ -122,7 +109,12 @@ def read_mask_folder(folder: Path, shape: tuple[int, int]) -> Annotations:
         others = [path for path in files if path not in masks]
         raise InputError(f"{others[0]}: no image; expected one mask for each nucleus in {folder}")
     for path in masks:
-        pixels = np.argwhere(read_label(path, shape))
+        mask = read_label(path, shape) != 0
+        pixels = np.argwhere(mask)
+        if covers_tile(mask):
+            raise InputError(
+                f"{path}: {mask.mean():.0%} of it is not 0; expected one nucleus, and 0 around it"
+            )
         if len(pixels):
             annotations.masks.append(pixels)
         else:
@@ -157,13 +149,13 @@ def _entries(path: Path) -> list[bytes]:
         rois = [entry for entry in entries if entry.filename.lower().endswith(".roi")]
         if entries and not rois:
             raise InputError(f"{path}: neither ROIs of Fiji nor GeoJSON, JSON or XML in it")
-        rois = [entry for entry in rois if not entry.filename.startswith("__MACOSX")]
-        return [archive.read(entry) for entry in rois]
+        return [archive.read(entry) for entry in rois if not of_macos(entry.filename)]
 
 
 def _of_rois(path: Path, rois: list, roifile: ModuleType, choice: Choice) -> Annotations:
     annotations, kinds, subtypes = Annotations(), roifile.ROI_TYPE, roifile.ROI_SUBTYPE
     areas = (kinds.POLYGON, kinds.RECT, kinds.OVAL, kinds.FREEHAND, kinds.TRACED)
+    of_cellpose = path.stem.lower().endswith("_rois")
     for roi in rois:
         if roi.roitype == kinds.POINT:
             # Whole numbers name pixels; fractions count from the corner.
@@ -176,12 +168,23 @@ def _of_rois(path: Path, rois: list, roifile: ModuleType, choice: Choice) -> Ann
             continue
         elif roi.subtype in (subtypes.TEXT, subtypes.IMAGE):
             annotations.left_out[f"ROI of type {roi.subtype.name.lower()}"] += 1
+        elif of_cellpose and _through_middles(roi):
+            annotations.masks.append(filled(path, ring(path, roi.coordinates())))
         elif roi.roitype in areas:
             rings = [ring(path, part) for part in roi.coordinates(multi=True)]
             annotations.add_outline([rings])
         else:
             annotations.left_out[f"ROI of type {roi.roitype.name.lower()}"] += 1
     return annotations
+
+
+def _through_middles(roi: object) -> bool:
+    """Whether an outline goes through the middles of its outermost pixels, as Cellpose's do.
+
+    It writes whole numbers, and names that no hand would give (UUIDs).
+    """
+    whole = roi.subpixel_coordinates is None and len(roi.coordinates()) > 0
+    return whole and bool(_UUID.fullmatch(roi.name or ""))
 
 
 def _plane(roi: object) -> tuple[int, ...]:

@@ -27,6 +27,7 @@ Outline = list[Polygon]  # the parts of one nucleus; it covers what any of them 
 
 # A region that nuclei lie in is no nucleus. It covers the tile, or holds the middles of others.
 TILE_SHARE = 0.9  # of the tile's area that an outline covers
+AROUND_SHARE = 0.5  # of the tile's area that is covered by what reaches all four edges
 HELD_SHARE, HELD = 0.5, 3  # of the other objects, or their number
 TIMES_LARGER = 4  # than the median of the other outlines
 
@@ -189,6 +190,13 @@ def draw(nuclei: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
     return instances
 
 
+def covers_tile(mask: np.ndarray) -> bool:
+    """Whether a mask [H, W] is no nucleus but what lies around nuclei, or a region of the tile."""
+    edges = mask[0], mask[-1], mask[:, 0], mask[:, -1]
+    around = all(edge.any() for edge in edges)
+    return bool(mask.mean() >= (AROUND_SHARE if around else TILE_SHARE))
+
+
 def signed_area(vertices: np.ndarray) -> float:
     """Area of a ring [K, 2]; the sign says which way round it goes."""
     x, y = (vertices - vertices[0]).T  # near 0, so that nothing cancels
@@ -227,6 +235,36 @@ def object_centres(annotations: Annotations) -> list[tuple[float, float]]:
     return annotations.points + [centre(o) for o in annotations.outlines] + boxes + masks
 
 
+def object_places(annotations: Annotations, shape: tuple[int, int]) -> list[tuple[float, float]]:
+    """The place (x, y) of each object in an image of `shape`, in the order of `object_centres`.
+
+    It is the object's centre or, where that lies beside a bent nucleus, the nearest pixel of it.
+    """
+    places = object_centres(annotations)
+    first = len(annotations.points)
+    for k, outline in enumerate(annotations.outlines, first):
+        if not _within(outline, places[k]):
+            places[k] = _nearest_of(outline_pixels(outline, shape), places[k])
+    first = len(places) - len(annotations.masks)
+    for k, pixels in enumerate(annotations.masks, first):
+        places[k] = _nearest_of(pixels, places[k])
+    return places
+
+
+def _within(outline: Outline, middle: tuple[float, float]) -> bool:
+    """Whether an odd number of the rings of any part encloses a place (x, y)."""
+    return any(sum(points_in_poly([middle], r)[0] for r in rings) % 2 for rings in outline)
+
+
+def _nearest_of(pixels: np.ndarray, middle: tuple[float, float]) -> tuple[float, float]:
+    """The middle (x, y) of the pixel [N, 2] that is nearest to a place, unless that is in one."""
+    own = np.floor(middle[::-1])
+    if not len(pixels) or (pixels == own).all(1).any():
+        return middle
+    nearest = np.square(pixels + 0.5 - middle[::-1]).sum(1).argmin()
+    return tuple((pixels[nearest][::-1] + 0.5).tolist())
+
+
 def shifted(annotations: Annotations, shift: tuple[float, float]) -> Annotations:
     """The annotations moved by (dx, dy) pixels. Masks must not be moved."""
     dx, dy = shift
@@ -240,12 +278,13 @@ def shifted(annotations: Annotations, shift: tuple[float, float]) -> Annotations
 
 
 def without_regions(annotations: Annotations, shape: tuple[int, int]) -> Annotations:
-    """The annotations without outlines of regions that nuclei lie in; these are counted.
+    """The annotations without outlines and masks of regions that nuclei lie in; these are counted.
 
     A region covers the tile, or it is much larger than the other outlines and holds the middles of
     several of them. What QuPath calls an annotation is a region, too, if it lies among detections
     and is much larger than they are, since nuclei drawn by hand are annotations as well.
     """
+    annotations = _without_large_masks(annotations, shape)
     outlines, kinds = annotations.outlines, annotations.kinds
     if not outlines:
         return annotations
@@ -283,6 +322,24 @@ def without_regions(annotations: Annotations, shape: tuple[int, int]) -> Annotat
         left_out=left_out,
         kinds=[kinds[k] for k in keep],
     )
+
+
+def _without_large_masks(annotations: Annotations, shape: tuple[int, int]) -> Annotations:
+    """The annotations without masks that cover the tile; these are counted."""
+    keep = [pixels for pixels in annotations.masks if not _covering(pixels, shape)]
+    number = len(annotations.masks) - len(keep)
+    regions = Counter({"region (mask that covers the tile)": number})
+    return replace(annotations, masks=keep, left_out=annotations.left_out + regions)  # no zeros
+
+
+def _covering(pixels: np.ndarray, shape: tuple[int, int]) -> bool:
+    """Whether pixels [N, 2] cover a tile. Few are told by their number."""
+    if len(pixels) < AROUND_SHARE * shape[0] * shape[1]:
+        return False
+    mask = np.zeros(shape, bool)
+    inside = pixels[((pixels >= 0) & (pixels < shape)).all(1)]
+    mask[inside[:, 0], inside[:, 1]] = True
+    return covers_tile(mask)
 
 
 def _held(outline: Outline, places: np.ndarray) -> int:

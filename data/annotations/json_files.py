@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from unicodedata import normalize
 from urllib.parse import unquote, urlsplit
 
 import cv2
@@ -38,7 +39,8 @@ def read_json_of_image(path: Path, image: str, choice: Choice = ALL) -> Annotati
     content = read_json(path)
     kind = kind_of(content)
     if kind == "labelme":
-        return _labelme(path, content, choice)
+        annotations = _labelme(path, content, choice)
+        return told_of_image(annotations, content.get("imagePath"), image)
     if kind == "HoVer-Net":
         return _hovernet(path, content, choice)
     if kind in ("COCO", "VIA"):
@@ -76,7 +78,7 @@ def of_image(path: Path, by_name: dict[str, Annotations], image: str) -> Annotat
     """The annotations of an image in a file of its own, which may name it by another path."""
     if image in by_name:
         return by_name[image]
-    same_stem = [name for name in by_name if Path(name).stem == Path(image).stem]
+    same_stem = [name for name in by_name if image_stem(name) == image_stem(image)]
     if len(same_stem) == 1:
         return by_name[same_stem[0]]
     if len(by_name) == 1:
@@ -91,6 +93,19 @@ def base_name(name: object) -> str:
     if re.match(r"[a-z]+://", text):
         text = unquote(urlsplit(text).path)
     return re.split(r"[/\\]", text)[-1]
+
+
+def image_stem(name: object) -> str:
+    """The name of an image without its folder and suffixes, in composed letters."""
+    file = Path(base_name(name))
+    return normalize("NFC", Path(file.stem).stem if ".ome." in file.name else file.stem)
+
+
+def told_of_image(annotations: Annotations, named: object, image: str) -> Annotations:
+    """The annotations, with a note if the file names another image than the one it is for."""
+    if named and image_stem(named) != image_stem(image):
+        annotations.notes.append(f"drawn on {short(base_name(named), 80)}, as the file says")
+    return annotations
 
 
 def one_for_each(path: Path, names: Iterable[object]) -> list[str]:
@@ -128,7 +143,9 @@ def _geojson(path: Path, content: object, choice: Choice) -> Annotations:
     annotations = Annotations()
     with named_errors(path, "GeoJSON"):
         for feature in content:
-            is_feature = isinstance(feature, dict) and feature.get("type") == "Feature"
+            is_feature = isinstance(feature, dict) and (
+                feature.get("type") == "Feature" or "geometry" in feature
+            )
             _add_feature(
                 path, feature if is_feature else {"geometry": feature}, choice, annotations
             )
@@ -140,7 +157,9 @@ def _add_feature(path: Path, feature: dict, choice: Choice, annotations: Annotat
     properties = feature.get("properties")
     properties = properties if isinstance(properties, dict) else {}
     kind = str(properties.get("objectType", properties.get("object_type", ""))).lower()
-    kind = kind.removeprefix("path").removesuffix("object")  # of older versions: PathCellObject
+    if not kind and str(feature.get("id")).endswith("Object"):  # QuPath 0.2: PathCellObject
+        kind = feature["id"].lower()
+    kind = kind.removeprefix("path").removesuffix("object")
     if kind in _NO_NUCLEI:
         annotations.left_out[_NO_NUCLEI[kind]] += 1
         return
@@ -233,6 +252,11 @@ def _coco(path: Path, content: object, choice: Choice) -> dict[str, Annotations]
             if image.get("width") and image.get("height"):
                 annotations[names[key]].shape = int(image["height"]), int(image["width"])
         for entry in content["annotations"]:
+            if entry["image_id"] not in names:
+                raise InputError(
+                    f"{path}: the annotation of id {short(entry.get('id'))} is of the image "
+                    f"{short(entry['image_id'])}, which is none of the file's images"
+                )
             of_image = annotations[names[entry["image_id"]]]
             if of_image.takes(choice, [categories.get(entry.get("category_id"), "")]):
                 _add_coco(path, entry, of_image)
@@ -359,6 +383,10 @@ def _labelme(path: Path, content: dict, choice: Choice) -> Annotations:
                 annotations.left_out[f"shape of type {short(kind, 20)}"] += 1
     for parts in groups.values():
         annotations.add_outline(parts)
+    joined = [len(parts) for parts in groups.values() if len(parts) > 1]
+    if joined:
+        nuclei = "1 nucleus" if len(joined) == 1 else f"{len(joined)} nuclei"
+        annotations.notes.append(f"{sum(joined)} shapes that share a group_id are {nuclei}")
     return annotations
 
 

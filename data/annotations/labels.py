@@ -3,7 +3,7 @@
 import numpy as np
 
 from code_common.errors import InputError
-from data.annotations.formats import Annotations, draw, object_centres, outline_pixels
+from data.annotations.formats import Annotations, draw, object_places, outline_pixels
 
 
 def counted(number: int, what: str) -> str:
@@ -34,11 +34,13 @@ def objects_of(annotations: Annotations) -> dict[str, int]:
 def point_label(annotations: Annotations, shape: tuple[int, int], where: str) -> np.ndarray:
     """Point label uint8 [H, W]: 255 at the pixel of each point and of each outline's centre.
 
+    That is the outline's pixel nearest to its centre, where the centre lies beside it.
+
     Outlines with their centre outside of the image, and objects in the pixel of another one, are
     counted as left out. where: what an error names. Raises InputError for a point outside of the
     image, for outlines that all have their centre outside, and for points that touch.
     """
-    centres = np.array(object_centres(annotations)).reshape(-1, 2)
+    centres = np.array(object_places(annotations, shape)).reshape(-1, 2)
     pixels = np.floor(centres[:, ::-1]).astype(np.int64)
     inside = ((pixels >= 0) & (pixels < shape)).all(1)
     points = len(annotations.points)  # they come first

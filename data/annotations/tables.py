@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from unicodedata import normalize
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from code_common.errors import InputError
 from code_common.files.image_kinds import IMAGE_SUFFIXES
 from data.annotations.choice import ALL, Choice
 from data.annotations.geometry import FARTHEST, Annotations, ellipse_ring, filled, ring
-from data.annotations.json_files import base_name
+from data.annotations.json_files import base_name, image_stem
 from data.annotations.text import read_text, short
 
 # Names of the columns of x and y in lower case, and what is added to count from the corner.
@@ -150,7 +149,7 @@ def _rows_of_image(table: Table, image: str, annotations: Annotations) -> Table:
         named = table.column((column,)) or []
         # ImageJ's label is the image's name, and what it is of.
         files = [base_name(name.partition(":")[0] if column == "label" else name) for name in named]
-        wanted = [_stem(file) == _stem(image) for file in files]
+        wanted = [image_stem(file) == image_stem(image) for file in files]
         if any(wanted):
             if not all(wanted):
                 annotations.left_out["object of another image"] += wanted.count(False)
@@ -160,11 +159,6 @@ def _rows_of_image(table: Table, image: str, annotations: Annotations) -> Table:
             others = f" and {more} more" if more else ""
             raise InputError(f"{table.path}: it is of {first}{others}; expected {image}")
     return table
-
-
-def _stem(file: str) -> str:
-    """The name of an image without suffixes, in composed letters."""
-    return normalize("NFC", Path(Path(file).stem).stem if ".ome." in file else Path(file).stem)
 
 
 def _rows_of_objects(table: Table, annotations: Annotations) -> Table:

@@ -29,19 +29,26 @@ def check_file(path: Path) -> None:
         raise InputError(f"{path}: neither a file nor a folder")
 
 
+def of_macos(name: str) -> bool:
+    """Whether a file in an archive is one that macOS puts beside another."""
+    return name.startswith("__MACOSX") or name.rpartition("/")[2].startswith("._")
+
+
 def text_in_zip(path: Path) -> str:
     """The name of the one text file in a .zip, as QuPath and CVAT write it; "" if there is none.
 
-    Raises InputError for a broken archive, and for several text files.
+    It is "" for ROIs of Fiji, too, whatever lies beside them. Raises InputError for a broken
+    archive, and for several text files.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [n for n in archive.namelist() if n.lower().endswith(_PACKED)]
+            names = [name for name in archive.namelist() if not of_macos(name)]
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise InputError(f"{path}: not a readable .zip file ({reason(error)})") from None
-    names = [name for name in names if not name.startswith("__MACOSX")]
+    of_fiji = any(name.lower().endswith(".roi") for name in names)
+    names = [name for name in names if name.lower().endswith(_PACKED) and not of_fiji]
     if len(names) > 1:
         raise InputError(f"{path}: {len(names)} text files in it; unpack it and give one of them")
     return names[0] if names else ""

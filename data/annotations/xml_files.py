@@ -20,7 +20,7 @@ from data.annotations.geometry import (
     ring,
     signed_area,
 )
-from data.annotations.json_files import of_image, one_for_each
+from data.annotations.json_files import of_image, one_for_each, told_of_image
 from data.annotations.text import read_xml, short
 
 KINDS = "Aperio ImageScope, ASAP, CVAT and ImageJ's Cell Counter"
@@ -33,7 +33,9 @@ def read_xml_of_image(path: Path, image: str, choice: Choice = ALL) -> Annotatio
     if tag == "ASAP_Annotations":
         return _asap(path, root, choice)
     if tag == "CellCounter_Marker_File":
-        return _cell_counter(path, root, choice)
+        # Counters of an open window name that.
+        named = (root.findtext(".//Image_Filename") or "").removeprefix("Counter Window - ")
+        return told_of_image(_cell_counter(path, root, choice), named, image)
     if tag == "annotations" and root.find("image") is not None:
         return of_image(path, _cvat(path, root, choice), image)
     if tag == "annotation" and root.find("object") is not None:

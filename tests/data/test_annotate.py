@@ -9,7 +9,12 @@ from PIL import Image
 
 from code_common.files.images import read_image
 from code_common.files.writing import write_json, write_png, write_points, write_table
-from data.annotations.formats import read_geojson, read_point_table
+from data.annotations.formats import (
+    object_places,
+    read_geojson,
+    read_point_table,
+    without_regions,
+)
 
 PAGE = (PROJECT / "data" / "annotate.html").as_uri()
 
@@ -97,6 +102,15 @@ def test_both_files_are_read_by_the_importers_alike(page, tmp_path):
     points = read_geojson(geojson).points
     for imported in (table, points):
         assert np.abs(np.array(imported) - places).max() < 0.6
+
+
+def test_a_point_at_the_edge_stays_within(page, tmp_path):
+    """Though it is rounded."""
+    (tmp_path / "a.csv").write_text("x,y\n299.97,199.98\n")
+    open_files(page, tmp_path / "a.png", tmp_path / "a.csv")
+    for kind, read in (("csv", read_point_table), ("geojson", read_geojson)):
+        ((x, y),) = read(saved(page, kind, tmp_path)).points
+        assert (int(x), int(y)) == (299, 199)
 
 
 def test_detections_are_loaded_and_corrected(page, tmp_path):
@@ -285,6 +299,101 @@ def test_no_point_is_invented(page, tmp_path, text, message):
     open_files(page, tmp_path / "a.png", tmp_path / "a.csv")
     assert message in status(page)
     assert page.evaluate("current.points") == []
+
+
+def read_by_the_page(page, name, content):
+    """What the page makes of a file for the tile a: [points, what is left out], or an error."""
+    text = content if isinstance(content, str) else json.dumps(content)
+    return page.evaluate(
+        "([name, text]) => { try {"
+        " const { points, leftOut } = parsePoints(name, text, { name: 'a', width: 300,"
+        " height: 200 }); return [points, counts(leftOut)]; } catch (e) { return e.message; } }",
+        [name, text],
+    )
+
+
+def box(x, y, width, height, kind="", name="", **more):
+    vertices = [[x, y], [x + width, y], [x + width, y + height], [x, y + height], [x, y]]
+    return {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [vertices]},
+        "properties": {"objectType": kind, "classification": {"name": name}},
+        **more,
+    }
+
+
+def line(*places):
+    return {"type": "LineString", "coordinates": places}
+
+
+POINT = {"type": "Point", "coordinates": [5.5, 6.5]}
+BENT = [[20, 20], [40, 20], [40, 24], [24, 24], [24, 36], [40, 36], [40, 40], [20, 40], [20, 20]]
+HOLE = [[20, 20], [40, 20], [40, 40], [20, 40], [20, 20]]
+DETECTED = [box(10 * k, 10, 6, 6, "detection") for k in (1, 3, 6)]
+OBJECTS = {
+    "a cell": ([box(0, 0, 50, 50, "cell", nucleusGeometry=box(2, 2, 6, 6)["geometry"])], ""),
+    "a line": ([POINT, line([1, 1], [9, 9])], "1 line"),
+    "Region*": ([POINT, box(1, 1, 9, 9, "annotation", "Region*")], "1 of class Region*"),
+    "the tile": ([*DETECTED, box(0, 0, 300, 200, "annotation")], "1 region"),
+    "a region of nuclei": ([*DETECTED, box(2, 2, 90, 90)], "1 region"),
+    "a region beside": ([*DETECTED, box(100, 100, 50, 50, "annotation")], "1 region"),
+    "a core of QuPath 0.2": (
+        [POINT, {**box(100, 100, 50, 50), "properties": {}, "id": "TMACoreObject"}],
+        "1 tmacore of QuPath",
+    ),
+    "a core": ([POINT, box(100, 100, 50, 50, "tmaCore")], "1 tmacore of QuPath"),
+    "a bent nucleus": ([{"type": "Polygon", "coordinates": [BENT]}], ""),
+    "a nucleus with a hole": (
+        [{"type": "Polygon", "coordinates": [HOLE, [[23, 23], [38, 23], [38, 38], [23, 38]]]}],
+        "",
+    ),
+    "no word Feature": ([{"geometry": POINT}], ""),
+}
+
+
+def test_geojson_means_the_same_as_to_the_importers(page, tmp_path):
+    for what, (objects, left_out) in OBJECTS.items():
+        write_json(tmp_path / "a.geojson", objects)
+        read = without_regions(read_geojson(tmp_path / "a.geojson"), (200, 300))
+        places, said = read_by_the_page(page, "a.geojson", objects)
+        assert np.allclose(places, object_places(read, (200, 300))), what
+        assert said == left_out and sum(read.left_out.values()) == bool(left_out), what
+
+
+IN_PLANES = [{"geometry": {**POINT, "plane": {"z": z}}} for z in (0, 1)]
+NO_POINTS = {
+    "labelme": ("a.json", {"shapes": [{"points": [[1, 2]]}]}, "no GeoJSON"),
+    "COCO": ("a.json", {"images": [], "annotations": []}, "no GeoJSON"),
+    "null": ("a.json", {"type": "Point", "coordinates": [None, 2]}, "no numbers"),
+    "a line alone": ("a.json", line([1, 1], [2, 2]), "it holds 1 line"),
+    "planes of QuPath": ("a.json", IN_PLANES, "several planes"),
+    "planes of ImageJ": ("a.csv", "X,Y,Slice\n1,2,1\n3,4,2\n", "several planes"),
+    "row names of R": ("a.csv", '"x","y"\n"1",10.5,20.5\n', "more cells"),
+    "decimal commas": ("a.csv", "x,y\n10,5,20,5\n", "more cells"),
+    "columns twice": ("a.csv", "x,y,x,y\n1,2,30,40\n", "column x stands twice"),
+    "boxes": ("a.csv", "x,y,w,h\n10,20,10,10\n", "boxes"),
+    "shares": ("a.csv", "x,y\n0.2,0.4\n", "from 0 to 1"),
+    "another image": ("a.csv", "file,x,y\nin/b.tif,3,4\n", "of in/b.tif; expected a"),
+    "napari's shapes": ("a.csv", "index,shape-type,axis-0,axis-1\n0,ellipse,1,2\n", "shapes"),
+}
+
+
+def test_what_the_page_does_not_know_is_refused(page):
+    for what, (name, content, message) in NO_POINTS.items():
+        assert message in str(read_by_the_page(page, name, content)), what
+
+
+def test_what_of_a_table_is_no_nucleus_of_this_image_is_counted(page, tmp_path):
+    (tmp_path / "a.csv").write_text(
+        'sep=;\nimage;class;x;y\n"a.png";T;10,5;20\nb.png;T;40;60\na.png;Ignore*;7;8\n;;;\n'
+    )
+    open_files(page, tmp_path / "a.png", tmp_path / "a.csv")
+    said = "1 points, not saved, left out: 1 of another image, 1 of class Ignore*"
+    assert status(page) == said and page.evaluate("current.points") == [[10.5, 20]]
+    (tmp_path / "a.json").write_text('{"shapes": []}')
+    page.set_input_files("#open", str(tmp_path / "a.json"))
+    page.locator("#status", has_text="a.json: no GeoJSON").wait_for()
+    assert page.evaluate("current.points") == [[10.5, 20]]
 
 
 def test_what_cannot_be_opened_is_named(page, tmp_path):

@@ -237,6 +237,15 @@ def places(data, name="a"):
     return [tuple(p) for p in np.argwhere(label).tolist()]
 
 
+def packed(files):
+    """A .zip of files."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
 OUTLINES = {
     "QuPath detections": ("a.geojson", geojson(*NUCLEI), ""),
     "QuPath, drawn by hand": ("a.geojson", geojson(*HAND_DRAWN), ""),
@@ -361,6 +370,32 @@ OUTLINES = {
         "a.geojson",
         geojson(*NUCLEI, feature(TILE, "tmaCore"), feature(TILE, "PathRootObject")),
         "1 TMA core, 1 root of the hierarchy",
+    ),
+    "QuPath 0.2": (
+        "a.geojson",
+        [
+            *[{**cell, "id": "PathCellObject", "properties": {}} for cell in CELLS],
+            *[
+                {**feature(PART), "id": kind, "properties": {}}
+                for kind in ("PathTileObject", "PathCellObject", "TMACoreObject")
+            ],
+        ],
+        "1 tile of an image, 1 cell without a nucleus, 1 TMA core",
+    ),
+    "features that are not called so": (
+        "a.geojson",
+        geojson(*[{"geometry": nucleus["geometry"]} for nucleus in NUCLEI]),
+        "",
+    ),
+    "an archive with files of macOS": (
+        "a.zip",
+        packed({"d/a.geojson": json.dumps(geojson(*NUCLEI)), "d/._a.geojson": b"x"}),
+        "",
+    ),
+    "COCO, a mask of the tile": (
+        "a.json",
+        coco(*map(polygons, BOXES), run_lengths(instances() == 0)),
+        "1 region (mask that covers the tile)",
     ),
     "a tissue of many rings": (
         "a.geojson",
@@ -599,15 +634,6 @@ def picture(array, suffix, palette=None, **more):
     return as_bytes(lambda file: image.save(file, format=suffix, **more))
 
 
-def packed(files):
-    """A .zip of files."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
-
-
 def mat(array):
     return as_bytes(lambda file: scipy.io.savemat(file, {"inst_map": array}))
 
@@ -670,6 +696,8 @@ def test_one_mask_for_each_nucleus(data, capsys):
 
 CLASSES = np.where(instances([*BOXES, (70, 5, 6, 6), (5, 50, 6, 6)]) > 0, 1, 0)
 CLASSES[:20, 25:] *= 2
+CROWDED = instances([(2, 2, 30, 50), (40, 5, 30, 20)])
+CROWDED[CROWDED == 0] = 9
 REFUSED = {
     "bool": ("masks", "a.npy", npy(MAP > 0), "a binary mask (3 components share the value 1)"),
     "0, 1 in .mat": ("masks", "a.mat", mat((MAP > 0) * 1.0), "a binary mask (3 components"),
@@ -693,6 +721,14 @@ REFUSED = {
         "orientation tag (3)",
     ),
     "another size": ("masks", "a.tif", tiff(MAP.T.copy()), "(it looks rotated)"),
+    "background 1": ("masks", "a.tif", tiff(MAP + 1), "id 1 covers 97% of it; the background"),
+    "background 9 among many": ("masks", "a.npy", npy(CROWDED), "id 9 covers 56% of it"),
+    "inverted masks": (
+        "points",
+        "a/masks/1.png",
+        picture((MAP != 1) * np.uint8(255), "PNG"),
+        "1.png: 99% of it is not 0; expected one nucleus",
+    ),
     "Cellpose": (
         "masks",
         "a_seg.npy",
@@ -735,6 +771,12 @@ REFUSED = {
         "a.json",
         coco(polygons(BOXES[0]), shape=(600, 800)),
         "drawn on an image of 800 x 600, but it has 80 x 60",
+    ),
+    "COCO of an image that it lacks": (
+        "masks",
+        "a.json",
+        coco({**polygons(BOXES[0]), "image_id": "3", "id": 7}),
+        "the annotation of id 7 is of the image 3, which is none of the file's images",
     ),
     "COCO of another image": ("masks", "a.json", coco(name="b.png"), "of the image b.png"),
     "COCO results": (
@@ -862,6 +904,63 @@ def test_parts_of_a_nucleus_are_joined(data, what):
     place(data / "from", "a.json", content)
     import_labels("masks", data, data / "from")
     assert areas(data) == [300]
+
+
+BENT = [[20, 20], [40, 20], [40, 24], [24, 24], [24, 36], [40, 36], [40, 40], [20, 40]]
+BENT_MAP = np.zeros(SHAPE, np.uint8)
+BENT_MAP[20:40, 20:24] = BENT_MAP[20:24, 20:40] = BENT_MAP[36:40, 20:40] = 1
+BENT_FILES = {
+    "an outline": ("a.geojson", geojson(feature(BENT))),
+    "a nucleus with a hole": (
+        "a.geojson",
+        {"type": "Polygon", "coordinates": [corners((20, 20, 20, 20)), corners((24, 24, 12, 12))]},
+    ),
+    "runs of COCO": ("a.json", coco(run_lengths(BENT_MAP))),
+    "an image": ("a/masks/1.png", picture(BENT_MAP, "PNG")),
+}
+
+
+@pytest.mark.parametrize("what", BENT_FILES)
+def test_the_point_of_a_bent_nucleus_lies_on_it(data, what):
+    """The centre lies beside it: the nearest of its pixels is taken."""
+    place(data / "from", *BENT_FILES[what])
+    import_labels("points", data, data / "from")
+    ((row, col),) = places(data)
+    assert BENT_MAP[row, col] or what == "a nucleus with a hole"
+    assert col in (23, 36) or row in (23, 36)
+
+
+def test_shapes_of_one_group_are_counted(data, capsys):
+    shapes = [shape("polygon", corners(box), group_id=0) for box in BOXES]
+    place(data / "from", "a.json", labelme(*shapes))
+    import_labels("masks", data, data / "from")
+    said = "a: 1 nucleus from a.json; 3 shapes that share a group_id are 1 nucleus\n"
+    assert capsys.readouterr().out == said
+
+
+@pytest.mark.parametrize(
+    ("named", "note"),
+    [("..\\b.png", "; drawn on b.png, as the file says"), ("in/a.jpg", ""), ("a.ome.tif", "")],
+)
+@pytest.mark.parametrize("tool", ["labelme", "Cell Counter"])
+def test_a_file_that_names_another_image_is_told(data, capsys, tool, named, note):
+    name, content = "a.json", {**labelme(shape("point", [[5, 5]])), "imagePath": named}
+    if tool == "Cell Counter":
+        properties = (
+            f"<Image_Properties><Image_Filename>{named}</Image_Filename></Image_Properties>"
+        )
+        name, content = "a.xml", markers([(5, 5)]).replace("<Marker_Data>", properties, 1)
+        content = content.replace("</Image_Properties>", "</Image_Properties><Marker_Data>")
+    place(data / "from", name, content)
+    import_labels("points", data, data / "from")
+    assert capsys.readouterr().out == f"a: 1 point from {name}{note}\n"
+
+
+def test_a_source_or_a_data_set_that_is_not_there(data):
+    with pytest.raises(InputError, match="nope: no such file or folder$"):
+        import_labels("masks", data, data / "nope")
+    with pytest.raises(InputError, match="images: no such folder$"):
+        import_labels("masks", data / "nope", data)
 
 
 def test_classes_choose(data, capsys):
@@ -1028,6 +1127,20 @@ def test_rois_of_fiji(data, capsys, suffix):
     roifile.roiwrite(data / "from" / f"a{suffix}", rois if suffix == ".zip" else rois[0])
     import_labels("masks", data, data / "from")
     assert areas(data) == AREAS[: len(boxes)]
+
+
+@pytest.mark.parametrize("name", ["a_rois.zip", "a.zip"])
+def test_rois_of_cellpose_go_through_the_middles_of_pixels(data, name):
+    """As its outlines in text do. Those of other tools count from the corner."""
+    roifile = pytest.importorskip("roifile")
+    files = {}
+    for x, y, width, height in BOXES:
+        outline = np.array(corners((x, y, width - 1, height - 1)), np.int32)
+        roi = roifile.ImagejRoi.frompoints(outline)
+        files[f"{roi.name}.roi"] = roi.tobytes()
+    place(data / "from", name, packed(files))
+    import_labels("masks", data, data / "from")
+    assert areas(data) == (AREAS if name == "a_rois.zip" else [35, 25, 63])
 
 
 def test_rois_without_roifile_name_it(data, monkeypatch):
@@ -1229,13 +1342,17 @@ def test_the_middle_of_an_outline_that_crosses_itself(data):
 
 
 def test_what_is_no_nucleus_in_a_roi_set(data, capsys):
-    """Folders and files of macOS, texts that are drawn as rectangles, lines."""
+    """Files of macOS, a text beside, texts that are drawn as rectangles, lines."""
     roifile = pytest.importorskip("roifile")
     kinds, box = roifile.ROI_TYPE, {"left": 10, "top": 10, "right": 18, "bottom": 16}
     rois = [roifile.ImagejRoi(roitype=kind, **box) for kind in (kinds.RECT, kinds.RECT, kinds.LINE)]
     rois[1].subtype = roifile.ROI_SUBTYPE.TEXT
     files = {f"{k}.roi": roi.tobytes() for k, roi in enumerate(rois)}
-    place(data / "from", "a.zip", packed({**files, "__MACOSX/._0.roi": b"x", ".DS_Store": b"x"}))
+    place(
+        data / "from",
+        "a.zip",
+        packed({**files, "__MACOSX/._0.roi": b"x", "._1.roi": b"x", "readme.txt": b"x"}),
+    )
     import_labels("masks", data, data / "from")
     assert "1 nucleus from a.zip; left out: 1 ROI of type text, 1 ROI of type line" in (
         capsys.readouterr().out

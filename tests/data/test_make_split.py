@@ -32,6 +32,7 @@ def test_what_the_pattern_finds_is_the_group():
     names = ["A-1_x.png", "A-1_y.png", "B-1_x.png"]
     assert group_names(names, r"^(\w-\d)") == [names[:2], names[2:]]
     assert group_names(names, r"-1_.") == [[names[0], names[2]], [names[1]]]
+    assert group_names(names, r"(A)-|(B)-") == [names[:2], names[2:]]
     assert group_names(names, None) == [[name] for name in names]
 
 
@@ -76,6 +77,12 @@ def test_the_seed_decides(make_split, images):
     assert read_split(images) != first
 
 
+def test_a_set_that_stays_empty_is_told(make_split):
+    printed = make_split("--group", "p").stdout
+    assert "10 train, 0 val, 0 test; 1 groups, too few to have any for val and test\n" in printed
+    assert "too few" not in make_split("--shares", 1, 0, 0, "--overwrite").stdout
+
+
 def test_a_split_that_is_there_is_kept(make_split, images):
     make_split()
     first = read_split(images)
@@ -101,6 +108,8 @@ def test_folds_test_every_image_once(make_split, images):
         (["--folds", 4, "--fold", 5], "--fold"),
         (["--group", "("], "regular expression"),
         (["--group", "zzz"], "finds nothing"),
+        (["--group", "(z*)"], "finds nothing"),
+        (["--data-dir", "nope"], "nope/images: no such folder"),
         (["--shares", 0, 1, 1], "--shares"),
     ],
 )

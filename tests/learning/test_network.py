@@ -76,6 +76,13 @@ def test_an_older_checkpoint_has_the_published_width_and_stride(tmp_path):
     assert (network.width, network.stem_stride) == (1, 2)
 
 
+@pytest.mark.parametrize(("stage", "outputs"), [("segmentation", 1), ("detection", 2)])
+def test_a_network_of_the_other_stage_is_refused(tmp_path, stage, outputs):
+    path = saved(ResUNet("resnet18", outputs, width=0.25), tmp_path / "a.pt")
+    with pytest.raises(InputError, match=f"a.pt: .*expected one of the {stage}"):
+        load_network(path, CPU, stage)
+
+
 def test_the_checkpoint_of_an_ensemble_is_refused(tmp_path):
     """An older version could train several networks and save them as one."""
     path = saved(ResUNet("resnet18", 1), tmp_path / "ensemble.pt", members=2)

@@ -1,5 +1,7 @@
 """Intervals over images and patients, against known answers."""
 
+from unicodedata import normalize
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,6 +16,14 @@ def test_patients_are_found_in_names():
     expected = ["TCGA-18-5592", "TCGA-18-5592", "TCGA-21-5784", "mine"]
     assert patients(names, "TCGA-..-[^-]+") == expected
     assert patients(["p1_a", "p1_b"], "^(p.)_") == ["p1", "p1"]
+    assert patients(["p1_a", "q1_b", "x"], "(p.)|(q.)|z*") == ["p1", "q1", "x"]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_letters_of_two_characters_are_those_of_one(form):
+    names = [normalize("NFC", "\u00c4_1"), normalize("NFD", "\u00c4_2")]
+    assert patients(names, normalize(form, "^(\u00c4)_")) == ["\u00c4"] * 2
+    assert patients(names, "^(.)_") == ["\u00c4"] * 2
 
 
 def test_a_pattern_that_would_take_for_ever_is_given_up(monkeypatch):

@@ -70,6 +70,8 @@ def test_the_variant_paper_is_as_published(jobs):
         ({"repeats": 1.5}, "repeats: expected"),
         ({"repeats": 1e20}, "repeats: expected"),
         ({"both": "--patient 'a"}, "both: .*No closing quotation"),
+        ({"both": "--epochs 3 --restart"}, "both: .*--restart: the sweep gives each run its own"),
+        ({"variants": {"a": {"seg": "--save-dir=x"}}}, "variant 'a', seg: .*--save-dir: the sweep"),
         ({"variants": {"a": {"seg": "'"}}}, "variant 'a', seg: .*No closing quotation"),
         ({"variants": {"": {}}}, "variant ''"),
         ({"variants": {"..": {}}}, r"variant '\.\.'"),
