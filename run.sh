@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # The whole pipeline: detection with self-training, then segmentation, for each repeat.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # sh cannot read the rest
 set -euo pipefail
 
 usage() {

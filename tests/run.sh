@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Set up what is needed and run the checks: style, then tests. Arguments go to pytest.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # sh cannot read the rest
 set -euo pipefail
 HERE="$(CDPATH= cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd)"
 source "$HERE/../tools/setup.sh"

@@ -115,6 +115,8 @@ def place(tmp_path, experiment, monkeypatch):
     for folder in ("MY_IMAGES", "MY_TILES", "NEW"):
         (tmp_path / folder).mkdir()
         shutil.copy(tmp_path / "plain/images/test0.png", tmp_path / folder)
+    (tmp_path / "MY_MASKS").mkdir()
+    shutil.copy(tmp_path / "plain/labels_instance/test0_label.tif", tmp_path / "MY_MASKS")
     link_tree(experiment.root / "repeat_1/detection/detections", tmp_path / "MY_POINTS")
     places = np.array([[10, 10], [30, 30], [50, 10]])
     for folder in ("MY_ANNOTATIONS", "CORRECTED"):
