@@ -49,18 +49,26 @@ need_value() {
 }
 
 # stage MARK SCRIPT OPTIONS...: one stage of one repeat. A restart that was stopped goes on: what it
-# has finished, which is noted by its mark, is not thrown away again.
+# has finished, which is noted by its mark, is not thrown away again, unless its input has changed.
 stage() {
-  local mark="$1" word words=() restart=false
+  local mark="$1" word words=() restart=false kept=false status=0
   shift
   for word in "$@"; do
     if [[ "$word" == --restart ]]; then
       restart=true
-      if grep -qxF "$mark" "$RESTARTED" 2>/dev/null; then continue; fi
+      if grep -qxF "$mark" "$RESTARTED" 2>/dev/null; then
+        kept=true
+        continue
+      fi
     fi
     words+=("$word")
   done
-  child "$PYTHON" "${words[@]}"
+  child "$PYTHON" "${words[@]}" || status=$?
+  if [[ $status == 2 ]] && $kept; then
+    rm -f "$RESTARTED"
+    echo "the same command throws away what this restart has finished, and begins anew" >&2
+  fi
+  if [[ $status != 0 ]]; then exit "$status"; fi
   if $restart; then
     [[ -f "$RESTARTED" ]] || printf '%s\n' "$ASKED" >"$RESTARTED"
     printf '%s\n' "$mark" >>"$RESTARTED"

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import torch
 
-from code_common.config import as_json, fingerprint, flag_of
+from code_common.config import as_json, fingerprint, flag_of, shown_fields
 from code_common.contents import Inputs, content_hash, contents_of
 from code_common.errors import InputError
 from code_common.files.data_set import ImageFiles, read_split
@@ -52,6 +52,7 @@ LOCK = ".lock"  # outlives --restart, so that two processes that wait for it nev
 # it is of an older version: place in the run folder -> hash.
 MARKER = {"seconds?": float, "files?": {str: str}}
 OTHER = "give another --root-save-dir, or --restart to throw that run away"
+T = TypeVar("T")
 CLEARING = "clearing"  # what options.json says while --restart removes files
 # The phases of stage 2, each of which has a folder.
 _PHASES = ("labels", "crf", "self_training")
@@ -95,8 +96,11 @@ def saved_run(path: Path) -> dict:
     return read_json(path, {"options": dict})
 
 
-def refuse_other_options(folder: Path, options: CommonOptions) -> None:
-    """Raise InputError where a run folder holds finished steps of a run with other options."""
+def refuse_other_options(folder: Path, options: CommonOptions, *but: str) -> None:
+    """Raise InputError where a run folder holds finished steps of a run with other options.
+
+    Compared are the options of the script, but for those named in `but`.
+    """
     path = options_path(folder)
     if not path.is_file():
         raise InputError(
@@ -106,12 +110,34 @@ def refuse_other_options(folder: Path, options: CommonOptions) -> None:
     saved = saved_run(path)["options"]
     refuse_removed(saved, path)
     before, now = options_today(saved), as_json(options)
-    for name in (n for n in now if n not in options.NOT_IN_RESULT):
+    for name in (field.name for field in shown_fields(type(options))):
+        if name in options.NOT_IN_RESULT or name in but:
+            continue
         if before.get(name, now[name]) != now[name]:
             raise InputError(
                 f"{folder}: holds a run with {flag_of(name)} {before[name]}, not {now[name]}; "
                 f"{OTHER}"
             )
+
+
+def refuse_other_run(options: CommonOptions, *but: str) -> None:
+    """`refuse_other_options` for a script of one step, in the folder of a run of main.py."""
+    if marker_paths(options.save_dir) and options_path(options.save_dir).is_file():
+        refuse_other_options(options.save_dir, options, *but)
+
+
+def do_alone(action: Callable[[CommonOptions], T], options: CommonOptions) -> T:
+    """Do what a script of one step does, with the run folder for itself.
+
+    Raises InputError where main.py is working there, or has made a run with other options.
+    """
+    refuse_other_run(options)
+    if distributed.is_main():
+        lock = _lock(options.save_dir)  # until it is closed, or the process ends
+    result = action(options)
+    if distributed.is_main():
+        lock.close()
+    return result
 
 
 def _commit() -> str:

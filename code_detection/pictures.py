@@ -31,6 +31,7 @@ from code_common.files.run_folder import (
 )
 from code_common.reporting.album import Figure, Panel, middle, shrink, write_album
 from code_common.reporting.drawing import BLUE, GREEN, ORANGE, WHITE, mark, tint
+from code_common.steps import do_alone
 from code_detection.dataset import all_points, load_training, read_background
 from code_detection.detect import draw_detections
 from code_detection.labels import extended_gaussian_mask, weight_map
@@ -185,4 +186,4 @@ def pictures_of(options: Options, final_round: int) -> str:
 
 
 if __name__ == "__main__":
-    print(run_script(lambda: pictures_of(options, options.round)))
+    print(run_script(lambda: do_alone(lambda o: pictures_of(o, o.round), options)))

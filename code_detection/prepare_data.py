@@ -21,6 +21,7 @@ from code_common.files.run_folder import colours_path, points_path, val_points_p
 from code_common.files.writing import write_json, write_points
 from code_common.learning.colours import ColourStatistics
 from code_common.options import Purpose
+from code_common.steps import do_alone
 from code_detection.dataset import all_points
 from code_detection.labels import sample_points
 
@@ -71,4 +72,4 @@ def prepare(options: Options) -> str:
 
 
 if __name__ == "__main__":
-    print(run_script(lambda: prepare(options)))
+    print(run_script(lambda: do_alone(prepare, options)))

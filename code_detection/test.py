@@ -29,6 +29,7 @@ from code_common.launch import run
 from code_common.learning import distributed
 from code_common.learning.checkpoints import load_state
 from code_common.reporting.bootstrap import intervals, patients
+from code_common.steps import refuse_other_run
 from code_detection.detect import detect_images, threshold_of
 from code_detection.metrics import DetectionCounts, add
 
@@ -109,6 +110,7 @@ def test_round(
 def test(options: TestOptions) -> str:
     """Test the round `options.round` on the data set's test images, or on --img-dir."""
     if options.img_dir is None:
+        refuse_other_run(options, "patient")
         return test_round(options, options.round, options.model_path, options.shard)
     labels = [options.label_dir] if options.label_dir else []
     image_files = find_images(options.img_dir, None, *labels)

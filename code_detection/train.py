@@ -12,6 +12,8 @@ from code_detection.options import Options, TrainOptions
 if __name__ == "__main__":
     options = read_command_line(TrainOptions, __doc__)
 
+from functools import partial
+
 import numpy as np
 import torch
 
@@ -29,6 +31,7 @@ from code_common.learning.loss_terms import LossTerm
 from code_common.learning.network import OUTPUTS, ResUNet
 from code_common.learning.training import Validate, fit
 from code_common.options import Purpose
+from code_common.steps import do_alone
 from code_detection.dataset import load_training
 from code_detection.losses import masked_loss
 from code_detection.metrics import add, count
@@ -111,4 +114,4 @@ def train(options: TrainOptions) -> None:
 
 
 if __name__ == "__main__":
-    run(train, options)
+    run(partial(do_alone, train), options)

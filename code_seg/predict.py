@@ -17,7 +17,6 @@ import io
 import json
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,118 +28,21 @@ from code_common.files.run_folder import nuclei_path
 from code_common.files.writing import printable, whole_file, write_png
 from code_common.inference.ome_tiff import write_label_map
 from code_common.inference.prediction import (
-    detect_slide,
-    mask_reader,
     predict_all,
     prob_reader,
-    probability_map,
     result_key,
-    wanted_tiles,
 )
 from code_common.inference.slides import Slide, Strips, find_slides, reduced
-from code_common.inference.streaming import DiskMap, find_components
-from code_common.inference.tiling import Read, Tiling
+from code_common.inference.tiling import Read
 from code_common.inference.trained_run import TrainedStage, load_trained_run
 from code_common.launch import choose_device, run, tiling_of
 from code_common.learning import distributed
 from code_common.reporting.drawing import YELLOW, outline
-from code_seg.convex import convex_nuclei, kept_in_parts
 from code_seg.features import nucleus_features
-from code_seg.instances import PointsByRow, instances_in_parts, split_by_points
-from code_seg.magnify import choose_magnification
-from code_seg.selection import check_method
+from code_seg.segmenter import Part, empty_map, make_segmenter
 
 FEW_NUCLEI = 10  # whose sizes say nothing
 FAR = 1.6  # between two radii: that of nuclei at 20x and at 40x is 2
-# A part of an instance map: its first row and column, and the map [h, w] of its box.
-Part = tuple[int, int, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Segmenter:
-    """What turns a slide into nuclei: networks, method, and how they are applied."""
-
-    stage: TrainedStage
-    detector: TrainedStage | None  # None: no points are needed
-    method: str  # one of METHODS
-    tiling: Tiling
-    tissue: str  # as --tissue
-
-    @property
-    def min_area(self) -> int:
-        """Smallest nucleus in square pixels."""
-        return self.stage.settings["min_area"]
-
-    def maps(self, slide: Slide, work: Path, key: str) -> tuple[DiskMap, np.ndarray | None]:
-        """Probability map of a slide, on the disk in `work`, and the detections [N, 2] in it.
-
-        A call that was stopped goes on, if `key` is the same.
-        """
-        wanted = wanted_tiles(slide, self.tissue, self.tiling.tile)
-        points = None
-        if self.detector:
-            points, _ = detect_slide(self.detector, slide, work, key, self.tiling, wanted)
-        factor = choose_magnification(
-            self.stage.network, slide.read, slide.shape, points, self.tiling,
-            self.stage.settings["nucleus_radius"],
-        )  # fmt: skip
-        path = work / "nuclei.u16"
-        probs = probability_map(self.stage, slide, path, key, self.tiling, wanted, factor)
-        return probs, points
-
-    def nuclei(
-        self, probs: DiskMap, points: np.ndarray | None, labels: DiskMap, work: Path
-    ) -> Iterator[Part]:
-        """The nuclei of a probability map, component by component.
-
-        The caller writes each part into `labels` before it asks for the next.
-        """
-        mask, read_prob, convex = mask_reader(probs, 0.5), prob_reader(probs), None
-        by_points = self.method != "components" and points is not None
-        by_row = PointsByRow(points if by_points else np.zeros((0, 2), int))
-        # Convex nuclei are known only once all are there: till then they have a map of their own.
-        if self.method == "convex":
-            convex = empty_map(work / "candidates.u32", probs.shape)
-        covered = convex or labels
-
-        def divide(row: int, col: int, component: np.ndarray) -> np.ndarray:
-            near = by_row.within(row, col, component.shape)
-            if convex:
-                prob = read_prob(row, col, *component.shape)
-                return convex_nuclei(component, prob, near, self.min_area)
-            return split_by_points(component.astype(np.int32), near, self.min_area)
-
-        def is_covered(row: int, col: int) -> bool:
-            return bool(covered.read(row, col, 1, 1)[0, 0])
-
-        components = find_components(mask, probs.shape)
-        parts = instances_in_parts(components, mask, divide, self.min_area, is_covered)
-        return kept_in_parts(parts, read_prob, by_row, convex) if convex else parts
-
-
-def choose_segmenter(options: SegPredictOptions) -> Segmenter:
-    """The segmenter that the options ask for. Raises InputError where the run does not hold it."""
-    device = choose_device(options)
-    stages = load_trained_run(options.model, device)
-    stage, detector = stages.get("segmentation"), stages.get("detection")
-    if stage is None:
-        raise InputError(f"{options.model}: holds no segmentation network")
-    method = options.instances if options.instances != "auto" else stage.settings.get("instances")
-    check_method(method, options.model)
-    if method != "components" and detector is None:
-        raise InputError(
-            f"{options.model}: holds no detector to split nuclei with; give the folder above "
-            "detection/ and segmentation/, or --instances components"
-        )
-    # Points also tell how large the nuclei are, where that matters.
-    needs_points = method != "components" or bool(stage.settings["nucleus_radius"])
-    return Segmenter(
-        stage,
-        detector if needs_points else None,
-        method,
-        tiling_of(options, device),
-        options.tissue,
-    )
 
 
 def predict(options: SegPredictOptions) -> str:
@@ -150,7 +52,11 @@ def predict(options: SegPredictOptions) -> str:
     it is a tiled OME-TIFF with a pyramid. Coordinates, and areas in GeoJSON and COCO, are in pixels
     of the file; areas in the table are in pixels as the image was read.
     """
-    segmenter = choose_segmenter(options)
+    device = choose_device(options)
+    stages = load_trained_run(options.model, device)
+    segmenter = make_segmenter(
+        stages, options.model, options.instances, tiling_of(options, device), options.tissue
+    )
     notes: list[str] = []
 
     def work(name: str, slide: Slide, folder: Path, key: str) -> tuple[list[Path], dict]:
@@ -160,7 +66,7 @@ def predict(options: SegPredictOptions) -> str:
         kind = "ome.tif" if slide.large else "tif"
         endings = ("nuclei.csv", "nuclei.geojson", f"instances.{kind}", "overlay.png")
         files = [options.out / f"{name}_{ending}" for ending in endings]
-        areas = write_nuclei(files[0], files[1], slide, parts, prob_reader(probs), labels)
+        areas = write_nuclei(files[0], files[1], slide, parts, prob_reader(probs))
         notes.extend(size_note(name, areas, segmenter.detector))
         write_label_map(files[2], labels, slide.mpp, slide.large)
         picture, small, _ = reduced(slide, labels)
@@ -168,8 +74,7 @@ def predict(options: SegPredictOptions) -> str:
         height, width = (round(n * slide.scale) for n in slide.shape)
         return files, {"nuclei": len(areas), "width": width, "height": height}
 
-    stages = [segmenter.stage, segmenter.detector]
-    used = [stage for stage in stages if stage]
+    used = [stage for stage in (segmenter.stage, segmenter.detector) if stage]
     key = result_key(options, used, segmenter.tiling, segmenter.method)
     message, rows = predict_all(options, key, ["nuclei", "width", "height"], work)
     for line in grouped(notes):
@@ -178,12 +83,6 @@ def predict(options: SegPredictOptions) -> str:
     if options.coco and len(rows) == len(paths) and distributed.is_main():
         write_coco(options.out, {name: (paths[name].name, row) for name, row in rows.items()})
     return message
-
-
-def empty_map(path: Path, shape: tuple[int, int]) -> DiskMap:
-    """A map of ids on the disk, whatever an earlier call left there."""
-    path.unlink(missing_ok=True)
-    return DiskMap(path, shape, np.uint32)
 
 
 def write_coco(out: Path, images: dict[str, tuple[str, dict]]) -> None:
@@ -259,12 +158,10 @@ def write_nuclei(
     slide: Slide,
     parts: Iterable[Part],
     read_prob: Read,
-    labels: DiskMap,
 ) -> array:
-    """Write the nuclei of `parts` one by one into a CSV table, GeoJSON and the label map.
+    """Write the nuclei of `parts`, with ids 1, 2, ..., one by one into a CSV table and GeoJSON.
 
-    Returns their areas in square pixels. Their ids are 1, 2, ... by the first pixels of their
-    components.
+    Returns their areas in square pixels.
     """
     strips, areas = Strips(slide), array("d")  # few bytes for each of a million nuclei
     with whole_file(table) as csv_file, whole_file(outlines) as geojson:
@@ -272,16 +169,14 @@ def write_nuclei(
         writer, features = csv.writer(text, lineterminator="\n"), Features(geojson)
         for row, col, instances in parts:
             box = row, col, *instances.shape
-            image, prob, ids = strips.read(*box), read_prob(*box), labels.read(*box)
+            image, prob = strips.read(*box), read_prob(*box)
             for k in np.unique(instances[instances > 0]).tolist():
                 mask = instances == k
                 areas.append(int(mask.sum()))
-                count = len(areas)
-                ids[mask] = count
                 values = nucleus_features(mask, (row, col), image, prob, slide.scale, slide.mpp)
-                if count == 1:
+                if k == 1:
                     writer.writerow(["id", *values])
-                writer.writerow([count, *(f"{v:.6g}" for v in values.values())])
+                writer.writerow([k, *(f"{v:.6g}" for v in values.values())])
                 # In the frame of the coordinates beside it; the table's are pixels as read.
                 area = values["area"]
                 if slide.scale != 1:
@@ -294,7 +189,6 @@ def write_nuclei(
                 inner = mask[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
                 corner = row + int(rows[0]), col + int(cols[0])
                 features.add(nucleus_feature(inner, corner, shown, slide.scale))
-            labels.write(row, col, ids)
         if not areas:
             writer.writerow(["id"])
         features.end()

@@ -46,6 +46,7 @@ from code_common.learning.checkpoints import load_network
 from code_common.reporting.bootstrap import intervals, mean_of, patients
 from code_common.reporting.drawing import CYAN, YELLOW, outline
 from code_common.reporting.results import SHOWN
+from code_common.steps import refuse_other_run
 from code_seg.evaluate import make_instances
 from code_seg.magnify import predict_nuclei
 from code_seg.metrics import score
@@ -191,6 +192,7 @@ def test_data_set(options: Options, checkpoint: Path | None = None, shard: str =
 def test(options: TestOptions) -> str:
     """Test on the data set's test images, or on --img-dir."""
     if options.img_dir is None:
+        refuse_other_run(options, "patient")
         return test_data_set(options, options.model_path, options.shard)
     labels = [options.label_dir] if options.label_dir else []
     image_files = find_images(options.img_dir, None, *labels)

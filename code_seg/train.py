@@ -13,6 +13,8 @@ from code_seg.options import PHASES, Options, TrainOptions
 if __name__ == "__main__":
     options = read_command_line(TrainOptions, __doc__)
 
+from functools import partial
+
 import numpy as np
 import torch
 
@@ -28,6 +30,7 @@ from code_common.learning.colours import read_colours
 from code_common.learning.loss_terms import Loss, LossTerm
 from code_common.learning.network import OUTPUTS, ResUNet
 from code_common.learning.training import Validate, fit
+from code_common.steps import do_alone
 from code_seg.crf_loss import choose_backend
 from code_seg.dataset import load_training, load_validation, magnified_like, read_labels
 from code_seg.evaluate import label_likelihood, mean_aji
@@ -167,4 +170,4 @@ def train(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    run(train, options)
+    run(partial(do_alone, train), options)

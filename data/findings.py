@@ -40,6 +40,9 @@ from data.annotations.sources import keys_of
 PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
 PARTS = ("train", "val", "test")
 ALIKE = 20  # of the 256 bits of the difference hash: two pictures of one piece of tissue
+# Standard deviations that the inside of nuclei is darker than the rest. Of 104 real tiles the least
+# is 0.46; with their labels mirrored nine in ten have less than 0.3.
+DARKER = 0.3
 FEW = 0.1  # share of the ids of an instance map that may be odd
 SPECK = 20  # square pixels under which a nucleus is hardly one
 IMAGE_FIX = "export it again: an image of 8-bit RGB as PNG or TIFF"
@@ -200,7 +203,8 @@ def check_labels(directory: Path, images: Path, is_missing: bool) -> list[Findin
         fix = f"name each as its image is, in the same letters: TILE or TILE{ending}"
         message = f"{len(surplus)} labels of no image: {some(surplus)}"
         findings.append(Finding(WARN, str(directory), message, fix))
-    files = directory.iterdir() if is_missing and directory.is_dir() else ()
+    looked_at = is_missing or directory.name == POINT_LABELS
+    files = directory.iterdir() if looked_at and directory.is_dir() else ()
     others = [f.name for f in files if keys_of(f) and not is_image(f)]
     if others:
         message = f"{len(others)} files that are no image and are not read: {some(others)}"
@@ -238,6 +242,7 @@ def check_image(files: ImageFiles) -> ImageCheck:
             areas = np.array([int(mask.sum()) for mask in masks])
             points = points_from_instances(instances)
             findings += check_nuclei(files.instances, masks, areas, instances.size)
+            findings += check_darkness(files.instances, image, instances > 0)
     if files.points:
         fix = "delete it, then: " + import_command(files.points.parent)
         label = attempt(findings, fix, read_point_label, files.points, shape, files.image)
@@ -270,6 +275,17 @@ def check_reading(checks: Iterable[ImageCheck]) -> list[Finding]:
     """What the reader says of the images: a line for each kind of note, with the first image."""
     lines = grouped(note for check in checks for note in check.notes)
     return [Finding(WARN, file, note) for file, _, note in (line.partition(": ") for line in lines)]
+
+
+def check_darkness(path: Path, image: np.ndarray, nuclei: np.ndarray) -> list[Finding]:
+    """Whether nuclei [H, W] bool are darker than the rest of an image [H, W, 3], as they should."""
+    grey = image.mean(2)
+    if not nuclei.any() or nuclei.all() or grey.std() == 0:
+        return []
+    if (grey[~nuclei].mean() - grey[nuclei].mean()) / grey.std() >= DARKER:
+        return []
+    message = "its nuclei are hardly darker than the rest of the image"
+    return [Finding(WARN, str(path), message, "is it the label of this image, and not turned?")]
 
 
 def difference_hash(image: np.ndarray) -> np.ndarray:

@@ -85,7 +85,14 @@ from data.annotations.formats import (
     shifted,
     without_regions,
 )
-from data.annotations.labels import count_ids, counted, instance_map, listed, point_label
+from data.annotations.labels import (
+    count_ids,
+    count_split,
+    counted,
+    instance_map,
+    listed,
+    point_label,
+)
 from data.annotations.sources import Sources, keys_of, match_names, same_letters
 from data.annotations.text import short
 
@@ -177,7 +184,8 @@ def import_array(files: ImageFiles, source: Path, out: Path, arguments: argparse
         check_plane(files, str(source), choice.plane)
     instances = read_array(source, image_shape(files.image), files.image, choice)
     write_instances(out, instances)
-    return counted(count_ids(instances), "nucleus")
+    number, split = count_ids(instances), count_split(instances)
+    return counted(number, "nucleus") + (f"; {split} lie in several pieces" if split else "")
 
 
 def import_one(
@@ -249,7 +257,7 @@ def find_sources(
     by_key = {same_letters(name): name for name in names}
     owner = next((by_key[key] for key in keys_of(source) if key in by_key), None)
     if source.is_dir():
-        sources, folder = {}, Sources(source, names)
+        sources, folder = {}, Sources(source, names, arguments.kind)
         for name in names:
             try:
                 sources[name] = folder.find(name)

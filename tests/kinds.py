@@ -232,7 +232,10 @@ KINDS = {
                              {"extratags": [(281, "H", 1, 4095, True)]}),
                             np.minimum(THRICE, 56), "read as 12 bits"),
     "tiff int16": ((HIGH[..., 0].astype(np.int32).clip(0, 32767).astype(np.int16), {}),
-                   np.repeat((HIGH[..., :1].clip(0, 32767) // 257), 3, 2), ""),
+                   np.rint(np.repeat(HIGH[..., :1].clip(0, 32767), 3, 2) * (255 / 32767)),
+                   "read as 15 bits"),
+    "tiff of dark 16 bits": ((DEEP // 10 * 3, {}), DEEP // 10 * 3 // 257,
+                             "the brightest sample is"),
     "tiff uint32": ((HIGH[..., 0].astype(np.uint32), {}),
                     np.repeat(HIGH_AS_BYTES[..., :1], 3, 2), ""),
     **{

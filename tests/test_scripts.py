@@ -20,7 +20,7 @@ from conftest import (
 )
 
 from code_common.config import parse
-from code_common.files.images import read_instances
+from code_common.files.images import read_instances, read_label
 from code_common.files.reading import read_json, read_table
 from code_common.files.run_folder import (
     best_path,
@@ -65,7 +65,7 @@ def test_stage_2_leaves_instances_outlines_and_scores(experiment):
     assert set(metrics["mean"]) == {"components", "points", "convex"}
     named = {"aji", "aji_reference", "aji_plus", "pq", "object_dice", "object_hausdorff"}
     assert named <= set(metrics["mean"]["points"]["all"])
-    instances = read_instances(folder / "test" / "test0_instances.tif", (64, 64))
+    instances = read_label(folder / "test" / "test0_instances.tif", (64, 64))
     nuclei = json.loads((folder / "test" / "test0_nuclei.geojson").read_text())["features"]
     assert len(nuclei) == len(np.unique(instances[instances > 0]))
     saved = read_json(folder / "options.json")
@@ -169,7 +169,7 @@ def test_single_scripts_do_what_main_does(tmp_path, dataset):
 def without_masks(folder):
     """Make of a tiny data set one that has two points in each training image, and no masks."""
     for path in sorted((folder / "labels_instance").glob("train*")):
-        instances = read_instances(path, (64, 64))
+        instances = read_label(path, (64, 64))
         dots = np.zeros((64, 64), np.uint8)
         for label in (1, 2):
             row, col = np.argwhere(instances == label).mean(0).astype(int)
@@ -269,7 +269,7 @@ def test_images_of_any_shape(tmp_path, run_script, shape):
     run_script("code_detection/main.py", *detection)
     run_script("code_seg/main.py", *seg, "--crf-epochs", 0)
     out = tmp_path / "out" / RUN / "segmentation" / "test"
-    read_instances(out / "test0_instances.tif", shape)
+    read_label(out / "test0_instances.tif", shape)
 
 
 def without_a_label(folder):

@@ -40,7 +40,9 @@ FOLDER_IMPORTS = {
     "docs": "code_common code_detection code_seg",
 }
 # What of a stage, beside its scripts, is made for its options; the rest takes arrays and numbers.
-KNOW_OPTIONS = {"options", "dataset", "detect", "plan", "preparation", "selection", "self_training"}
+KNOW_OPTIONS = {
+    "api", "options", "dataset", "detect", "plan", "preparation", "selection", "self_training",
+}  # fmt: skip
 
 
 def module_name(path: Path) -> str:

@@ -7,6 +7,7 @@ Reads NAME_instances.tif and NAME_points.csv, which both predict.py write; one o
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 if not __package__:
@@ -47,7 +48,7 @@ if __name__ == "__main__":
 import numpy as np
 
 from code_common.files.data_set import ImageFiles, find_images
-from code_common.files.images import image_shape, read_instances
+from code_common.files.images import image_shape, read_instances, read_label
 from code_common.files.reading import read_points
 from code_common.files.run_folder import (
     detected_points_path,
@@ -67,20 +68,24 @@ DETECTION = "detection_"  # what the names of the scores of detections begin wit
 
 def score_image(files: ImageFiles, predicted: Path, r1: float) -> dict[str, float]:
     """The scores of what is predicted of an image: name -> value; empty if nothing is there."""
-    maps, points = (
-        instances_path(predicted, files.name),
-        detected_points_path(predicted, files.name),
-    )
+    maps = instances_path(predicted, files.name)
+    large = maps.with_suffix(".ome.tif")
+    maps, points = large if large.is_file() else maps, detected_points_path(predicted, files.name)
     if not maps.is_file() and not points.is_file():
         return {}
     shape, scores = image_shape(files.image), {}
     truth = read_instances(files.instances, shape, files.image)
     if maps.is_file():
-        scores |= score(truth, read_instances(maps, shape, files.image))
+        scores |= score(truth, read_label(maps, shape))
     if points.is_file():
         counts = count(read_points(points, shape), points_from_instances(truth), r1)
         scores |= {DETECTION + name: value for name, value in counts.scores().items()}
     return scores
+
+
+def some(names: Sequence[str]) -> str:
+    """How many names there are, and the first of them."""
+    return f"{len(names)} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -96,8 +101,13 @@ def main(arguments: argparse.Namespace) -> None:
             f"{arguments.predicted}: nothing to score; expected NAME_instances.tif or "
             f"NAME_points.csv of the {len(known)} images with a true map in {arguments.labels}"
         )
-    if len({tuple(values) for values in scores.values()}) > 1:
-        raise InputError(f"{arguments.predicted}: some images lack their map or their points")
+    columns = {column for values in scores.values() for column in values}
+    partly = [name for name, values in scores.items() if set(values) < columns]
+    if partly:
+        raise InputError(
+            f"{arguments.predicted}: images with a map or with points alone, others have both: "
+            f"{some(partly)}"
+        )
     rows = list(scores.values())
     means = mean_of(rows)(np.arange(len(rows)))
     groups = patients(list(scores), arguments.patient)
@@ -107,6 +117,13 @@ def main(arguments: argparse.Namespace) -> None:
     summary = {"mean": means, "interval": drawn, "patients": len(set(groups)), "images": scores}
     write_json(metrics_path(arguments.out), summary)
     print(f"{len(rows)} of {len(images)} images scored; see {arguments.out}")
+    without = {
+        "without a true map": [files.name for files in images if not files.instances],
+        "without a prediction": [name for name, values in found.items() if not values],
+    }
+    for why, names in without.items():
+        if names:
+            print(f"{why}: {some(names)}")
     for name in (*SHOWN, DETECTION + "f1"):
         if name in means:
             print(f"{name:12s}  {with_interval(means[name], drawn.get(name))}")

@@ -26,7 +26,8 @@ from code_common.files.pixels import (
 from code_common.files.tiff import TiffPlane
 
 _LARGEST_ID = 1 << 20  # that is kept; larger ones are numbered anew
-BACKGROUND_SHARE = 0.9  # of an image that one id, or the only nucleus of a mask, cannot cover
+# Of an image, what no nucleus covers; less is enough where it reaches all four edges.
+TILE_SHARE, AROUND_SHARE = 0.9, 0.5
 _CLASSES = 10  # a map of classes has no more values than this
 _SPECK = 0.1  # of the largest component; smaller ones are not counted
 _PARTS = 3  # components that the only nucleus of an image may have, unless its id is that of a mask
@@ -137,13 +138,17 @@ def check_instances(instances: np.ndarray, path: Path) -> None:
     if ids[0] < 0:
         raise InputError(f"{path}: negative ids; expected 0 for background and one id per nucleus")
     largest, share = ids[areas.argmax()], areas.max() / instances.size
-    if largest and share >= BACKGROUND_SHARE:
+    ids = ids[ids > 0]
+    if 0 < len(ids) <= _CLASSES:
+        _check_shared(instances, ids, path)
+    if largest and covers_tile(instances == largest):
         value = f"id {int(largest)} covers {share:.0%} of it"
         raise InputError(f"{path}: {value}; the background must be 0")
-    ids = ids[ids > 0]
-    if not 0 < len(ids) <= _CLASSES:
-        return
-    sizes = np.concatenate([_component_areas(instances == k) for k in ids])
+
+
+def _check_shared(instances: np.ndarray, ids: np.ndarray, path: Path) -> None:
+    """Raise InputError for a map [H, W] of a few ids that many nuclei share."""
+    sizes = np.concatenate([component_areas(instances == k) for k in ids])
     if len(ids) == 1 and len(sizes) > (1 if ids[0] in (1, 255, 65535) else _PARTS):
         raise InputError(
             f"{path}: a binary mask ({len(sizes)} components share the value {int(ids[0])}); "
@@ -158,7 +163,14 @@ def check_instances(instances: np.ndarray, path: Path) -> None:
         )
 
 
-def _component_areas(mask: np.ndarray) -> np.ndarray:
+def covers_tile(mask: np.ndarray) -> bool:
+    """Whether a mask [H, W] is no nucleus but what lies around nuclei, or a region of the tile."""
+    edges = mask[0], mask[-1], mask[:, 0], mask[:, -1]
+    around = all(edge.any() for edge in edges)
+    return bool(mask.mean() >= (AROUND_SHARE if around else TILE_SHARE))
+
+
+def component_areas(mask: np.ndarray) -> np.ndarray:
     """Areas in pixels of the 8-connected components of a mask [H, W] bool."""
     return cv2.connectedComponentsWithStats(mask.astype(np.uint8))[2][1:, cv2.CC_STAT_AREA]
 

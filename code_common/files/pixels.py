@@ -159,10 +159,13 @@ def levels_of(decoded: Decoded, extremes: Extremes | None) -> Levels:
         raise InputError(f"{decoded.path}: {values}; expected integers from 0 to 65535")
     if decoded.bits < 16 and decoded.bits != 8:  # packed: they fill their bits
         return Levels(2**decoded.bits - 1, 2**decoded.bits - 1)
-    bits = _used_bits(int(high), decoded.largest)
+    bits = _used_bits(int(high), decoded.largest, 15 if kind.kind == "i" else 16)
     white, full = 2**bits - 1, 2 ** min(decoded.bits, 16) - 1
     same = bits in (16, decoded.bits)
-    note = "" if same else f"{decoded.bits}-bit samples are read as {bits} bits, 0 to {white}"
+    notes = [] if same else [f"{decoded.bits}-bit samples are read as {bits} bits, 0 to {white}"]
+    if decoded.bits > 8 and 2 * int(high) < white:
+        notes.append(f"the brightest sample is {high:.0f} of {white}")
+    note = "; ".join(notes)
     return Levels(white, white if alpha <= white else full, note)
 
 
@@ -177,17 +180,17 @@ def all_notes(decoded: Decoded, levels: Levels) -> list[str]:
 
 
 _ROUNDED = 0.001  # a range of 0 to 1 may begin a little lower and end a little higher
-_CAMERAS = (8, 10, 12, 14, 16)  # bits that cameras and scanners have
+_CAMERAS = (8, 10, 12, 14)  # bits that cameras and scanners have
 
 
-def _used_bits(highest: int, stated: int | None) -> int:
-    """The bits of the camera whose pictures are stored in 16 bits.
+def _used_bits(highest: int, stated: int | None, most: int) -> int:
+    """The bits of the camera whose pictures are stored in up to 16 bits: `most`, or fewer.
 
     A stated 65535 says no more than the 16 bits do.
     """
     if stated and highest <= stated < 65535:
         highest = stated
-    return next(bits for bits in _CAMERAS if highest < 2**bits)
+    return next(bits for bits in (*_CAMERAS, most) if highest < 2**bits)
 
 
 def _to_bytes(values: np.ndarray, white: int) -> np.ndarray:

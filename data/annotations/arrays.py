@@ -10,13 +10,19 @@ import scipy.io
 
 from code_common.errors import InputError, reason
 from code_common.files.image_kinds import IMAGE_SUFFIXES
-from code_common.files.images import check_instances, read_label, which_of_several
+from code_common.files.images import (
+    check_instances,
+    covers_tile,
+    read_label,
+    which_of_several,
+)
 from data.annotations.choice import ALL, Choice, plane_name
-from data.annotations.geometry import Annotations, covers_tile, filled, ring
+from data.annotations.geometry import Annotations, count_pieces, filled, ring
 from data.annotations.text import MAX_BYTES, check_file, of_macos
 
 ARRAYS = (".npy", ".mat", *IMAGE_SUFFIXES)  # suffixes of instance maps
 ROIS = (".zip", ".roi")
+_NUCLEI = 3  # pieces of a mask that are no longer one nucleus
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -46,7 +52,6 @@ def read_array(
     if not whole:
         raise InputError(f"{path}: expected whole numbers from 0, one id per nucleus")
     check_instances(array, path)
-    check_background(path, array)
     if array.max() > np.iinfo(np.int32).max:
         raise InputError(
             f"{path}: expected whole numbers from 0 to {np.iinfo(np.int32).max}, one id per nucleus"
@@ -58,6 +63,8 @@ def _plane_of(
     path: Path, array: np.ndarray, shape: tuple[int, int], plane: tuple[int, ...] | None
 ) -> np.ndarray:
     """The map of a plane, from 1, of a stack [Z, H, W]; what is none stays as it is."""
+    if isinstance(array, np.ndarray) and array.shape == (*shape, 1):
+        return array[..., 0]
     if not isinstance(array, np.ndarray) or array.ndim != 3 or array.shape[1:] != tuple(shape):
         return array
     number = plane or ((1,) if len(array) == 1 else ())
@@ -67,17 +74,6 @@ def _plane_of(
             f"{path}: a stack of {len(array)} maps; expected --plane 1 to {len(array)}{given}"
         )
     return array[number[0] - 1]
-
-
-def check_background(path: Path, instances: np.ndarray) -> None:
-    """Raise InputError for a map [H, W] in which a value other than 0 is the background."""
-    ids, areas = np.unique(instances, return_counts=True)
-    largest = ids[areas.argmax()]
-    if largest and covers_tile(instances == largest):
-        share = areas.max() / instances.size
-        raise InputError(
-            f"{path}: id {int(largest)} covers {share:.0%} of it; the background must be 0"
-        )
 
 
 def _read_numbers(path: Path) -> np.ndarray:
@@ -100,10 +96,15 @@ def _read_numbers(path: Path) -> np.ndarray:
         raise InputError(f"{path}: not a readable {suffix} file ({reason(error)})") from None
 
 
+def is_of_a_system(name: str) -> bool:
+    """Whether a file is one that Windows or macOS leaves in folders of images."""
+    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")
+
+
 def read_mask_folder(folder: Path, shape: tuple[int, int]) -> Annotations:
     """One image for each nucleus, 0 outside of it, as in the Data Science Bowl 2018."""
     annotations = Annotations(shape=shape)
-    files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    files = [path for path in sorted(folder.iterdir()) if not is_of_a_system(path.name)]
     masks = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     if len(masks) < len(files):
         others = [path for path in files if path not in masks]
@@ -115,6 +116,9 @@ def read_mask_folder(folder: Path, shape: tuple[int, int]) -> Annotations:
             raise InputError(
                 f"{path}: {mask.mean():.0%} of it is not 0; expected one nucleus, and 0 around it"
             )
+        pieces = count_pieces(mask)
+        if pieces >= _NUCLEI:
+            raise InputError(f"{path}: {pieces} pieces; expected one nucleus, and 0 around it")
         if len(pixels):
             annotations.masks.append(pixels)
         else:

@@ -16,20 +16,21 @@ from skimage.draw import polygon
 from skimage.measure import points_in_poly
 
 from code_common.errors import InputError, reason
+from code_common.files.images import AROUND_SHARE, TILE_SHARE, component_areas, covers_tile
 from data.annotations.choice import Choice
 
 FARTHEST = 1e7  # pixels; a coordinate beyond is an error of the file
 MAX_PIXELS = 1 << 26  # of the mask of one object; more is an error of the file
+SPECK = 0.1  # of the largest piece of a mask; smaller ones are not counted
 MAX_RINGS = 1000  # of the outline of a nucleus; a tissue that a threshold found has more
 ELLIPSE_VERTICES = 64
 Polygon = list[np.ndarray]  # rings [K, 2] (x, y); inside is what an odd number of rings encloses
 Outline = list[Polygon]  # the parts of one nucleus; it covers what any of them covers
 
 # A region that nuclei lie in is no nucleus. It covers the tile, or holds the middles of others.
-TILE_SHARE = 0.9  # of the tile's area that an outline covers
-AROUND_SHARE = 0.5  # of the tile's area that is covered by what reaches all four edges
-HELD_SHARE, HELD = 0.5, 3  # of the other objects, or their number
-TIMES_LARGER = 4  # than the median of the other outlines
+HELD = 2  # middles of other objects that no nucleus holds, if it is large
+# Than the median of the other outlines. What is far larger and holds even one is no nucleus.
+TIMES_LARGER, TIMES_FAR_LARGER = 4, 10
 
 
 @dataclass
@@ -190,11 +191,10 @@ def draw(nuclei: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
     return instances
 
 
-def covers_tile(mask: np.ndarray) -> bool:
-    """Whether a mask [H, W] is no nucleus but what lies around nuclei, or a region of the tile."""
-    edges = mask[0], mask[-1], mask[:, 0], mask[:, -1]
-    around = all(edge.any() for edge in edges)
-    return bool(mask.mean() >= (AROUND_SHARE if around else TILE_SHARE))
+def count_pieces(mask: np.ndarray) -> int:
+    """How many 8-connected pieces a mask [H, W] bool has, specks beside them aside."""
+    areas = component_areas(mask)
+    return int((areas >= SPECK * areas.max(initial=0)).sum())
 
 
 def signed_area(vertices: np.ndarray) -> float:
@@ -307,8 +307,8 @@ def without_regions(annotations: Annotations, shape: tuple[int, int]) -> Annotat
             others = np.delete(centres, number + k, axis=0)
             held = _held(outline, others)
             around_one = held == 1 and len(outlines) == 2 and areas[k] > TIMES_LARGER * min(areas)
-            several = held >= HELD or (held >= 2 and held >= HELD_SHARE * len(others))
-            if several or (around_one and len(others) == 1):
+            far_larger = areas[k] > TIMES_FAR_LARGER * typical
+            if held >= HELD or (held and far_larger) or (around_one and len(others) == 1):
                 why = f"region ({name} that holds {held} other{'s' if held > 1 else ''})"
             elif found and kinds[k] not in found and areas[k] > TIMES_LARGER * typical:
                 why = f"region ({name} among {' and '.join(sorted(found))}s)"

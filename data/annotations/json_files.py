@@ -8,7 +8,6 @@ from pathlib import Path
 from unicodedata import normalize
 from urllib.parse import unquote, urlsplit
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -18,6 +17,7 @@ from data.annotations.geometry import (
     Annotations,
     Polygon,
     check_size,
+    count_pieces,
     ellipse_ring,
     filled,
     named_errors,
@@ -26,7 +26,6 @@ from data.annotations.geometry import (
 )
 from data.annotations.text import read_json, short
 
-_SPECK = 0.1  # of the largest component of a mask; smaller ones are strokes of the pen
 KINDS = "QuPath's GeoJSON, COCO, labelme, VIA and HoVer-Net"
 
 
@@ -302,10 +301,9 @@ def _is_crowd(pixels: np.ndarray) -> bool:
     if not len(pixels):
         return False
     low = pixels.min(0)
-    canvas = np.zeros(pixels.max(0) - low + 1, np.uint8)
-    canvas[tuple((pixels - low).T)] = 1
-    areas = cv2.connectedComponentsWithStats(canvas)[2][1:, cv2.CC_STAT_AREA]
-    return int((areas >= _SPECK * areas.max()).sum()) > 1
+    canvas = np.zeros(pixels.max(0) - low + 1, bool)
+    canvas[tuple((pixels - low).T)] = True
+    return count_pieces(canvas) > 1
 
 
 def run_length_pixels(path: Path, mask: dict) -> np.ndarray:

@@ -7,7 +7,7 @@ from pathlib import Path
 from code_common.errors import InputError
 from code_common.files.data_set import ImageFiles
 from code_common.files.image_kinds import IMAGE_SUFFIXES
-from data.annotations.formats import ARRAYS, CELLPOSE_OUTLINES, READERS, Annotations
+from data.annotations.formats import ARRAYS, CELLPOSE_OUTLINES, READERS, TABLES, Annotations
 from data.annotations.text import short
 
 # What tools add to the name of the image, longest first.
@@ -39,9 +39,9 @@ _SHOWN = 5  # names in a message
 class Sources:
     """The files of a folder of annotations, by the image they belong to."""
 
-    def __init__(self, folder: Path, images: Sequence[str]):
-        """images: the names of the images without suffixes."""
-        self.folder = folder
+    def __init__(self, folder: Path, images: Sequence[str], kind: str = "points"):
+        """images: the names of the images without suffixes; kind: points or masks, as wanted."""
+        self.folder, self.kind = folder, kind
         self.images = list(images)
         by_key = {}
         for image in images:  # 'T1' is a name of T1.ome, unless there is an image T1
@@ -67,9 +67,10 @@ class Sources:
         files = self.files[image]
         if not files:
             return None
-        first = min(_rank(path) for path in files)
-        self.passed_over += [path for path in files if first < _rank(path) <= 2]
-        files = [path for path in files if _rank(path) == first]
+        ranks = {path: _rank(path, self.kind) for path in files}
+        first = min(ranks.values())
+        self.passed_over += [path for path in files if first < ranks[path] <= 2]
+        files = [path for path in files if ranks[path] == first]
         if len(files) > 1:
             names = ", ".join(path.name for path in files)
             raise InputError(f"{self.folder}: {names} are for one image; keep one of them")
@@ -126,9 +127,12 @@ def _without(name: str, endings: Sequence[str]) -> str:
     return name
 
 
-def _rank(path: Path) -> int:
+def _rank(path: Path, kind: str) -> int:
     """Which of the files of an image are taken: those of the lowest rank."""
     stem, suffix = path.stem.lower(), path.suffix.lower()
+    of_points = suffix in TABLES or stem.endswith(("_points", "_label_point"))
+    if kind == "masks" and of_points and not stem.endswith(CELLPOSE_OUTLINES):
+        return 2  # points, beside a map
     if stem.endswith(CELLPOSE_OUTLINES):  # beside the map that they are made of
         return 2
     if path.is_dir() or suffix in READERS:

@@ -13,7 +13,7 @@ from code_common.errors import InputError
 from code_common.files.image_kinds import IMAGE_SUFFIXES
 from data.annotations.choice import ALL, Choice
 from data.annotations.geometry import FARTHEST, Annotations, ellipse_ring, filled, ring
-from data.annotations.json_files import base_name, image_stem
+from data.annotations.json_files import base_name, image_stem, told_of_image
 from data.annotations.text import read_text, short
 
 # Names of the columns of x and y in lower case, and what is added to count from the corner.
@@ -21,6 +21,10 @@ from data.annotations.text import read_text, short
 _COLUMNS = (
     ("x", "y", 0.0),
     ("col", "row", 0.5),
+    ("column", "row", 0.5),
+    ("centroid-1", "centroid-0", 0.5),  # of scikit-image
+    ("x_px", "y_px", 0.0),
+    ("x (px)", "y (px)", 0.0),
     ("centroid x px", "centroid y px", 0.0),
     ("xm", "ym", 0.0),
 )
@@ -28,10 +32,13 @@ _CLASSES = ("class", "classification", "label")
 _SLICES = ("slice", "frame")  # columns of ImageJ that count planes from 1
 _QUPATH_PLANE = {"c", "z", "t"}  # columns of QuPath's points in a stack; z and t count from 0
 _IMAGEJ = ("area", "mean", "min", "max", "counter", "count", "slice", "xm", "feret")
+_THOUSAND = re.compile(r"-?\d{1,3},\d{3}")  # a thousand, or a decimal comma
 _COLOUR = re.compile("#[0-9a-f]{3,8}", re.IGNORECASE)
-# Columns of the file name of an image, and those of the sides of boxes.
+# Columns that name images, and those that may, where their cells are names of image files.
 _IMAGES = ("image", "image name", "image_name", "image_id", "image_path", "filename", "file_name",
-           "file", "path", "tile", "slide", "label")  # fmt: skip
+           "file", "path")  # fmt: skip
+_PERHAPS_IMAGES = ("tile", "slide", "label")
+# Columns of the sides of boxes.
 _SIDES = ({"w", "h"}, {"width", "height"})
 _MICRONS = re.compile(r"^(centroid )?[xy]m? ?[\[(_]?[µμu]m[\])]?$|microns?$")
 
@@ -67,9 +74,11 @@ class Table:
             try:
                 values[k] = [_number(row[column], self.separator) for column in columns]
             except (ValueError, IndexError):
-                cells = self.separator.join(row)
+                cells = short("; ".join(row))
+                thousand = any(_THOUSAND.fullmatch(row[c].strip()) for c in columns if c < len(row))
+                hint = ": is the comma a decimal one? Write a point" if thousand else ""
                 raise InputError(
-                    f"{self.path}: line {line} of the table has no coordinates ({short(cells)})"
+                    f"{self.path}: line {line} of the table has no coordinates ({cells}){hint}"
                 ) from None
             if not (np.abs(values[k]) < FARTHEST).all():  # so NaN is refused, too
                 raise InputError(f"{self.path}: line {line} of the table is not finite or far away")
@@ -141,23 +150,29 @@ def _check_places(table: Table, places: np.ndarray) -> None:
 
 
 def _rows_of_image(table: Table, image: str, annotations: Annotations) -> Table:
-    """The rows of one image, where a column names images; the others are counted.
+    """The rows of one image, where a column names several; the others are counted.
 
-    Raises InputError where the table has none of this image.
+    A single other name is noted. Raises InputError where a table of several images has none of
+    this one.
     """
-    for column in _IMAGES if image else ():
-        named = table.column((column,)) or []
+    for column in (*_IMAGES, *_PERHAPS_IMAGES) if image else ():
+        cells = table.column((column,)) or []
         # ImageJ's label is the image's name, and what it is of.
-        files = [base_name(name.partition(":")[0] if column == "label" else name) for name in named]
-        wanted = [image_stem(file) == image_stem(image) for file in files]
-        if any(wanted):
-            if not all(wanted):
-                annotations.left_out["object of another image"] += wanted.count(False)
+        cells = [cell.partition(":")[0] for cell in cells] if column == "label" else cells
+        names = {cell for cell in cells if cell}
+        are_files = any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names)
+        if not names or not (are_files or column in _IMAGES):
+            continue
+        wanted = [image_stem(cell) == image_stem(image) for cell in cells]
+        if len(names) == 1:
+            if are_files:
+                told_of_image(annotations, cells[0], image)
+        elif any(wanted):
+            annotations.left_out["object of another image"] += wanted.count(False)
             return _kept(table, wanted)
-        if any(Path(file).suffix.lower() in IMAGE_SUFFIXES for file in files):
-            first, more = short(files[0]), len(set(files)) - 1
-            others = f" and {more} more" if more else ""
-            raise InputError(f"{table.path}: it is of {first}{others}; expected {image}")
+        else:
+            first, more = short(base_name(cells[0])), len(names) - 1
+            raise InputError(f"{table.path}: it is of {first} and {more} more; expected {image}")
     return table
 
 
@@ -223,7 +238,7 @@ def _number(cell: str, separator: str) -> float:
     Raises ValueError, also for '1,234' in a table with tabs, where it may mean a thousand.
     """
     cell = cell.strip()
-    if separator == ";" or (separator == "\t" and not re.fullmatch(r"-?\d{1,3},\d{3}", cell)):
+    if separator == ";" or (separator == "\t" and not _THOUSAND.fullmatch(cell)):
         cell = cell.replace(",", ".")
     return float(cell)
 

@@ -46,6 +46,8 @@ def read_xml_of_image(path: Path, image: str, choice: Choice = ALL) -> Annotatio
 def images_of_xml(path: Path, choice: Choice = ALL) -> dict[str, Annotations]:
     """What CVAT's file of several images holds, by the file name of the image."""
     root = read_xml(path)
+    if root.find("track") is not None:
+        raise InputError(f"{path}: CVAT for video; export it as CVAT for images 1.1")
     if root.tag != "annotations" or root.find("image") is None:
         raise InputError(f"{path}: not a file of several images; expected COCO, VIA or CVAT's XML")
     return _cvat(path, root, choice)

@@ -199,11 +199,17 @@ def test_a_file_of_points_comes_before_kept_ones(page, tmp_path):
     page.reload()
     write_points(tmp_path / "a.csv", np.array([[20, 30]]))
     open_files(page, tmp_path / "a.png", tmp_path / "a.csv")
-    assert status(page) == (
-        "1 points, not saved, in place of those kept from an earlier visit, Undo brings these back"
-    )
+    assert status(page) == ("1 points, not saved, in place of 2 points, Undo brings these back")
     page.keyboard.press("Control+z")
     assert status(page).startswith("2 points")
+
+
+def test_two_files_of_one_image_are_not_mixed(page, tmp_path):
+    write_points(tmp_path / "a.csv", np.array([[20, 30]]))
+    write_points(tmp_path / "a.png_POINTS.csv", np.array([[40, 50]]))
+    open_files(page, tmp_path / "a.png", tmp_path / "a.csv", tmp_path / "a.png_POINTS.csv")
+    assert status(page) == "a.png_POINTS.csv: a.csv is of this image, too; open one of them"
+    assert page.evaluate("current.points") == [[30.5, 20.5]]
 
 
 def test_an_image_opened_twice_keeps_its_points(page, tmp_path):
@@ -373,7 +379,11 @@ NO_POINTS = {
     "columns twice": ("a.csv", "x,y,x,y\n1,2,30,40\n", "column x stands twice"),
     "boxes": ("a.csv", "x,y,w,h\n10,20,10,10\n", "boxes"),
     "shares": ("a.csv", "x,y\n0.2,0.4\n", "from 0 to 1"),
-    "another image": ("a.csv", "file,x,y\nin/b.tif,3,4\n", "of in/b.tif; expected a"),
+    "other images": (
+        "a.csv",
+        "file,x,y\nb.tif,3,4\nc.tif,3,4\n",
+        "of b.tif and 1 more; expected a",
+    ),
     "napari's shapes": ("a.csv", "index,shape-type,axis-0,axis-1\n0,ellipse,1,2\n", "shapes"),
 }
 

@@ -11,7 +11,7 @@ from code_common.config import as_json
 from code_common.files.images import read_image, read_instances
 from code_common.files.reading import read_json
 from code_common.files.run_folder import marker_path, options_path, stage_folder
-from code_common.files.writing import write_instances, write_json, write_png
+from code_common.files.writing import write_instances, write_json, write_png, write_points
 from data.check import main, read_arguments
 from data.findings import FAIL, WARN, difference_hash
 
@@ -192,6 +192,14 @@ def background_with_an_id(folder):
     change_label(folder, lambda label: np.maximum(label, 1))
 
 
+def move(folder):
+    change_label(folder, lambda label: np.roll(label, (10, 10), (0, 1)))
+
+
+def table_of_points(folder):
+    write_points(folder / "labels_point" / "train0.csv", np.array([[5, 5]]))
+
+
 def half_covered(folder):
     def add_region(label):
         label = label.copy()
@@ -243,6 +251,8 @@ CASES = [
     (nearly_copy, WARN, "nearly the same as train0"),
     (surplus, WARN, "1 files of no set: more.png"),
     (label_of_no_image, WARN, "1 labels of no image: TRAIN0_label.tif"),
+    (move, WARN, "hardly darker than the rest"),
+    (table_of_points, WARN, "1 files that are no image and are not read: train0.csv"),
     (half_covered, WARN, "of the image -> the background has to be 0"),
     (scatter, WARN, "1 of 4 ids lie in several pieces"),
     (specks, WARN, "have less than 20 square pixels"),

@@ -481,6 +481,7 @@ POINTS = {
         "4,other.tif,1,1\n",
         "1 object of another image",
     ),
+    "labels that are numbers": ("a.csv", "label,x,y\n1,14.5,13.5\n2,33.5,15.5\n2,55.5,44.5\n", ""),
     "both orders alike": ("a.csv", "row,col,x,y\n13,14,14.5,13.5\n15,33,33,15\n44,55,55,44\n", ""),
     "blank rows of Excel": ("a.csv", TABLE.replace("\n", ",\n,,\n\n"), ""),
     "names with commas and line breaks": (
@@ -811,12 +812,6 @@ REFUSED = {
         "image,x,y\nb.png,3,4\nc.png,3,4\n",
         "it is of b.png and 1 more; expected a.png",
     ),
-    "another image": (
-        "points",
-        "a.csv",
-        "file_name,x,y\nin/b.tif,3,4\n",
-        "it is of b.tif; expected",
-    ),
     "row names of R": ("points", "a.csv", "x,y\n1,14.5,13.5\n2,33,15\n", "line 2 has more cells"),
     "commas for two things": ("points", "a.csv", "x,y\n10,5,20,5\n", "line 2 has more cells"),
     "columns twice": ("points", "a.csv", "x,y,x,y\n1,2,30,40\n", "the column x stands twice"),
@@ -942,7 +937,7 @@ def test_shapes_of_one_group_are_counted(data, capsys):
     ("named", "note"),
     [("..\\b.png", "; drawn on b.png, as the file says"), ("in/a.jpg", ""), ("a.ome.tif", "")],
 )
-@pytest.mark.parametrize("tool", ["labelme", "Cell Counter"])
+@pytest.mark.parametrize("tool", ["labelme", "Cell Counter", "table"])
 def test_a_file_that_names_another_image_is_told(data, capsys, tool, named, note):
     name, content = "a.json", {**labelme(shape("point", [[5, 5]])), "imagePath": named}
     if tool == "Cell Counter":
@@ -951,6 +946,8 @@ def test_a_file_that_names_another_image_is_told(data, capsys, tool, named, note
         )
         name, content = "a.xml", markers([(5, 5)]).replace("<Marker_Data>", properties, 1)
         content = content.replace("</Image_Properties>", "</Image_Properties><Marker_Data>")
+    elif tool == "table":
+        name, content = "a.csv", f"path,x,y\n{named.replace('..', 'in')},5,5\n"
     place(data / "from", name, content)
     import_labels("points", data, data / "from")
     assert capsys.readouterr().out == f"a: 1 point from {name}{note}\n"

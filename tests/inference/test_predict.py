@@ -168,7 +168,7 @@ def test_parts_give_what_the_whole_gives(tmp_path, trained, monkeypatch, method,
     path, maps = written(tmp_path, image), []
     for block, tile, batch_size in [(2048, 64, 1), (64, 64, 4), (37, 96, 7), (200, 160, 10)]:
         in_blocks = partial(find_components, block=block)
-        for script in ("code_common.inference.prediction", "code_seg.predict"):
+        for script in ("code_common.inference.prediction", "code_seg.segmenter"):
             monkeypatch.setattr(f"{script}.find_components", in_blocks)
         out = tmp_path / str(block)
         changes = {"tile": tile, "test_batch_size": batch_size, "instances": method, "out": out}

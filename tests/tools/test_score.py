@@ -68,13 +68,22 @@ def test_what_has_no_prediction_is_counted(labelled, capsys):
     for path in predicted.glob("train0*"):
         path.unlink()
     run_score(data, predicted)
-    assert "3 of 4 images scored" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "3 of 4 images scored" in told and "without a prediction: 1 (train0)" in told
+
+
+def test_the_map_of_a_large_image_is_scored(labelled):
+    data, predicted = labelled
+    before = run_score(data, predicted)
+    path = predicted / "val0_instances.tif"
+    path.rename(path.with_suffix(".ome.tif"))
+    assert run_score(data, predicted) == before
 
 
 def test_images_with_half_of_their_results_are_refused(labelled):
     data, predicted = labelled
     (predicted / "val0_points.csv").unlink()
-    with pytest.raises(InputError, match="some images lack their map or their points"):
+    with pytest.raises(InputError, match=r"or with points alone, others have both: 1 \(val0\)"):
         run_score(data, predicted)
 
 

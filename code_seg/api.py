@@ -1,0 +1,95 @@
+"""Nuclei of images that are arrays, for notebooks and programs: no files, no command line.
+
+from code_seg.api import detect, load_model, segment
+
+model = load_model("mine.pt")               # or the folder of a run
+instances = segment(image, model)           # image: uint8 RGB [H, W, 3]
+points, probs = detect(image, model)
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from code_common.errors import InputError
+from code_common.inference.prediction import detect_slide
+from code_common.inference.slides import Slide
+from code_common.inference.tiling import reader
+from code_common.inference.trained_run import TrainedStage, load_trained_run
+from code_common.launch import choose_device, tiling_of
+from code_common.options import InferenceOptions
+from code_seg.segmenter import empty_map, make_segmenter
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained run on its device, and how its networks are run."""
+
+    path: Path
+    stages: dict[str, TrainedStage]
+    inference: InferenceOptions
+
+
+def load_model(path: Path | str, inference: InferenceOptions | None = None) -> Model:
+    """A run's folder (.../repeat_1), or the file that it was exported to.
+
+    inference: tile, views, device and the like; None: the defaults of predict.py. Raises InputError
+    where the path holds something else.
+    """
+    inference, path = inference or InferenceOptions(), Path(path)
+    return Model(path, load_trained_run(path, choose_device(inference)), inference)
+
+
+def segment(
+    image: np.ndarray, model: Model, points: np.ndarray | None = None, instances: str = "auto"
+) -> np.ndarray:
+    """The nuclei of an image uint8 [H, W, 3]: instance map int32 [H, W], 0 background, 1 to N.
+
+    It is the map that code_seg/predict.py writes. points [N, 2] (row, column): nuclei are divided
+    among these; None: among the detections. instances: components, points, convex, or auto: what
+    the validation images chose. Raises InputError for an image or points of another form, and
+    where the model lacks what is needed.
+    """
+    slide, device = _as_slide(image), choose_device(model.inference)
+    if points is not None:
+        points = _inside(points, slide.shape)
+    tiling = tiling_of(model.inference, device)
+    segmenter = make_segmenter(model.stages, model.path, instances, tiling, "all")
+    with TemporaryDirectory() as folder:
+        work = Path(folder)
+        probs, points = segmenter.maps(slide, work, "", points)
+        labels = empty_map(work / "labels.u32", slide.shape)
+        for _ in segmenter.nuclei(probs, points, labels, work):
+            pass  # it writes each part into `labels`
+        return labels.read(0, 0, *slide.shape).astype(np.int32)
+
+
+def detect(image: np.ndarray, model: Model) -> tuple[np.ndarray, np.ndarray]:
+    """The detections in an image uint8 [H, W, 3]: points [N, 2] (row, column), probabilities [N].
+
+    They are those that code_detection/predict.py writes. Raises InputError for an image of another
+    form, and where the model has no detector.
+    """
+    slide, device = _as_slide(image), choose_device(model.inference)
+    if "detection" not in model.stages:
+        raise InputError(f"{model.path}: holds no detector")
+    tiling = tiling_of(model.inference, device)
+    with TemporaryDirectory() as folder:
+        return detect_slide(model.stages["detection"], slide, Path(folder), "", tiling, None)
+
+
+def _as_slide(image: np.ndarray) -> Slide:
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (3,):
+        form = f"{getattr(image, 'dtype', type(image).__name__)} {getattr(image, 'shape', '')}"
+        raise InputError(f"expected an image uint8 [H, W, 3], not {form}")
+    return Slide(image.shape[:2], reader(image), None, 1.0, None)
+
+
+def _inside(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Points [N, 2] as whole pixels of an image [H, W]; InputError where one lies outside."""
+    points = np.floor(np.asarray(points, float).reshape(-1, 2)).astype(np.int64)
+    if ((points < 0) | (points >= shape)).any():
+        raise InputError(f"a point outside of the image of {shape[0]} rows, {shape[1]} columns")
+    return points
