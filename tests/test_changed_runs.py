@@ -18,7 +18,7 @@ from code_common.files.locks import take_lock
 from code_common.files.reading import read_json
 from code_common.files.run_folder import marker_path, options_path
 from code_common.files.writing import write_json
-from code_common.steps import LOCK, Run, Step
+from code_common.steps import LOCK, Run, Step, do_alone
 
 STEPS = ("a", "b", "c")
 
@@ -236,3 +236,20 @@ def test_two_restarts_that_wait_for_one_folder_never_work_at_once(runs, tmp_path
         assert child.exitcode == 0
     assert log.read_text().split() == 2 * ["begin", "end"]
     assert read_json(options_path(runs.folder))["restarting"] is False
+
+
+def test_a_script_of_one_step_does_not_work_beside_main(runs, monkeypatch):
+    """Two trainings in one folder would mix their weights."""
+    monkeypatch.setattr("code_common.steps.LOCK_PATIENCE_S", 0)
+    given = options(runs.home)
+    assert do_alone(lambda _: "done", given) == "done"
+    lock = take_lock(runs.folder / LOCK)
+    with pytest.raises(InputError, match="another process is working in this run folder"):
+        do_alone(lambda _: "done", given)
+    lock.close()
+    assert do_alone(lambda _: "done", given) == "done"
+
+
+def test_a_script_of_one_step_leaves_a_run_with_other_options_alone(runs):
+    with pytest.raises(InputError, match="holds a run with --lr"):
+        do_alone(lambda _: pytest.fail("was done"), options(runs.home, lr=0.5))

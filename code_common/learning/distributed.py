@@ -6,11 +6,13 @@ returns its argument, and nothing is sent.
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
@@ -40,6 +42,20 @@ def _number_of(variable: str, low: int, high: int) -> int | None:
     return int(text)
 
 
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end this process at once: torch hears none of them while it waits."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 _ALONE = "torchrun sets it; unset WORLD_SIZE, RANK and LOCAL_RANK for one process alone"
 
 
@@ -59,7 +75,8 @@ def _meet(backend: str, count: int) -> None:
     if not os.environ.get("MASTER_ADDR"):
         raise InputError(f"WORLD_SIZE is {count}, but MASTER_ADDR is not set; {_ALONE}")
     try:
-        store, number, size = next(dist.rendezvous("env://", timeout=START_TIMEOUT))
+        with _ended_by_signals():
+            store, number, size = next(dist.rendezvous("env://", timeout=START_TIMEOUT))
     except RuntimeError as error:
         minutes = START_TIMEOUT.total_seconds() / 60
         raise InputError(

@@ -87,6 +87,30 @@ def test_empty_variables_are_none(monkeypatch):
     assert local_rank() is None and work_together(torch.device("cpu"), lambda: 3) == 3
 
 
+WAITING = """
+import torch, torch.distributed
+from code_common.learning.distributed import work_together
+rendezvous = torch.distributed.rendezvous
+def tell(*arguments, **named):
+    print("waits", flush=True)
+    return rendezvous(*arguments, **named)
+torch.distributed.rendezvous = tell
+work_together(torch.device("cpu"), lambda: None)
+"""
+
+
+def test_a_process_that_waits_for_others_can_be_stopped():
+    variables = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    variables["MASTER_PORT"] = str(_free_port())
+    waiting = subprocess.Popen(
+        [sys.executable, "-c", WAITING], stdout=subprocess.PIPE, cwd=PROJECT,
+        env={**os.environ, **variables},
+    )  # fmt: skip
+    assert waiting.stdout.readline() == b"waits\n"
+    waiting.terminate()
+    assert waiting.wait(60) == -signal.SIGTERM
+
+
 def test_processes_that_never_come_are_not_waited_for_all_night(monkeypatch):
     monkeypatch.setattr("code_common.learning.distributed.START_TIMEOUT", timedelta(seconds=1))
     variables = {
