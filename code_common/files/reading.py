@@ -23,7 +23,7 @@ def read_json(path: Path, form: object = None) -> object:
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        value = json.loads(text, object_pairs_hook=only_once, parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except RecursionError:
@@ -35,13 +35,13 @@ def read_json(path: Path, form: object = None) -> object:
     return value
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict:
+def only_once(pairs: list[tuple[str, object]]) -> dict:
     """An object; ValueError where a name stands in it twice, as one of both would be lost."""
     value = dict(pairs)
     if len(value) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r} stands there twice")
+        raise ValueError(f"{twice[:40]!r} stands there twice")
     return value
 
 

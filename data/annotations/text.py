@@ -11,6 +11,7 @@ import zlib
 from pathlib import Path
 
 from code_common.errors import InputError, reason
+from code_common.files.reading import only_once
 
 MAX_BYTES = 1 << 30  # of a text file; the outlines of a whole slide take less
 _ENCODING = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["'][^>]*\?>""")
@@ -108,18 +109,9 @@ def read_text(path: Path) -> str:
 def read_json(path: Path) -> object:
     """What a JSON file holds. A key that stands twice is refused: its first value would be lost."""
     try:
-        return json.loads(read_text(path), object_pairs_hook=_only_once)
+        return json.loads(read_text(path), object_pairs_hook=only_once)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not readable as JSON ({reason(error)})") from None
-
-
-def _only_once(pairs: list[tuple[str, object]]) -> dict:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {short(twice)} stands twice in one object")
-    return values
 
 
 def read_xml(path: Path) -> ET.Element:

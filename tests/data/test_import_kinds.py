@@ -796,7 +796,7 @@ REFUSED = {
         "masks",
         "a.geojson",
         '{"type": "FeatureCollection", "features": [1], "features": []}',
-        "the key features stands twice",
+        "'features' stands there twice",
     ),
     "microns of QuPath": (
         "points",
