@@ -305,7 +305,7 @@ def without_regions(annotations: Annotations, shape: tuple[int, int]) -> Annotat
             why = f"region ({name} that covers the tile)"
         elif areas[k] > TIMES_LARGER * typical or len(outlines) <= 2:
             others = np.delete(centres, number + k, axis=0)
-            held = _held(outline, others)
+            held = held_by(outline, others)
             around_one = held == 1 and len(outlines) == 2 and areas[k] > TIMES_LARGER * min(areas)
             far_larger = areas[k] > TIMES_FAR_LARGER * typical
             if held >= HELD or (held and far_larger) or (around_one and len(others) == 1):
@@ -342,7 +342,7 @@ def _covering(pixels: np.ndarray, shape: tuple[int, int]) -> bool:
     return covers_tile(mask)
 
 
-def _held(outline: Outline, places: np.ndarray) -> int:
+def held_by(outline: Outline, places: np.ndarray) -> int:
     """How many places [N, 2] lie within the outer rings of an outline."""
     inside = np.zeros(len(places), bool)
     for rings in outline:

@@ -1,11 +1,14 @@
 """Point labels and instance maps of annotations, and the words that say what they hold."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 from scipy import ndimage
 
 from code_common.errors import InputError
 from data.annotations.formats import Annotations, draw, object_places, outline_pixels
+from data.annotations.geometry import held_by
 
 
 def counted(number: int, what: str) -> str:
@@ -41,10 +44,15 @@ def point_label(annotations: Annotations, shape: tuple[int, int], where: str) ->
 
     That is the outline's pixel nearest to its centre, where the centre lies beside it.
 
-    Outlines with their centre outside of the image, and objects in the pixel of another one, are
-    counted as left out. where: what an error names. Raises InputError for a point outside of the
-    image, for outlines that all have their centre outside, and for points that touch.
+    Outlines with their centre outside of the image, outlines around a point, and objects in the
+    pixel of another one or beside it are counted as left out. where: what an error names. Raises
+    InputError for a point outside of the image, for outlines that all have their centre outside,
+    and for many points that touch.
     """
+    given = np.array(annotations.points).reshape(-1, 2)
+    outlines = [o for o in annotations.outlines if not len(given) or not held_by(o, given)]
+    annotations.left_out["outline (around a point)"] += len(annotations.outlines) - len(outlines)
+    annotations = replace(annotations, outlines=outlines)
     centres = np.array(object_places(annotations, shape)).reshape(-1, 2)
     pixels = np.floor(centres[:, ::-1]).astype(np.int64)
     pixels -= centres[:, ::-1] == shape  # on the last edge

@@ -99,6 +99,9 @@ def read_point_table(path: Path, choice: Choice = ALL, image: str = "") -> Annot
     annotations = Annotations()
     table = _rows_of_image(_rows_of_objects(table, annotations), image, annotations)
     x, y, offset = _coordinates(table, axes)
+    units = {cell.lower() for cell in table.column(("unit", "units")) or []}
+    if any(unit.startswith(("um", "µm", "μm", "mic", "mm")) for unit in units):
+        raise InputError(f"{path}: coordinates in {short(', '.join(units))}; expected pixels")
     places = table.numbers((x, y)) + offset
     _check_places(table, places)
     planes = _planes(table, axes if x in axes else [])

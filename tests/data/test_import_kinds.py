@@ -798,6 +798,12 @@ REFUSED = {
         '{"type": "FeatureCollection", "features": [1], "features": []}',
         "'features' stands there twice",
     ),
+    "a unit of microns": (
+        "points",
+        "a.csv",
+        "x,y,unit\n14.5,13.5,micron\n",
+        "coordinates in micron",
+    ),
     "microns of QuPath": (
         "points",
         "a.tsv",
@@ -1443,3 +1449,15 @@ def test_only_our_own_error_escapes(tmp_path, drawn):
         assert str(path) in str(error)
     else:
         draw([outline_pixels(outline, SHAPE) for outline in annotations.outlines], SHAPE)
+
+
+def test_a_nucleus_with_an_outline_and_a_point_is_one(data, capsys):
+    row, col = MIDDLES[0]
+    point = {"type": "Feature", "geometry": {"type": "Point", "coordinates": [col, row]}}
+    objects = [feature(corners(BOXES[0])), point]
+    place(data / "from", "a.geojson", {"type": "FeatureCollection", "features": objects})
+    import_labels("points", data, data / "from")
+    assert (
+        capsys.readouterr().out
+        == "a: 1 point from a.geojson; left out: 1 outline (around a point)\n"
+    )
