@@ -144,7 +144,9 @@ class CommonOptions(InferenceOptions):
     # Options that leave the result as it is, so that a run may go on with others.
     NOT_IN_RESULT: ClassVar[frozenset] = frozenset(
         "data_root data_dir root_save_dir save_dir restart workers device gpus "
-        "test_batch_size cache compile tensorboard profile".split()
+        "test_batch_size cache compile tensorboard profile "
+        # Of scripts of one step.
+        "shard round model_path img_dir label_dir points_dir".split()
     )
     COMMON_CHOICES: ClassVar[dict] = {
         "model": tuple(ENCODERS),

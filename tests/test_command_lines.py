@@ -87,8 +87,8 @@ STAGE_SCRIPTS = [
         options="TestOptions",
         calls=(
             "--round 1",
-            "--model-path {run}/detection/round_0/best.pt --auto-threshold",
-            OWN_IMAGES,
+            "--model-path {run}/detection/round_0/best.pt",
+            f"{OWN_IMAGES} --auto-threshold",
         ),
     ),
     Script(
