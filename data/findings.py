@@ -12,7 +12,6 @@ from shlex import quote
 
 import cv2
 import numpy as np
-from scipy import ndimage
 
 from code_common.errors import InputError
 from code_common.files.data_set import (
@@ -35,6 +34,7 @@ from code_common.files.images import (
 )
 from code_common.files.layout import IMAGES, POINT_LABELS, SPLIT, label_folders
 from code_detection.labels import points_from_instances, points_from_map
+from data.annotations.labels import count_split, nucleus_masks
 from data.annotations.sources import keys_of
 
 PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
@@ -298,12 +298,6 @@ def difference_hash(image: np.ndarray) -> np.ndarray:
     return (small[:, 1:] > small[:, :-1]).ravel()
 
 
-def nucleus_masks(instances: np.ndarray) -> list[np.ndarray]:
-    """The mask uint8 of each nucleus of an instance map [H, W], within its bounding box."""
-    boxes = ndimage.find_objects(instances)
-    return [(instances[box] == k).astype(np.uint8) for k, box in enumerate(boxes, 1) if box]
-
-
 def check_nuclei(
     path: Path, masks: list[np.ndarray], areas: np.ndarray, pixels: int
 ) -> list[Finding]:
@@ -312,7 +306,7 @@ def check_nuclei(
     if not masks:
         findings.append(Finding(WARN, str(path), "no nucleus"))
     # A few of both occur in annotated tiles; many are an error of the export.
-    split = sum(cv2.connectedComponents(mask)[0] > 2 for mask in masks)
+    split = count_split(masks)
     if split > FEW * len(masks):
         message = f"{split} of {len(masks)} ids lie in several pieces"
         fix = "give every nucleus its own id in the tool that made it"

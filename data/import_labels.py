@@ -91,6 +91,7 @@ from data.annotations.labels import (
     counted,
     instance_map,
     listed,
+    nucleus_masks,
     point_label,
 )
 from data.annotations.sources import Sources, keys_of, match_names, same_letters
@@ -184,7 +185,7 @@ def import_array(files: ImageFiles, source: Path, out: Path, arguments: argparse
         check_plane(files, str(source), choice.plane)
     instances = read_array(source, image_shape(files.image), files.image, choice)
     write_instances(out, instances)
-    number, split = count_ids(instances), count_split(instances)
+    number, split = count_ids(instances), count_split(nucleus_masks(instances))
     return counted(number, "nucleus") + (f"; {split} lie in several pieces" if split else "")
 
 

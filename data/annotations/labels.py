@@ -126,10 +126,14 @@ def count_ids(instances: np.ndarray) -> int:
     return len(np.unique(instances[instances > 0]))
 
 
-def count_split(instances: np.ndarray) -> int:
-    """How many nuclei of an instance map [H, W] lie in several 8-connected pieces."""
+def nucleus_masks(instances: np.ndarray) -> list[np.ndarray]:
+    """The mask uint8 of each nucleus of an instance map [H, W], within its bounding box."""
     values, numbered = np.unique(instances, return_inverse=True)  # ids may be very large
     numbered = numbered.reshape(instances.shape) + int(values[0] > 0)
     boxes = ndimage.find_objects(numbered)
-    masks = ((numbered[box] == k).astype(np.uint8) for k, box in enumerate(boxes, 1))
+    return [(numbered[box] == k).astype(np.uint8) for k, box in enumerate(boxes, 1)]
+
+
+def count_split(masks: list[np.ndarray]) -> int:
+    """How many of the masks [h, w] of nuclei lie in several 8-connected pieces."""
     return sum(cv2.connectedComponents(mask, connectivity=8)[0] > 2 for mask in masks)
