@@ -11,8 +11,8 @@ from typing import IO, TypeVar
 import torch
 
 from code_common.config import as_json, fingerprint, flag_of, shown_fields
-from code_common.contents import Inputs, content_hash, contents_of
 from code_common.errors import InputError
+from code_common.files.contents import Inputs, content_hash, contents_of
 from code_common.files.data_set import ImageFiles, read_split
 from code_common.files.images import image_shape
 from code_common.files.layout import SPLIT

@@ -6,12 +6,13 @@ import numpy as np
 
 from code_common.config import fingerprint
 from code_common.errors import InputError
+from code_common.files.contents import content_hash
 from code_common.files.data_set import ImageFiles
 from code_common.files.images import read_image
 from code_common.files.run_folder import detected_points_path, overlay_path, prob_path
 from code_common.files.writing import write_png, write_prob, write_table
 from code_common.inference.detections import detect
-from code_common.inference.shards import ALL, DoneFiles, file_key, process_shard
+from code_common.inference.shards import ALL, DoneFiles, process_shard
 from code_common.inference.tiling import predict_prob
 from code_common.launch import choose_device, tiling_of
 from code_common.learning.checkpoints import load_state, network_of, scores_of
@@ -64,7 +65,7 @@ def detect_images(
     state, tiling = load_state(checkpoint), tiling_of(options, device)
     network = network_of(state, checkpoint, device, "detection")
     rule = threshold_of(options, state, checkpoint), options.min_area, options.max_area
-    key = fingerprint(file_key(checkpoint), tiling.key(), rule, options.r1, bool(overlays))
+    key = fingerprint(content_hash(checkpoint), tiling.key(), rule, options.r1, bool(overlays))
     by_name = {files.name: files for files in image_files}
 
     def work(name: str) -> tuple[list[Path], dict]:

@@ -12,7 +12,7 @@ from code_seg.options import Options
 if __name__ == "__main__":
     options = read_command_line(Options, __doc__)
 
-from code_common.contents import files_fingerprint
+from code_common.files.contents import files_fingerprint
 from code_common.files.data_set import load_split
 from code_common.files.run_folder import points_path
 from code_common.launch import run

@@ -16,6 +16,7 @@ import numpy as np
 
 from code_common.config import fingerprint
 from code_common.errors import InputError
+from code_common.files.contents import content_hash
 from code_common.files.data_set import ImageFiles, find_images, load_split, test_groups
 from code_common.files.geojson import nuclei_geojson
 from code_common.files.images import read_image, read_instances
@@ -39,7 +40,7 @@ from code_common.files.writing import (
     write_prob,
     write_table,
 )
-from code_common.inference.shards import ALL, DoneFiles, file_key, process_shard
+from code_common.inference.shards import ALL, DoneFiles, process_shard
 from code_common.launch import choose_device, run, tiling_of
 from code_common.learning import distributed
 from code_common.learning.checkpoints import load_network
@@ -75,7 +76,7 @@ def segment_images(
     device = choose_device(options)
     network, tiling = load_network(checkpoint, device, "segmentation"), tiling_of(options, device)
     rule = method, options.min_area, options.nucleus_radius
-    key = fingerprint(file_key(checkpoint), tiling.key(), rule)
+    key = fingerprint(content_hash(checkpoint), tiling.key(), rule)
     by_name = {files.name: files for files in image_files}
 
     def work(name: str) -> tuple[list[Path], dict]:

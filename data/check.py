@@ -93,8 +93,8 @@ def read_arguments(argv: list[str] | None = None) -> Request:
 if __name__ == "__main__":
     request = run_script(read_arguments)
 
-from code_common.contents import files_fingerprint
 from code_common.estimate import estimate
+from code_common.files.contents import files_fingerprint
 from code_common.files.data_set import ImageFiles, load_split
 from code_common.files.run_folder import points_path
 from code_common.files.writing import write_bytes

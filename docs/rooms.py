@@ -30,7 +30,6 @@ ROOMS = (
 FILES = {
     "launch": "launch, steps",
     "steps": "launch, steps",
-    "contents": "launch, steps",
     "estimate": "launch, steps",
     "options": "options",
     "errors": "errors, config",

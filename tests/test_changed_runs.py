@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from test_systems import options
 
-from code_common.contents import files_fingerprint
 from code_common.errors import InputError
 from code_common.estimate import estimate
+from code_common.files.contents import files_fingerprint
 from code_common.files.data_set import load_split
 from code_common.files.locks import take_lock
 from code_common.files.reading import read_json

@@ -20,14 +20,13 @@ COMMON_IMPORTS = {
     "arrays": "",
     "old_runs": "errors",
     "config": "errors old_runs",
-    "files": "errors",
+    "files": "errors config",
     "learning": "errors files",
     "reporting": "errors old_runs files",
     "options": "errors config files learning",
     "inference": "errors old_runs config files learning options",
     "launch": "errors learning options inference",
-    "contents": "errors config files",
-    "steps": "errors old_runs config contents files learning options launch",
+    "steps": "errors old_runs config files learning options launch",
     "estimate": "files learning options launch steps",
 }
 # Folders of the project -> those that they may import.

@@ -14,9 +14,9 @@ import pytest
 import torch
 from conftest import PROJECT
 
-from code_common.contents import files_fingerprint
 from code_common.errors import InputError, run_script
 from code_common.files import locks
+from code_common.files.contents import files_fingerprint
 from code_common.files.data_set import load_split, test_groups
 from code_common.files.writing import printable, write_json, write_table
 from code_common.learning import crops, hardware

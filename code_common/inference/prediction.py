@@ -11,12 +11,13 @@ import numpy as np
 
 from code_common.config import fingerprint
 from code_common.errors import InputError
+from code_common.files.contents import content_hash
 from code_common.files.images import grouped
 from code_common.files.reading import read_json
 from code_common.files.writing import write_json, write_table
 from code_common.inference.detections import detect_in_parts
 from code_common.inference.magnification import enlarged_slide, reduced_rows
-from code_common.inference.shards import DoneFiles, process_shard, stamp
+from code_common.inference.shards import DoneFiles, process_shard
 from code_common.inference.slides import (
     NOTHING,
     Slide,
@@ -188,7 +189,7 @@ def predict_all(
             notes.append(f"{paths[name]}: {NOTHING}")
         scales[f"{slide.file_mpp:.3g}" if slide.file_mpp else UNKNOWN] += 1
         folder = options.out / ".work" / name
-        result = work(name, slide, folder, fingerprint(key, stamp(paths[name])))
+        result = work(name, slide, folder, fingerprint(key, content_hash(paths[name])))
         shutil.rmtree(folder, ignore_errors=True)
         return result
 

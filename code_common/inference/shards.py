@@ -1,7 +1,6 @@
 """Many images over many processes: which process does an image, which images are done."""
 
 import errno
-import hashlib
 import os
 import re
 import sys
@@ -11,8 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from code_common.config import fingerprint
 from code_common.errors import InputError
+from code_common.files.contents import content_hash
 from code_common.files.locks import remove_lock, take_lock
 from code_common.files.reading import read_json
 from code_common.files.run_folder import marker_path
@@ -72,35 +71,25 @@ def _job_of_array(environment: Mapping[str, str]) -> tuple[int, int]:
     return index, count
 
 
-def file_key(path: Path) -> str:
-    """Changes when a file's content does; the whole file is read."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-
-
-def stamp(path: Path) -> tuple[int, int, int]:
+def stamp(path: Path) -> list[int]:
     """Size of a file, and when its content and when its place last changed.
 
     Without the last, two files of one size and time could be exchanged unseen.
     """
     stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
 class DoneFiles:
     """What is done in a folder: one small file for each image, written last.
 
-    An image counts as done for the same `key` (weights and settings), unchanged input files (by
-    their `stamp`) and with all of its output files in place, at their sizes.
+    An image counts as done for the same `key` (weights and settings), input files of the same
+    content and with all of its output files in place, at their sizes.
     """
 
     def __init__(self, folder: Path, key: str, form: object = None):
         """form: that of the values, as `read_json` takes it."""
         self.folder, self.key, self.form = folder, key, form
-
-    def key_of(self, inputs: Sequence[Path | None]) -> str:
-        """Changes with the weights, the settings, and the input files."""
-        known = [(str(p), stamp(p)) for p in inputs if p and p.exists()]
-        return fingerprint(self.key, known)
 
     def lock_path(self, name: str) -> Path:
         """The lock of the process that does an image."""
@@ -112,29 +101,47 @@ class DoneFiles:
 
     def get(self, name: str, inputs: Sequence[Path | None]) -> object:
         """What `put` was given for an image, or None where it is not done."""
+        form = {"key": str, "inputs": [[None]], "files": dict, "value": self.form}
         try:
-            done = read_json(marker_path(self.folder, name), {"key": str, "value": self.form})
+            done = read_json(marker_path(self.folder, name), form)
         except InputError:  # not there, or damaged
             return None
-        files = done.get("files")
-        if isinstance(files, list):  # of an older version, which noted no sizes
-            files = dict.fromkeys(map(str, files))
-        whole = done["key"] == self.key_of(inputs) and isinstance(files, dict) and bool(files)
+        files = done["files"]
+        whole = done["key"] == self.key and bool(files)
         whole = whole and all(self._is_whole(file, size) for file, size in files.items())
-        return done["value"] if whole else None
+        return done["value"] if whole and _are_as_noted(inputs, done["inputs"]) else None
 
     def is_outdated(self, name: str, inputs: Sequence[Path | None]) -> bool:
         """Whether an image was done, but not as it would be now."""
         return os.path.isfile(marker_path(self.folder, name)) and self.get(name, inputs) is None
 
-    def put(self, name: str, key: str, files: Iterable[Path], value: object) -> None:
+    def put(self, name: str, inputs: list[list], files: Iterable[Path], value: object) -> None:
         """Record that an image is done; `value` is any JSON value but null.
 
-        key: its `key_of` before the work, so that an image that changed meanwhile is done again.
+        inputs: `noted` before the work, so that an image that changed meanwhile is done again.
         """
         listed = {os.path.relpath(f, self.folder): f.stat().st_size for f in files}
-        done = {"key": key, "files": listed, "value": value}
+        done = {"key": self.key, "inputs": inputs, "files": listed, "value": value}
         write_json(marker_path(self.folder, name), done)
+
+
+def noted(inputs: Sequence[Path | None]) -> list[list]:
+    """What input files are recognised by: stamp and content of each; [] where one is absent."""
+    return [[stamp(p), content_hash(p)] if p and p.is_file() else [] for p in inputs]
+
+
+def _are_as_noted(inputs: Sequence[Path | None], notes: list[list]) -> bool:
+    """Whether input files hold what they held at `noted`.
+
+    A file is read only where its stamp has changed, as it does with a hard link or `chmod`, too.
+    """
+
+    def is_same(path: Path | None, note: list) -> bool:
+        if not (path and path.is_file()):
+            return not note
+        return stamp(path) in note or content_hash(path) in note
+
+    return len(inputs) == len(notes) and all(map(is_same, inputs, notes))
 
 
 def _do_image(done: DoneFiles, name: str, inputs: Sequence[Path | None], work: Work) -> bool:
@@ -147,9 +154,9 @@ def _do_image(done: DoneFiles, name: str, inputs: Sequence[Path | None], work: W
         return False
     try:
         if done.get(name, inputs) is None:  # else it was done meanwhile
-            key = done.key_of(inputs)
+            before = noted(inputs)
             files, value = work(name)
-            done.put(name, key, files, value)
+            done.put(name, before, files, value)
     finally:
         remove_lock(lock_path, lock)
     return True

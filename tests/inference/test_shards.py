@@ -188,17 +188,6 @@ def test_the_error_has_a_line_for_each_broken_image(tmp_path):
         process_shard(DoneFiles(images.out, "weights"), images.inputs, fail, ALL, "t")
 
 
-def test_results_of_an_older_version_are_done(tmp_path):
-    """It noted the names of the files, but not their sizes."""
-    images = Images(tmp_path, "a", "b")
-    images.process()
-    for note in (images.out / ".done").glob("*.json"):
-        noted = read_json(note)
-        write_json(note, noted | {"files": list(noted["files"])})
-    images.process()
-    assert images.calls == ["a", "b"]
-
-
 def test_two_processes_do_each_image_once(tmp_path):
     """The second takes other images, and waits for what the first is doing."""
     images = Images(tmp_path, "a", "b", "c")
@@ -268,6 +257,24 @@ def test_an_image_that_changes_during_the_work_is_done_again(tmp_path):
         images.process()
     images.process()
     assert images.calls == ["a", "b", "b"]
+
+
+def test_a_hard_link_or_another_mode_changes_no_image(tmp_path):
+    """Both change the time at which a file's place last changed: a backup does, during the work."""
+    images = Images(tmp_path, "a", "b")
+    work = images.work
+
+    def work_beside_a_backup(name):
+        result = work(name)
+        os.link(images.inputs[name][0], tmp_path / f"backup of {name}")
+        return result
+
+    images.work = work_beside_a_backup
+    images.process()
+    images.inputs["a"][0].chmod(0o600)
+    os.utime(images.inputs["b"][0])
+    images.process()
+    assert images.calls == ["a", "b"]
 
 
 def test_what_is_done_again_is_told(tmp_path, capsys):
