@@ -7,8 +7,13 @@ from dataclasses import replace
 import torch
 
 from code_common.errors import InputError, run_script
+from code_common.files.run_folder import colours_path
 from code_common.inference.tiling import Tiling
+from code_common.inference.trained_run import start_from
 from code_common.learning import distributed, hardware
+from code_common.learning.checkpoints import load_encoder
+from code_common.learning.colours import read_colours
+from code_common.learning.network import OUTPUTS, ResUNet
 from code_common.learning.training import Recipe
 from code_common.options import CommonOptions, InferenceOptions
 
@@ -30,6 +35,25 @@ def tiling_of(options: InferenceOptions, device: torch.device) -> Tiling:
         views=options.views,
         precision=hardware.choose_precision(options.precision, device),
     )
+
+
+def first_network(options: CommonOptions, stage: str) -> tuple[ResUNet, dict[str, str]]:
+    """A stage's network with its first weights, and what it started from, for options.json.
+
+    Its colours are those of the training images, or of the model that it starts from.
+    """
+    colours = read_colours(colours_path(options.save_dir))
+    network = ResUNet(options.model, OUTPUTS[stage], *colours, options.width, options.stem_stride)
+    return network, {"pretrained_loaded": load_first_weights(network, options, stage)}
+
+
+def load_first_weights(network: ResUNet, options: CommonOptions, stage: str) -> str:
+    """Give a stage's network its first weights; returns which. Raises InputError where they are
+    not there or do not fit.
+    """
+    if options.start_from:
+        return start_from(options.start_from, network, stage)
+    return load_encoder(network, options.model, options.pretrained)
 
 
 def recipe_of(options: CommonOptions, device: torch.device, seed: int, **changes: float) -> Recipe:

@@ -24,6 +24,7 @@ ADDED = {
     "nucleus_radius": 0.0,
     "self_training_epochs": 0,
     "self_training_points": "all",
+    "start_from": None,
 }
 # Old name of an option -> its name today.
 RENAMED = {

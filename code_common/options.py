@@ -117,6 +117,8 @@ class CommonOptions(InferenceOptions):
     stem_stride: int = 2  # stride of the first convolution: 2 (as published), or 1 for features
     #   twice as fine, at more than twice the work
     pretrained: str | None = None  # encoder's first weights: imagenet, a file, or none
+    start_from: Path | None = None  # trained model (.pt, of tools/export_model.py) whose weights
+    #   both stages start from, encoder and decoder; --pretrained then means nothing
     # --- training
     dropout: float = 0.1  # rate of the 2-D dropout in the decoder, 0..1
     stain_augmentation: float = 0.0  # by what share haematoxylin and eosin of each training crop
@@ -193,9 +195,10 @@ class CommonOptions(InferenceOptions):
         check_inference(done)
         profiles = {"profile": tuple(self.PROFILES)}
         check_choices(done, profiles | self.COMMON_CHOICES | self.CHOICES)
-        check_width(done.width, done.pretrained)  # here, too: not after hours of another stage
+        if done.start_from is None:  # here, too: not after hours of another stage
+            check_width(done.width, done.pretrained)
         if not options_path(done.save_dir).is_file():  # else the weights are in the run already
-            check_pretrained(done.pretrained)
+            check_first_weights(done)
         try:
             re.compile(done.patient)
         except re.error as error:
@@ -272,8 +275,13 @@ def check_width(width: float, pretrained: str) -> None:
         )
 
 
-def check_pretrained(pretrained: str) -> None:
+def check_first_weights(options: CommonOptions) -> None:
     """Raise InputError where first weights are wanted of a file that is not there."""
+    pretrained, start_from = options.pretrained, options.start_from
+    if start_from and not start_from.is_file():
+        raise InputError(
+            f"--start-from {start_from}: no such file; expected one of tools/export_model.py"
+        )
     if pretrained not in ("imagenet", "none") and not Path(pretrained).is_file():
         raise InputError(
             f"--pretrained {pretrained}: no such file; expected imagenet, none or a file of weights"

@@ -224,8 +224,10 @@ class Run:
             # Sets and groups, by the names of their images.
             "split": fingerprint(read_split(options.data_dir)),
         }
-        if weights := content_hash(Path(options.pretrained)):  # else they are in the run already
-            self.facts["first_weights"] = weights
+        first = {"first_weights": options.pretrained, "start_from": options.start_from or ""}
+        # A file that is gone is no change: its weights are in the run already.
+        hashes = {name: content_hash(Path(file)) for name, file in first.items()}
+        self.facts |= {name: content for name, content in hashes.items() if content}
         self.machine = describe(choose_device(options))
         self.written: dict[str, dict[str, str]] = {}  # step that was done -> its files
         if distributed.is_main():
@@ -280,6 +282,7 @@ class Run:
             "annotated": "the annotated points of stage 1 have",
             "split": f"the sets or groups of {SPLIT} have",
             "first_weights": f"the first weights, {self.options.pretrained}, have",
+            "start_from": f"the first weights, {self.options.start_from}, have",
         }
         for name, what in known.items():
             if name not in self.facts:

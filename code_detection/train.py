@@ -20,15 +20,13 @@ import torch
 from code_common.files.data_set import load_split
 from code_common.files.images import read_image
 from code_common.files.reading import read_points
-from code_common.files.run_folder import colours_path, round_folder, val_points_path
+from code_common.files.run_folder import round_folder, val_points_path
 from code_common.inference.detections import detect
 from code_common.inference.tiling import Tiling, predict_prob
-from code_common.launch import choose_device, recipe_of, run, tiling_of
+from code_common.launch import choose_device, first_network, recipe_of, run, tiling_of
 from code_common.learning import distributed
-from code_common.learning.checkpoints import load_encoder
-from code_common.learning.colours import read_colours
 from code_common.learning.loss_terms import LossTerm
-from code_common.learning.network import OUTPUTS, ResUNet
+from code_common.learning.network import ResUNet
 from code_common.learning.training import Validate, fit
 from code_common.options import Purpose
 from code_common.steps import do_alone
@@ -79,11 +77,7 @@ def train_round(options: Options, round: int) -> dict[str, str]:
     """
     device = choose_device(options)
     torch.manual_seed(options.seed(Purpose.DETECTION))
-    colours = read_colours(colours_path(options.save_dir))
-    network = ResUNet(
-        options.model, OUTPUTS["detection"], *colours, options.width, options.stem_stride
-    )
-    pretrained = load_encoder(network, options.model, options.pretrained)
+    network, used = first_network(options, "detection")
 
     image_files = load_split(options.data_dir)["train"]
     dataset = load_training(options, image_files, round, options.cache)
@@ -105,7 +99,7 @@ def train_round(options: Options, round: int) -> dict[str, str]:
         folder=round_folder(options.save_dir, round),
         title=f"detection round {round}",
     )
-    return {"pretrained_loaded": pretrained}
+    return used
 
 
 def train(options: TrainOptions) -> None:

@@ -20,15 +20,14 @@ import torch
 
 from code_common.files.data_set import load_split
 from code_common.files.images import read_image
-from code_common.files.run_folder import best_path, colours_path, phase_folder
+from code_common.files.run_folder import best_path, phase_folder
 from code_common.inference.magnification import factor_of
 from code_common.inference.tiling import Tiling, predict_prob
-from code_common.launch import choose_device, recipe_of, run, tiling_of
+from code_common.launch import choose_device, first_network, recipe_of, run, tiling_of
 from code_common.learning import distributed
-from code_common.learning.checkpoints import load_encoder, load_network
-from code_common.learning.colours import read_colours
+from code_common.learning.checkpoints import load_network
 from code_common.learning.loss_terms import Loss, LossTerm
-from code_common.learning.network import OUTPUTS, ResUNet
+from code_common.learning.network import ResUNet
 from code_common.learning.training import Validate, fit
 from code_common.steps import do_alone
 from code_seg.crf_loss import choose_backend
@@ -87,16 +86,6 @@ def _validate_by_likelihood(
     return validate
 
 
-def first_network(options: Options) -> tuple[ResUNet, dict[str, str]]:
-    """A network with its first weights, and what its encoder started from."""
-    colours = read_colours(colours_path(options.save_dir))
-    network = ResUNet(
-        options.model, OUTPUTS["segmentation"], *colours, options.width, options.stem_stride
-    )
-    pretrained = load_encoder(network, options.model, options.pretrained)
-    return network, {"pretrained_loaded": pretrained}
-
-
 def make_loss(options: Options, crf_backend: str | None) -> Loss:
     """Cross entropy on both labels and, with a backend, the dense CRF loss."""
 
@@ -134,7 +123,7 @@ def train_phase(options: Options, phase: str) -> dict[str, str]:
         used = {"crf_backend_used": backend}
         changes["lr"] = options.lr / 10
     else:
-        network, used = first_network(options)
+        network, used = first_network(options, "segmentation")
         backend = None
 
     image_files = load_split(options.data_dir)["train"]

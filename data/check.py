@@ -98,9 +98,8 @@ from code_common.files.contents import files_fingerprint
 from code_common.files.data_set import ImageFiles, load_split
 from code_common.files.run_folder import points_path
 from code_common.files.writing import write_bytes
-from code_common.launch import choose_device
-from code_common.learning.checkpoints import load_encoder
-from code_common.learning.network import ResUNet
+from code_common.launch import choose_device, load_first_weights
+from code_common.learning.network import OUTPUTS, ResUNet
 from code_detection.plan import steps as detection_steps
 from code_seg.plan import steps as seg_steps
 from code_seg.points import detections_path
@@ -114,9 +113,14 @@ def check_named_files(request: Request) -> None:
     """
     detection, seg = request.detection, request.seg
     for options in (detection, seg):
-        if Path(options.pretrained).is_file():
-            network = ResUNet(options.model, 1, width=options.width)
-            load_encoder(network, options.model, options.pretrained)
+        if options.start_from or Path(options.pretrained).is_file():
+            network = ResUNet(
+                options.model,
+                OUTPUTS[options.STAGE],
+                width=options.width,
+                stem_stride=options.stem_stride,
+            )
+            load_first_weights(network, options, options.STAGE)
         if options.tensorboard and not find_spec("tensorboard"):
             raise InputError("--tensorboard: not installed (pip install tensorboard)")
     stage_1 = seg.detection_results_dir

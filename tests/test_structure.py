@@ -25,7 +25,7 @@ COMMON_IMPORTS = {
     "reporting": "errors old_runs files",
     "options": "errors config files learning",
     "inference": "errors old_runs config files learning options",
-    "launch": "errors learning options inference",
+    "launch": "errors files learning options inference",
     "steps": "errors old_runs config files learning options launch",
     "estimate": "files learning options launch steps",
 }

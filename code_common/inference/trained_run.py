@@ -110,6 +110,26 @@ def _check_stage(packed: object, stage: str, path: Path) -> None:
             )
 
 
+def start_from(path: Path, network: ResUNet, stage: str) -> str:
+    """Give a network all weights of a stage of a packed run; returns what was loaded.
+
+    Raises InputError where the file lacks the stage, or its network is another one.
+    """
+    packed = read_packed_run(path).get(stage)
+    if packed is None:
+        raise InputError(f"{path}: holds no network of the {stage} to start from")
+    trained = network_of(packed, path, torch.device("cpu"), stage)
+    shape = trained.model, trained.width, trained.stem_stride
+    if shape != (network.model, network.width, network.stem_stride):
+        flags = "--model {} --width {:g} --stem-stride {}".format(*shape)
+        raise InputError(
+            f"--start-from {path}: the {stage} is another network; give {flags}, or the --profile "
+            "that it was trained with"
+        )
+    network.load_state_dict(trained.state_dict())
+    return f"model: {path.name}"
+
+
 def content_of(tensor: torch.Tensor) -> str:
     """Hash of the values of a tensor on the CPU: other weights may have the same sum."""
     return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
