@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from multiprocessing import get_context
 from pathlib import Path
 from shlex import quote
@@ -13,6 +14,8 @@ from shlex import quote
 import cv2
 import numpy as np
 
+from code_common.annotations.labels import count_split, nucleus_masks
+from code_common.annotations.sources import keys_of
 from code_common.errors import InputError
 from code_common.files.data_set import (
     INSTANCE_ENDINGS,
@@ -32,18 +35,28 @@ from code_common.files.images import (
     read_instances,
     read_point_label,
 )
-from code_common.files.layout import IMAGES, POINT_LABELS, SPLIT, label_folders
+from code_common.files.layout import (
+    IMAGES,
+    INSTANCE_LABELS,
+    POINT_LABELS,
+    SPLIT,
+    label_folders,
+)
 from code_detection.labels import points_from_instances, points_from_map
-from data.annotations.labels import count_split, nucleus_masks
-from data.annotations.sources import keys_of
 
 PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
 PARTS = ("train", "val", "test")
+# Other names of these sets, which nothing reads.
+LIKE = {
+    "train": ("training", "trainset"),
+    "val": ("validation", "valid", "dev"),
+    "test": ("testing", "testset"),
+}
 ALIKE = 20  # of the 256 bits of the difference hash: two pictures of one piece of tissue
 # Standard deviations that the inside of nuclei is darker than the rest. Of 104 real tiles the least
 # is 0.46; with their labels mirrored nine in ten have less than 0.3.
 DARKER = 0.3
-FEW = 0.1  # share of the ids of an instance map that may be odd
+FEW = 0.1  # share of the ids of an instance map, or of points, that may be odd
 SPECK = 20  # square pixels under which a nucleus is hardly one
 IMAGE_FIX = "export it again: an image of 8-bit RGB as PNG or TIFF"
 LABEL_FIX = "delete it; export one id or outline per nucleus of the whole image, then: "
@@ -144,6 +157,7 @@ def check_files(folder: Path) -> tuple[dict[str, list[ImageFiles]], list[Finding
     in_sets = [files for part in image_files.values() for files in part]
     named = {name for names in split.values() for name in names}
     findings += check_surplus(folder / IMAGES, {files.image for files in in_sets}, named)
+    findings += check_groups(image_files) + check_folders(folder)
     is_missing = any(not (files.instances or files.points) for files in in_sets)
     for directory in labels:
         findings += check_labels(directory, folder / IMAGES, is_missing)
@@ -179,6 +193,35 @@ def some(names: Iterable[str]) -> str:
     """The first of some names, sorted."""
     ordered = sorted(names)
     return ", ".join(ordered[:3]) + (", ..." if len(ordered) > 3 else "")
+
+
+def check_groups(image_files: dict[str, list[ImageFiles]]) -> list[Finding]:
+    """Sets beside train, val and test that are hardly meant as groups of test images."""
+    findings, test = [], {files.name for files in image_files["test"]}
+    for name in (name for name in image_files if name not in PARTS):
+        plain = name.strip().casefold()
+        part = next((part for part in PARTS if plain in (part, *LIKE[part])), None)
+        others = [files.name for files in image_files[name] if files.name not in test]
+        if part:
+            message = f"the list '{name}' is taken for a group of test images"
+            findings.append(Finding(WARN, SPLIT, message, f"call it '{part}', if it is that set"))
+        elif others:
+            message = f"{len(others)} images of the group '{name}' are not in 'test', so not scored"
+            fix = f"name them in 'test', too, or take them out: {some(others)}"
+            findings.append(Finding(WARN, SPLIT, message, fix))
+    return findings
+
+
+def check_folders(folder: Path) -> list[Finding]:
+    """Folders that are not read, though their names are nearly those of images or labels."""
+    known = (IMAGES, INSTANCE_LABELS, POINT_LABELS)
+    findings = []
+    for path in sorted(folder.iterdir()):
+        near = get_close_matches(path.name.lower(), known, n=1, cutoff=0.85)
+        if near and path.name not in known and path.is_dir():
+            message = f"a folder that is not read; labels and images lie in {', '.join(known)}"
+            findings.append(Finding(WARN, str(path), message, f"did you mean {near[0]}?"))
+    return findings
 
 
 def check_surplus(directory: Path, used: set[Path], named: set[str]) -> list[Finding]:
@@ -233,7 +276,7 @@ def check_image(files: ImageFiles) -> ImageCheck:
         return ImageCheck(files.name, findings)
     if is_nearly_constant(image):
         notes.append(f"{files.image}: shows nothing, all its pixels have nearly one colour")
-    shape, areas, points = image.shape[:2], None, None
+    shape, areas, points, instances = image.shape[:2], None, None, None
     if files.instances:
         fix = LABEL_FIX + import_command(files.instances.parent)
         instances = attempt(findings, fix, read_instances, files.instances, shape, files.image)
@@ -248,6 +291,8 @@ def check_image(files: ImageFiles) -> ImageCheck:
         label = attempt(findings, fix, read_point_label, files.points, shape, files.image)
         if label is not None:
             points = points_from_map(label)
+            if instances is not None:
+                findings += check_beside(files.points, points, instances)
     return ImageCheck(
         files.name,
         findings,
@@ -286,6 +331,15 @@ def check_darkness(path: Path, image: np.ndarray, nuclei: np.ndarray) -> list[Fi
         return []
     message = "its nuclei are hardly darker than the rest of the image"
     return [Finding(WARN, str(path), message, "is it the label of this image, and not turned?")]
+
+
+def check_beside(path: Path, points: np.ndarray, instances: np.ndarray) -> list[Finding]:
+    """Whether the points [N, 2] of a tile lie on the nuclei of its instance map [H, W]."""
+    beside = int((instances[tuple(points.T)] == 0).sum())
+    if beside <= FEW * len(points):
+        return []
+    message = f"{beside} of {len(points)} points lie beside the nuclei of its instance map"
+    return [Finding(WARN, str(path), message, "are both labels of this image?")]
 
 
 def difference_hash(image: np.ndarray) -> np.ndarray:

@@ -4,15 +4,16 @@ python data/import_labels.py masks  --data-dir data/MY --source annotations
 python data/import_labels.py points --data-dir data/MY --source annotations
 
 Images lie in data/MY/images. The source is a folder with one file for each image, named like the
-image, or one file for all images (COCO or VIA .json, CVAT .xml). Read are outlines and points of
-QuPath, ImageScope, ASAP, CVAT, COCO, labelme, VIA, HoVer-Net, Cellpose, napari, Fiji (.zip, .roi)
-and ImageJ, and instance maps (.npy, .mat with inst_map, PNG, TIFF, TILE/masks/*.png). As points,
-an outline gives its centre. Writes labels_instance/TILE_label.tif or
+image, or one file for all images (COCO or VIA .json, CVAT .xml, a table with a column image). Read
+are outlines and points of QuPath, ImageScope, ASAP, CVAT, COCO, labelme, VIA, HoVer-Net, Cellpose,
+napari, Fiji (.zip, .roi) and ImageJ, and instance maps (.npy, .mat with inst_map, PNG, TIFF,
+TILE/masks/*.png). As points, an outline gives its centre. Writes labels_instance/TILE_label.tif or
 labels_point/TILE_label_point.png, each whole or not at all. Labels that are there already are
 kept. A line for each image says what was taken, and what was left out and why.
 """
 
 import argparse
+import errno
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,68 +70,38 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from code_common.files.data_set import ImageFiles, find_images
-from code_common.files.images import image_shape, which_of_several
-from code_common.files.layout import IMAGES, INSTANCE_LABELS, POINT_LABELS
-from code_common.files.writing import write_instances, write_png
-from data.annotations.formats import (
-    ARRAYS,
+from code_common.annotations.formats import (
     Annotations,
     Choice,
     parts_of,
-    plane_name,
     read_annotations,
     read_array,
-    read_images,
-    shifted,
-    without_regions,
 )
-from data.annotations.labels import (
+from code_common.annotations.labels import (
     count_ids,
-    count_split,
     counted,
     instance_map,
     listed,
     nucleus_masks,
+    object_masks,
     point_label,
+    told_of_pieces,
 )
-from data.annotations.sources import Sources, keys_of, match_names, same_letters
-from data.annotations.text import short
+from code_common.annotations.of_image import check_plane, is_array, read_source
+from code_common.annotations.sources import find_sources
+from code_common.annotations.text import short
+from code_common.files.data_set import ImageFiles, find_images
+from code_common.files.images import image_shape, which_of_several
+from code_common.files.layout import IMAGES, INSTANCE_LABELS, POINT_LABELS
+from code_common.files.writing import write_instances, write_png
 
 # What is imported -> folder of the labels in the data set, and how their names end.
 LABELS = {
     "masks": (INSTANCE_LABELS, "_label.tif"),
     "points": (POINT_LABELS, "_label_point.png"),
 }
-
-
-def read_source(
-    files: ImageFiles, source: Path | Annotations, where: str, arguments: argparse.Namespace
-) -> Annotations:
-    """What was drawn on an image, moved, without regions. where: what an error names.
-
-    Raises InputError, also for a source that holds objects of which none is taken (unless they are
-    of other classes than those asked for), and for one that was drawn on another image.
-    """
-    shape = image_shape(files.image)
-    if isinstance(source, Path):
-        annotations = read_annotations(source, files.image.name, shape, choice_of(arguments))
-    else:
-        annotations = source
-    if annotations.shape not in (None, tuple(shape)):
-        rows, cols = annotations.shape
-        raise InputError(
-            f"{where}: drawn on an image of {cols} x {rows}, but it has {shape[1]} x {shape[0]}"
-        )
-    if any(arguments.shift) and annotations.masks:
-        raise InputError(f"{where}: --shift is for outlines and points, not for masks")
-    for plane in annotations.planes:
-        check_plane(files, where, plane)
-    annotations = without_regions(shifted(annotations, arguments.shift), shape)
-    if not annotations.count() and annotations.left_out and not annotations.unwanted:
-        held = listed(annotations.left_out)
-        raise InputError(f"{where}: no {arguments.kind[:-1]} in it; it holds {held}")
-    return annotations
+# Errors of the system that are of one label alone, unlike a full disk.
+OF_ONE_LABEL = (errno.ENAMETOOLONG, errno.EISDIR)
 
 
 def choice_of(arguments: argparse.Namespace) -> Choice:
@@ -139,54 +110,42 @@ def choice_of(arguments: argparse.Namespace) -> Choice:
     return Choice(classes and tuple(classes), plane and tuple(plane))
 
 
-def check_plane(files: ImageFiles, where: str, plane: Sequence[int]) -> None:
-    """Raise InputError for annotations of another plane of a stack than is read of the image."""
-    read = which_of_several(files.image)
-    if read and any(number != 1 for number in plane):
-        raise InputError(
-            f"{where}: objects of plane {plane_name(plane)}, but of {files.image.name} {read} is "
-            "read; save the plane that was annotated as the image"
-        )
-
-
 def import_label(
     files: ImageFiles, source: Path | Annotations, out: Path, arguments: argparse.Namespace
 ) -> str:
     """Write the label of an image; returns what was taken and left out. Raises InputError."""
     of_its_own = isinstance(source, Path)
-    if of_its_own and source.suffix.lower() in ARRAYS and not source.is_dir():
+    if of_its_own and is_array(source) and arguments.kind == "masks":
         return import_array(files, source, out, arguments)
     where = str(source) if of_its_own else f"{arguments.source}, {files.image.name}"
-    annotations = read_source(files, source, where, arguments)
-    shape = image_shape(files.image)
-    if arguments.kind == "masks":
+    shape, kind, choice = image_shape(files.image), arguments.kind, choice_of(arguments)
+    annotations = read_source(files.image, shape, source, where, kind, choice, arguments.shift)
+    if kind == "masks":
         label = instance_map(annotations, shape, where)
         write_instances(out, label)
-        taken = counted(count_ids(label), "nucleus")
+        taken, masks = counted(count_ids(label), "nucleus"), nucleus_masks(label)
     else:
         label = point_label(annotations, shape, where)
         write_png(out, label)
-        taken = counted(np.count_nonzero(label), "point")
+        taken, masks = counted(np.count_nonzero(label), "point"), object_masks(annotations, shape)
     left_out = listed(annotations.left_out)
-    notes = [f"left out: {left_out}"] * bool(left_out) + annotations.notes
+    notes = [f"left out: {left_out}"] * bool(left_out) + annotations.notes + told_of_pieces(masks)
     return "; ".join([taken, *notes])
 
 
 def import_array(files: ImageFiles, source: Path, out: Path, arguments: argparse.Namespace) -> str:
     """Write the instance map that a file holds; returns its number of nuclei."""
-    if arguments.kind == "points":
-        raise InputError(f"{source}: expected a table, GeoJSON or XML of points")
     if any(arguments.shift):
         raise InputError(f"{source}: --shift is for outlines and points, not for maps")
     if arguments.classes is not None:
         raise InputError(f"{source}: it names no classes; --classes is for files that do")
     choice = choice_of(arguments)
     if choice.plane:
-        check_plane(files, str(source), choice.plane)
+        check_plane(files.image, str(source), choice.plane)
     instances = read_array(source, image_shape(files.image), files.image, choice)
     write_instances(out, instances)
-    number, split = count_ids(instances), count_split(nucleus_masks(instances))
-    return counted(number, "nucleus") + (f"; {split} lie in several pieces" if split else "")
+    notes = told_of_pieces(nucleus_masks(instances))
+    return "; ".join([counted(count_ids(instances), "nucleus"), *notes])
 
 
 def import_one(
@@ -195,6 +154,8 @@ def import_one(
     """Import the label of an image unless it has one; returns a line. Raises InputError."""
     path = out / f"{files.name}{LABELS[arguments.kind][1]}"
     present = files.instances if arguments.kind == "masks" else files.points
+    if present and not present.is_file():
+        raise InputError(f"{present}: no file; expected a label, or nothing")
     if present and not arguments.overwrite:
         return f"{present.name} is there, kept (--overwrite replaces it)"
     if present and present.name != path.name:
@@ -205,12 +166,6 @@ def import_one(
     stack = which_of_several(files.image)
     note = f"; of its image {stack} is read" if stack else ""
     return f"{taken} from {short(name, 255)}{separator}{others}{note}"
-
-
-def some_names(files: Sequence[Path | str]) -> str:
-    """How many files there are, and the names of the first."""
-    shown = ", ".join(short(Path(file).name, 80) for file in files[:5])
-    return f"{len(files)} ({shown}{', ...' if len(files) > 5 else ''})"
 
 
 def check_classes(
@@ -243,49 +198,13 @@ def check_classes(
         )
 
 
-def find_sources(
-    image_files: Sequence[ImageFiles], arguments: argparse.Namespace
-) -> tuple[dict[str, Path | Annotations | None], list[str], list[str]]:
-    """The annotations of each image by its name, notes, and an error for each with several files.
-
-    Notes say which files are not read. Raises InputError where there is no source, and where
-    nothing belongs to any image.
-    """
-    source, notes, errors = arguments.source, [], []
-    if not source.exists():
-        raise InputError(f"{source}: no such file or folder")
-    names = [files.name for files in image_files]
-    by_key = {same_letters(name): name for name in names}
-    owner = next((by_key[key] for key in keys_of(source) if key in by_key), None)
-    if source.is_dir():
-        sources, folder = {}, Sources(source, names, arguments.kind)
-        for name in names:
-            try:
-                sources[name] = folder.find(name)
-            except InputError as error:
-                errors.append(str(error))
-        if not errors and not any(sources.values()):
-            raise InputError(folder.nothing())
-        others = folder.others
-        if folder.passed_over:
-            notes = [
-                f"not read, beside other files of their image: {some_names(folder.passed_over)}"
-            ]
-    elif owner is not None:
-        sources, others = {owner: source}, []
-    else:
-        by_name = read_images(source, choice_of(arguments))
-        sources, others = match_names(source, by_name, image_files)
-    if others:
-        notes.insert(0, f"of no image: {some_names(others)}")
-    return sources, notes, errors
-
-
 def main(arguments: argparse.Namespace) -> None:
     """Import what there is for each image, and raise InputError for those that are wrong."""
     out = arguments.data_dir / LABELS[arguments.kind][0]
     image_files = find_images(arguments.data_dir / IMAGES, None, out)
-    sources, notes, errors = find_sources(image_files, arguments)
+    sources, notes, errors = find_sources(
+        image_files, arguments.source, arguments.kind, choice_of(arguments)
+    )
     if arguments.classes:
         check_classes(image_files, sources, arguments)
     for files in image_files:
@@ -299,6 +218,10 @@ def main(arguments: argparse.Namespace) -> None:
                 print(f"{files.name}: nothing in {arguments.source}{stays}")
         except InputError as error:
             errors.append(str(error))
+        except OSError as error:
+            if error.errno not in OF_ONE_LABEL:
+                raise
+            errors.append(f"{error.filename}: {error.strerror.lower()}")
     for note in notes:
         print(note)
     if errors:

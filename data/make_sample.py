@@ -8,6 +8,7 @@ the project's own, under its licence.
 
 import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from code_common.config import Bounded, Parser
 from code_common.errors import InputError, run_script
-from code_common.files.layout import IMAGES, INSTANCE_LABELS, SPLIT
+from code_common.files.data_set import is_image
+from code_common.files.images import read_image, read_label
+from code_common.files.layout import IMAGES, INSTANCE_LABELS, SPLIT, label_folders
 from code_common.files.writing import write_instances, write_json, write_png
 
 MARGIN = 24  # pixels that are cut off: nuclei are cut by the border, as in a real tile
@@ -167,22 +170,76 @@ def make_tile(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarr
     return image[inner, inner], renumber(instances[inner, inner])
 
 
+@dataclass(frozen=True)
+class Tile:
+    """A tile of the sample: the set it belongs to, its name, and the seed that makes it."""
+
+    part: str
+    name: str
+    seed: tuple[int, int, int]
+
+    def paths(self, out: Path) -> tuple[Path, Path]:
+        """Its image and its instance map in the folder of the sample."""
+        return out / IMAGES / f"{self.name}.png", out / INSTANCE_LABELS / f"{self.name}_label.tif"
+
+    def make(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Its image and its instance map, `size` pixels wide."""
+        return make_tile(np.random.default_rng(self.seed), size)
+
+
+def tiles_of(train: int, val: int, test: int, seed: int) -> list[Tile]:
+    """All tiles of a sample with so many in each set."""
+    counts = {"train": train, "val": val, "test": test}
+    return [
+        Tile(part, f"{part}_{index + 1}", (seed, number, index))
+        for number, (part, count) in enumerate(counts.items())
+        for index in range(count)
+    ]
+
+
+def holds(path: Path, array: np.ndarray) -> bool:
+    """Whether a file is the image [H, W, 3] or the instance map [H, W] of an array."""
+    try:
+        found = read_image(path) if array.ndim == 3 else read_label(path, array.shape)
+    except InputError:
+        return False
+    return np.array_equal(found, array)
+
+
+def refuse_others(out: Path, tiles: list[Tile], size: int) -> None:
+    """Raise InputError where a folder holds images or labels that are not those of the sample.
+
+    Those that a stopped call left are the same.
+    """
+    folders = (out / IMAGES, *label_folders(out))
+    present = {p for folder in folders if folder.is_dir() for p in folder.iterdir() if is_image(p)}
+    for tile in tiles:
+        paths = tile.paths(out)
+        if not present.isdisjoint(paths):
+            arrays = tile.make(size)
+            present -= {p for p, a in zip(paths, arrays, strict=True) if holds(p, a)}
+    if present:
+        raise InputError(
+            f"{min(present)}: there already, and not of this sample; give another --out"
+        )
+
+
 def make_sample(out: Path, train: int, val: int, test: int, size: int, seed: int) -> int:
     """Write a data set in the project's layout; returns the number of nuclei.
 
     train, val, test: numbers of tiles; size: side of a tile in pixels. The split file comes last,
-    so a data set that has one is whole.
+    so a data set that has one is whole. Raises InputError where the folder holds other images.
     """
-    split, nuclei = {}, 0
-    for part, (name, count) in enumerate((("train", train), ("val", val), ("test", test))):
-        split[name] = []
-        for index in range(count):
-            image, instances = make_tile(np.random.default_rng((seed, part, index)), size)
-            stem = f"{name}_{index + 1}"
-            write_png(out / IMAGES / f"{stem}.png", image)
-            write_instances(out / INSTANCE_LABELS / f"{stem}_label.tif", instances)
-            split[name].append(f"{stem}.png")
-            nuclei += len(np.unique(instances)) - 1
+    tiles = tiles_of(train, val, test, seed)
+    refuse_others(out, tiles, size)
+    split, nuclei = {"train": [], "val": [], "test": []}, 0
+    for tile in tiles:
+        image, instances = tile.make(size)
+        image_path, label_path = tile.paths(out)
+        write_png(image_path, image)
+        write_instances(label_path, instances)
+        split[tile.part].append(image_path.name)
+        nuclei += len(np.unique(instances)) - 1
     write_json(out / SPLIT, split)
     return nuclei
 

@@ -6,15 +6,27 @@ Reads NAME_instances.tif and NAME_points.csv, which both predict.py write; one o
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from code_common.config import Bounded, Parser
 from code_common.errors import InputError, run_script
+
+
+def pattern(text: str) -> str:
+    """The `type` of a regular expression of `Parser`."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        message = f"must be a regular expression, not {text} ({error})"
+        raise argparse.ArgumentTypeError(message) from None
+    return text
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -34,6 +46,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--patient",
+        type=pattern,
         default="TCGA-..-[^-]+",
         metavar="REGEX",
         help="what the image names of one patient have in common; intervals are drawn over patients"
@@ -54,33 +67,66 @@ from code_common.files.run_folder import (
     detected_points_path,
     instances_path,
     metrics_path,
+    remove_scores,
     score_table_path,
 )
 from code_common.files.writing import write_json, write_table
 from code_common.reporting.bootstrap import intervals, mean_of, patients
 from code_common.reporting.results import SHOWN, with_interval
 from code_detection.labels import points_from_instances
-from code_detection.metrics import count
+from code_detection.metrics import DetectionCounts, add, count
 from code_seg.metrics import score
 
 DETECTION = "detection_"  # what the names of the scores of detections begin with
 
 
-def score_image(files: ImageFiles, predicted: Path, r1: float) -> dict[str, float]:
-    """The scores of what is predicted of an image: name -> value; empty if nothing is there."""
+class Scored(NamedTuple):
+    """What an image's prediction is worth; None for what is not predicted."""
+
+    nuclei: dict[str, float] | None  # scores of its instance map
+    points: DetectionCounts | None
+
+    def values(self) -> dict[str, float]:
+        """All scores: name -> value."""
+        return (self.nuclei or {}) | (detection_scores([self.points]) if self.points else {})
+
+
+def detection_scores(counts: list[DetectionCounts]) -> dict[str, float]:
+    """The scores of the detections in several images together: name -> value."""
+    return {DETECTION + name: value for name, value in add(counts).scores().items()}
+
+
+def score_image(files: ImageFiles, predicted: Path, r1: float) -> Scored | None:
+    """Score what is predicted of an image; None if nothing is there. Raises InputError."""
     maps = instances_path(predicted, files.name)
     large = maps.with_suffix(".ome.tif")
     maps, points = large if large.is_file() else maps, detected_points_path(predicted, files.name)
     if not maps.is_file() and not points.is_file():
-        return {}
-    shape, scores = image_shape(files.image), {}
+        return None
+    shape, nuclei, counts = image_shape(files.image), None, None
     truth = read_instances(files.instances, shape, files.image)
     if maps.is_file():
-        scores |= score(truth, read_label(maps, shape))
+        nuclei = score(truth, read_label(maps, shape))
     if points.is_file():
         counts = count(read_points(points, shape), points_from_instances(truth), r1)
-        scores |= {DETECTION + name: value for name, value in counts.scores().items()}
-    return scores
+    return Scored(nuclei, counts)
+
+
+def summarise(scored: Sequence[Scored], groups: Sequence[str]) -> dict[str, dict]:
+    """Scores of all images: the means of those of maps, the detections pooled, their intervals.
+
+    groups: the patient of each image.
+    """
+    nuclei = [image.nuclei for image in scored if image.nuclei]
+    counts = [image.points for image in scored if image.points]
+    mean_scores = mean_of(nuclei) if nuclei else lambda drawn: {}
+
+    def pooled_scores(drawn: np.ndarray) -> dict[str, float]:
+        return detection_scores([counts[k] for k in drawn]) if counts else {}
+
+    every = np.arange(len(scored))
+    interval = intervals(groups, lambda drawn: mean_scores(drawn) | pooled_scores(drawn))
+    return {"mean": mean_scores(every), "pooled": pooled_scores(every), "interval": interval}
 
 
 def some(names: Sequence[str]) -> str:
@@ -88,45 +134,82 @@ def some(names: Sequence[str]) -> str:
     return f"{len(names)} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
 
 
-def main(arguments: argparse.Namespace) -> None:
-    """Score every image with a true map. Writes per_image.csv and metrics.json: the means over
-    the images and their intervals. Raises InputError where nothing can be scored.
+def write_scores(
+    out: Path, scored: dict[str, Scored], groups: Sequence[str], not_scored: dict[str, list[str]]
+) -> dict[str, dict]:
+    """Write per_image.csv and metrics.json; returns what `summarise` gives.
+
+    groups: the patient of each image; not_scored: why -> names of the other images.
     """
+    values = {name: image.values() for name, image in scored.items()}
+    table = [[name, *(f"{v:.6g}" for v in row.values())] for name, row in values.items()]
+    write_table(score_table_path(out), ["image", *next(iter(values.values()))], table)
+    summary = summarise(list(scored.values()), groups)
+    counts = {"patients": len(set(groups)), "scored": len(scored), "not_scored": not_scored}
+    write_json(metrics_path(out), {**summary, **counts, "images": values})
+    return summary
+
+
+def check_kinds(scored: dict[str, Scored], predicted: Path) -> None:
+    """Raise InputError where some images have a map or points alone, and others have both."""
+    kinds = {name: set(image.values()) for name, image in scored.items()}
+    every = set().union(*kinds.values())
+    partly = [name for name, columns in kinds.items() if columns < every]
+    if partly:
+        raise InputError(
+            f"{predicted}: images with a map or with points alone, others have both: {some(partly)}"
+        )
+
+
+def tell(summary: dict[str, dict], not_scored: dict[str, list[str]]) -> None:
+    """Print which images are not scored, and the main scores with their intervals."""
+    for why, names in not_scored.items():
+        if names:
+            print(f"{why}: {some(names)}")
+    scores = summary["mean"] | summary["pooled"]
+    for name in (*SHOWN, DETECTION + "f1"):
+        if name in scores:
+            print(f"{name:12s}  {with_interval(scores[name], summary['interval'].get(name))}")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Score every image with a true map. Writes per_image.csv and metrics.json: the scores over
+    all images and their intervals. Raises InputError where nothing can be scored and, once the
+    others are, for each image that cannot be.
+    """
+    for folder in (arguments.labels, arguments.predicted):
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder")
     images = find_images(arguments.images, None, arguments.labels)
     known = [files for files in images if files.instances]
-    found = {files.name: score_image(files, arguments.predicted, arguments.r1) for files in known}
-    scores = {name: values for name, values in found.items() if values}
-    if not scores:
+    patients([files.name for files in known], arguments.patient)  # an error comes before the work
+    remove_scores(arguments.out)
+    errors: dict[str, str] = {}
+    found: dict[str, Scored | None] = {}
+    for files in known:
+        try:
+            found[files.name] = score_image(files, arguments.predicted, arguments.r1)
+        except InputError as error:
+            errors[files.name] = str(error)
+    scored = {name: image for name, image in found.items() if image}
+    if not scored and not errors:
         raise InputError(
             f"{arguments.predicted}: nothing to score; expected NAME_instances.tif or "
             f"NAME_points.csv of the {len(known)} images with a true map in {arguments.labels}"
         )
-    columns = {column for values in scores.values() for column in values}
-    partly = [name for name, values in scores.items() if set(values) < columns]
-    if partly:
-        raise InputError(
-            f"{arguments.predicted}: images with a map or with points alone, others have both: "
-            f"{some(partly)}"
-        )
-    rows = list(scores.values())
-    means = mean_of(rows)(np.arange(len(rows)))
-    groups = patients(list(scores), arguments.patient)
-    drawn = intervals(groups, mean_of(rows))
-    table = [[name, *(f"{v:.6g}" for v in values.values())] for name, values in scores.items()]
-    write_table(score_table_path(arguments.out), ["image", *rows[0]], table)
-    summary = {"mean": means, "interval": drawn, "patients": len(set(groups)), "images": scores}
-    write_json(metrics_path(arguments.out), summary)
-    print(f"{len(rows)} of {len(images)} images scored; see {arguments.out}")
-    without = {
+    check_kinds(scored, arguments.predicted)
+    not_scored = {
         "without a true map": [files.name for files in images if not files.instances],
-        "without a prediction": [name for name, values in found.items() if not values],
+        "without a prediction": [name for name, image in found.items() if not image],
+        "not readable": list(errors),
     }
-    for why, names in without.items():
-        if names:
-            print(f"{why}: {some(names)}")
-    for name in (*SHOWN, DETECTION + "f1"):
-        if name in means:
-            print(f"{name:12s}  {with_interval(means[name], drawn.get(name))}")
+    if scored:
+        groups = patients(list(scored), arguments.patient)
+        summary = write_scores(arguments.out, scored, groups, not_scored)
+        print(f"{len(scored)} of {len(images)} images scored; see {arguments.out}")
+        tell(summary, not_scored)
+    if errors:
+        raise InputError("\nerror: ".join(errors.values()))
 
 
 if __name__ == "__main__":

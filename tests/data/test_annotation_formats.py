@@ -10,11 +10,7 @@ import scipy.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from code_common.errors import InputError
-from code_common.files.data_set import find_images
-from code_common.files.images import read_instances, read_label
-from code_common.files.writing import write_png
-from data.annotations.formats import (
+from code_common.annotations.formats import (
     centre,
     rasterise,
     read_aperio_xml,
@@ -25,6 +21,10 @@ from data.annotations.formats import (
     shifted,
     without_regions,
 )
+from code_common.errors import InputError
+from code_common.files.data_set import find_images
+from code_common.files.images import read_instances, read_label
+from code_common.files.writing import write_png
 from data.import_labels import main, parse_arguments
 
 SHAPE = (10, 12)  # of the tiny tiles
@@ -144,7 +144,7 @@ def test_real_monuseg_outlines_give_the_published_masks(mo, tile):
     truth = next((mo / "labels_instance").glob(f"*{tile}*"))
     theirs = read_instances(truth, (1000, 1000))
     dice = 2 * ((ours > 0) & (theirs > 0)).sum() / ((ours > 0).sum() + (theirs > 0).sum())
-    assert dice > 0.98 and len(np.unique(ours)) == len(np.unique(theirs))
+    assert dice > 0.997 and len(np.unique(ours)) == len(np.unique(theirs))
 
 
 def pickled():

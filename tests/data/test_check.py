@@ -12,6 +12,7 @@ from code_common.files.images import read_image, read_instances
 from code_common.files.reading import read_json
 from code_common.files.run_folder import marker_path, options_path, stage_folder
 from code_common.files.writing import write_instances, write_json, write_png, write_points
+from code_detection.labels import points_from_instances
 from data.check import main, read_arguments
 from data.findings import FAIL, WARN, difference_hash
 
@@ -229,7 +230,41 @@ def no_val(folder):
     change_split(folder, val=[])
 
 
+def group_beyond_test(folder):
+    change_split(folder, testA=["test0.png", "train1.png"])
+
+
+def another_spelling(folder):
+    change_split(folder, val=[], Validation=["val0.png"])
+
+
+def capitals(folder):
+    change_split(folder, test=[], Test=["test0.png", "test1.png"])
+
+
+def points_elsewhere(folder):
+    """In the gaps between the nuclei of the map."""
+    background = read_instances(label_path(folder, "train0"), (SIDE, SIDE)) == 0
+    dots = np.zeros((SIDE, SIDE), np.uint8)
+    dots[::40, ::40] = background[::40, ::40] * 255
+    write_png(folder / "labels_point" / "train0_label_point.png", dots)
+
+
+def folder_of_another_name(folder):
+    (folder / "labels_points").mkdir()
+
+
+def folder_in_capitals(folder):
+    (folder / "Label_Instances").mkdir()
+
+
 CASES = [
+    (group_beyond_test, WARN, "1 images of the group 'testA' are not in 'test', so not scored"),
+    (another_spelling, WARN, "the list 'Validation' is taken for a group of test images"),
+    (capitals, WARN, "the list 'Test' is taken for a group of test images -> call it 'test'"),
+    (points_elsewhere, WARN, "points lie beside the nuclei of its instance map"),
+    (folder_of_another_name, WARN, "a folder that is not read; labels"),
+    (folder_in_capitals, WARN, "did you mean labels_instance?"),
     (remove_image, FAIL, "there is no such image"),
     (remove_split, FAIL, "train_val_test.json"),
     (cut_image, FAIL, "val0.png: not a readable"),
@@ -281,6 +316,17 @@ def test_findings(folder, check, damage, level, text):
 @pytest.mark.parametrize("new", ["train0.tif", "train0_MASK.TIF", "train0_cp_masks.tiff"])
 def test_a_label_is_found_whatever_its_ending(folder, check, new):
     rename_label(folder, "train0", new)
+    printed, status = check("--detection", "--r1", 6)
+    assert "0 failures, 0 warnings" in printed and status == 0
+
+
+def test_groups_of_test_images_and_points_on_the_nuclei_are_no_findings(folder, check):
+    change_split(folder, testA=["test0.png"], testB=["test1"])
+    truth = read_instances(label_path(folder, "train0"), (SIDE, SIDE))
+    dots = np.zeros((SIDE, SIDE), np.uint8)
+    for row, col in points_from_instances(truth)[::2]:
+        dots[row, col] = 255
+    write_png(folder / "labels_point" / "train0_label_point.png", dots)
     printed, status = check("--detection", "--r1", 6)
     assert "0 failures, 0 warnings" in printed and status == 0
 
@@ -339,8 +385,13 @@ def test_in_brief_a_set_that_passed_is_not_read_again(tmp_path, folder, check):
     assert "warnings" not in again and again.count("[plan] ") == 2 and status == 0
 
 
-def test_in_brief_a_set_that_changed_is_read_again(tmp_path, folder, check):
+@pytest.mark.parametrize("linked", ["", "images", "labels_instance"])
+def test_in_brief_a_set_that_changed_is_read_again(tmp_path, folder, check, linked):
+    """Also behind a link."""
     stamp = tmp_path / "out" / "stamp"
+    if linked:
+        (folder / linked).rename(tmp_path / "elsewhere")
+        (folder / linked).symlink_to(tmp_path / "elsewhere")
     check("--brief", stamp)
     no_points(folder)
     printed, status = check("--brief", stamp)
@@ -375,7 +426,7 @@ def test_the_plan_counts_the_repeats(folder, check):
 def test_the_plan_leaves_out_what_is_done(tmp_path, folder, check):
     stage = stage_folder(tmp_path / "out", "tiny", 1, 1, "detection")
     for step in ("prepare", "train round 0", "detect", "test", "pictures"):
-        write_json(marker_path(stage, step), {})
+        write_json(marker_path(stage, step), {"seconds": 1})
     options = as_json(request(tmp_path, *RUN_OPTIONS).detection)
     write_json(options_path(stage), {"options": options})
     printed, _ = check(*RUN_OPTIONS, seconds=SECONDS)

@@ -1,6 +1,7 @@
 """Files of many tools: what each gives as masks and as points, or the line that refuses it."""
 
 import base64
+import errno
 import gzip
 import io
 import json
@@ -16,11 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from code_common.annotations.formats import draw, outline_pixels, read_annotations, without_regions
+from code_common.annotations.json_files import run_length_pixels
 from code_common.errors import InputError
 from code_common.files.images import read_label
 from code_common.files.writing import write_instances, write_png
-from data.annotations.formats import draw, outline_pixels, read_annotations, without_regions
-from data.annotations.json_files import run_length_pixels
 from data.import_labels import main, parse_arguments
 
 SHAPE = (60, 80)
@@ -189,10 +190,11 @@ def napari(axes, places=MIDDLES):
     return "\n".join([header, *lines]) + "\n"
 
 
-def napari_shapes(kind):
+def napari_shapes(kind, order=(0, 1, 2, 3)):
     lines = ["index,shape-type,vertex-index,axis-0,axis-1"]
     for k, box in enumerate(BOXES):
-        for v, (x, y) in enumerate(corners(box)):
+        for v in order:
+            x, y = corners(box)[v]
             lines.append(f"{k},{kind},{v},{y - 0.5},{x - 0.5}")
     return "\n".join(lines) + "\n"
 
@@ -413,6 +415,27 @@ OUTLINES = {
         ),
         "1 crowd of objects",
     ),
+    "COCO, an empty mask": (
+        "a.json",
+        coco(*map(polygons, BOXES), {"segmentation": {"size": list(SHAPE), "counts": [4800]}}),
+        "1 empty mask",
+    ),
+    "labelme, an empty mask": (
+        "a.json",
+        labelme(
+            *[shape("polygon", corners(box)) for box in BOXES],
+            shape("mask", [[1, 1], [4, 4]], mask=png_text(np.zeros((4, 4), np.uint8))),
+        ),
+        "1 empty mask",
+    ),
+    "CVAT, an empty mask": (
+        "a.xml",
+        cvat(
+            *map(cvat_polygon, BOXES),
+            '<mask label="n" rle="16" left="1" top="1" width="4" height="4"/>',
+        ),
+        "1 empty mask",
+    ),
     "COCO, an address": (
         "a.json",
         coco(*[polygons(b) for b in BOXES], name="https://h/d/a.png?key=%2F1"),
@@ -428,6 +451,7 @@ OUTLINES = {
         "1 outline of fewer than three vertices",
     ),
     "napari shapes": ("a.csv", napari_shapes("polygon"), ""),
+    "napari shapes, lines in another order": ("a.csv", napari_shapes("polygon", (2, 0, 1, 3)), ""),
     "napari rectangles": ("a.csv", napari_shapes("rectangle"), ""),
     "a byte order mark": (
         "a.geojson",
@@ -500,6 +524,35 @@ POINTS = {
         + "".join(f"a.png\tDetection\t\tT\t{c + 0.5}\t{r + 0.5}\n" for r, c in MIDDLES)
         + "a.png\tAnnotation\t\t\t40\t30\nb.png\tDetection\t\tT\t5\t5\n",
         "1 annotation among detections, 1 object of another image",
+    ),
+    "QuPath, points of the points tool": (
+        "a.tsv",
+        "Image\tObject type\tROI\tCentroid X px\tCentroid Y px\tNum points\n"
+        + "".join(f"a.png\tAnnotation\tPoints\t{c + 0.5}\t{r + 0.5}\t1\n" for r, c in MIDDLES)
+        + "a.png\tAnnotation\tPoints\t40\t30\t25\na.png\tAnnotation\tPolyline\t9\t9\t\n"
+        + "a.png\tTile\tRectangle\t5\t5\t\n",
+        "1 annotation of several points (only as GeoJSON), 1 line, 1 tile of an image",
+    ),
+    "QuPath, an unknown number of points": (
+        "a.tsv",
+        "ROI\tCentroid X px\tCentroid Y px\n"
+        + "".join(f"Ellipse\t{c + 0.5}\t{r + 0.5}\n" for r, c in MIDDLES)
+        + "Points\t40\t30\nPoints\t41\t9\n",
+        "2 annotations of several points (only as GeoJSON)",
+    ),
+    "measurements of this project": (
+        "a.csv",
+        "id,x,y,area,eccentricity\n" + "".join(f"1,{c}.5,{r}.5,9,0\n" for r, c in MIDDLES),
+        "",
+    ),
+    "this project's outlines": ("a_nuclei.geojson", geojson(*NUCLEI), ""),
+    "a flat stack": ("a.csv", "z,y,x\n" + "".join(f"0,{r}.5,{c}.5\n" for r, c in MIDDLES), ""),
+    "an empty column z": ("a.csv", TABLE.replace("\n", ",\n").replace("y,", "y,z"), ""),
+    "quotes": ("a.csv", 'n,x,y\n"a ""b"", c",14.5,13.5\n5",33,15\n"",55,44\n', ""),
+    "COCO, boxes with empty polygons": (
+        "a.json",
+        coco(*[{"segmentation": [[]], "bbox": list(box)} for box in BOXES]),
+        "",
     ),
     "Cell Counter, its own name": ("CellCounter_a.xml", markers(MIDDLES), ""),
     "CVAT, a turned box": (
@@ -823,6 +876,104 @@ REFUSED = {
     "columns twice": ("points", "a.csv", "x,y,x,y\n1,2,30,40\n", "the column x stands twice"),
     "boxes in a table": ("points", "a.csv", "class,x,y,width,height\nT,1,2,9,9\n", "boxes, whose"),
     "shares": ("points", "a.csv", "x,y\n0.25,0.5\n0.7,0.1\n", "coordinates from 0 to 1"),
+    "shares, from the middle": ("points", "a.csv", "row,col\n0.25,0.5\n0.7,0.1\n", "from 0 to 1"),
+    "shares in COCO": (
+        "points",
+        "a.json",
+        coco(*[polygons(np.array(box) / 80) for box in BOXES]),
+        "coordinates from 0 to 1; expected pixels",
+    ),
+    "shares in boxes of COCO": (
+        "points",
+        "a.json",
+        coco(*[{"bbox": (np.array(box) / 80).tolist()} for box in BOXES]),
+        "coordinates from 0 to 1",
+    ),
+    "shares in GeoJSON": (
+        "points",
+        "a.geojson",
+        {"type": "MultiPoint", "coordinates": [[0.2, 0.3], [0.7, 1]]},
+        "coordinates from 0 to 1",
+    ),
+    "shares in labelme": (
+        "points",
+        "a.json",
+        labelme(shape("point", [[0.2, 0.3]]), shape("circle", [[0.5, 0.5], [0.6, 0.5]])),
+        "coordinates from 0 to 1",
+    ),
+    "shares in CVAT": (
+        "masks",
+        "a.xml",
+        cvat(*[cvat_polygon((np.array(box) / 80).tolist()) for box in BOXES]),
+        "coordinates from 0 to 1",
+    ),
+    "a quote that is not closed": (
+        "points",
+        "a.csv",
+        'x,y,note\n10,20,"5 um\n30,40,b\n50,40,c\n',
+        "not readable as a table from line 2 on",
+    ),
+    "corners of boxes": ("points", "a.csv", "x,y,x2,y2\n1,2,9,9\n", "boxes, whose x, y"),
+    "corners of boxes, named otherwise": (
+        "points",
+        "a.csv",
+        "x,y,Xmax,Ymax\n1,2,9,9\n",
+        "boxes, whose x, y",
+    ),
+    "vertices in a table": (
+        "points",
+        "a.csv",
+        "nucleus,vertex,x,y\n1,0,10,10\n1,1,20,10\n",
+        "vertices of outlines; expected a line for each point",
+    ),
+    "planes in a column z": (
+        "points",
+        "a.csv",
+        "z,y,x\n0,5,5\n3,20,20\n",
+        "2 planes of a stack (1, 4)",
+    ),
+    "several points of QuPath": (
+        "points",
+        "a.tsv",
+        "ROI\tCentroid X px\tCentroid Y px\tNum points\nPoints\t40\t30\t25\n",
+        "no point in it; it holds 1 annotation of several points (only as GeoJSON)",
+    ),
+    "two layers of napari in one table": (
+        "masks",
+        "a.csv",
+        napari_shapes("polygon") + napari_shapes("polygon").partition("\n")[2],
+        "line 14: the shape 0 has the vertex 0 twice",
+    ),
+    "two shapes of napari with one index": (
+        "masks",
+        "a.csv",
+        napari_shapes("polygon").replace("0,polygon,3", "0,ellipse,3"),
+        "shapes of two types have the index 0",
+    ),
+    "COCO, an odd polygon": (
+        "masks",
+        "a.json",
+        coco(polygons(BOXES[0]), {"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}),
+        "annotation 1 of a.png: a polygon of 7 numbers",
+    ),
+    "COCO, a vertex that is none": (
+        "masks",
+        "a.json",
+        coco(polygons(BOXES[0]), {"segmentation": [[1, 2, 3, 4, 5, "x"]]}),
+        "annotation 1 of a.png: an outline has a vertex",
+    ),
+    "VIA, a region without a shape": (
+        "masks",
+        "a.json",
+        via(via_polygon(BOXES[0]), {"name": "circle", "cx": 5}),
+        "region 2 of a.png: not readable as VIA's JSON (KeyError: 'r')",
+    ),
+    "CVAT, a mask without runs": (
+        "masks",
+        "a.xml",
+        cvat(cvat_polygon(BOXES[0]), '<mask label="n" left="1" top="1" width="4" height="4"/>'),
+        "mask 2 of a.png: without rle",
+    ),
     "two places": (
         "points",
         "a.csv",
@@ -867,6 +1018,122 @@ def test_a_negative_region_is_cut_out(data):
     place(data / "from", "a.xml", aperio(region(hole, NegativeROA=1), region(outer, Type=0)))
     import_labels("masks", data, data / "from")
     assert areas(data) == [400 - 25]
+
+
+def test_a_middle_on_an_edge_belongs_to_one_side(data):
+    """Right and lower edges count: nuclei side by side share no pixel, and none is left over."""
+    boxes = [(10.5, 10.5, 8, 6), (18.5, 10.5, 4, 6), (10.5, 16.5, 12, 3)]
+    place(data / "from", "a.geojson", geojson(*[feature(corners(box)) for box in boxes]))
+    import_labels("masks", data, data / "from")
+    assert areas(data) == [48, 24, 36]
+    triangles = [[[30, 30], [40, 30], [40, 40]], [[30, 30], [40, 40], [30, 40]]]
+    sizes = [len(outline_pixels([[np.array(t, float)]], SHAPE)) for t in triangles]
+    assert sum(sizes) == 100
+
+
+APART = [(10, 10, 8, 6), (50, 40, 10, 8)]
+IN_PIECES = {
+    "QuPath": (
+        "a.geojson",
+        geojson(
+            feature(corners(BOXES[1])),
+            {"type": "MultiPolygon", "coordinates": [[corners(box)] for box in APART]},
+        ),
+    ),
+    "COCO": ("a.json", coco(polygons(BOXES[1]), polygons(*APART))),
+    "COCO, runs": (
+        "a.json",
+        coco(polygons(BOXES[1]), run_lengths(instances(APART) > 0)),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", IN_PIECES)
+def test_nuclei_in_several_pieces_are_counted(data, capsys, what):
+    """As it is for maps: one outline or mask may be all nuclei of a tile."""
+    place(data / "from", *IN_PIECES[what])
+    name = IN_PIECES[what][0]
+    import_labels("masks", data, data / "from")
+    assert capsys.readouterr().out == f"a: 2 nuclei from {name}; 1 lie in several pieces\n"
+    import_labels("points", data, data / "from")
+    assert capsys.readouterr().out == f"a: 2 points from {name}; 1 lie in several pieces\n"
+
+
+def test_a_single_point_may_lie_in_the_first_pixel(data):
+    place(data / "from", "a.csv", "x,y\n0.5,0.5\n")
+    import_labels("points", data, data / "from")
+    assert places(data) == [(0, 0)]
+
+
+def two_images(name):
+    """Annotations of a.png and b.png in a file of several images."""
+    if name.endswith(".xml"):
+        other = f'<image id="1" name="b.png">{cvat_polygon(BOXES[1])}</image></annotations>'
+        return cvat(cvat_polygon(BOXES[0])).replace("</annotations>", other)
+    content = coco(polygons(BOXES[0]), {**polygons(BOXES[1]), "image_id": 4})
+    content["images"] += [{"id": 4, "file_name": "b.png"}, {"id": 5, "file_name": "c.png"}]
+    return content
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.xml"])
+def test_other_images_in_the_file_of_one_are_named(data, capsys, name):
+    write_png(data / "images" / "b.png", np.zeros((*SHAPE, 3), np.uint8))
+    path = place(data / "from", name, two_images(name))
+    for source in (path, data / "from"):
+        import_labels("masks", data, source, "--overwrite")
+        first = capsys.readouterr().out.splitlines()[0]
+        assert first == f"a: 1 nucleus from {name}; not read, of other images: 1 (b.png)"
+
+
+def test_shares_in_a_file_of_all_images_name_the_image(data):
+    content = two_images("all.json")
+    content["annotations"] += [{"image_id": 5, **polygons(np.array(b) / 80)} for b in BOXES]
+    with pytest.raises(InputError, match="all.json, c.png: coordinates from 0 to 1"):
+        import_labels("masks", data, place(data, "all.json", content))
+
+
+def test_a_plain_map_that_is_passed_over_is_named(data, capsys):
+    """It may be the image, but the image has another name."""
+    place(data / "from", "a.csv", TABLE)
+    write_instances(data / "from" / "a.tif", MAP)
+    write_png(data / "from" / "a.png", np.zeros((*SHAPE, 3), np.uint8))
+    with pytest.raises(InputError, match="a.csv: 3 points, no outline in it"):
+        import_labels("masks", data, data / "from")
+    said = "not read, beside other files of their image: 1 (a.tif)\n"
+    assert capsys.readouterr().out == said
+
+
+def test_a_map_of_this_project_is_taken_before_its_outlines(data, capsys):
+    write_instances(data / "from" / "a_instances.tif", MAP)
+    place(data / "from", "a_nuclei.geojson", geojson(NUCLEI[0]))
+    import_labels("masks", data, data / "from")
+    assert "a: 3 nuclei from a_instances.tif\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("more", [(), ("--overwrite",)])
+def test_a_label_that_cannot_be_written_does_not_stop_the_others(data, capsys, more):
+    """A folder in its place, and a name that is too long."""
+    long = "L" * 245
+    for name in ("b", long):
+        write_png(data / "images" / f"{name}.png", np.zeros((*SHAPE, 3), np.uint8))
+    for name in ("a", "b", long):
+        place(data / "from", f"{name}.csv", TABLE)
+    (data / "labels_point" / "a_label_point.png").mkdir(parents=True)
+    with pytest.raises(InputError) as error:
+        import_labels("points", data, data / "from", *more)
+    long_name, folder = sorted(str(error.value).split("\nerror: "))
+    assert "LLL" in long_name and "name too long" in long_name
+    assert "a_label_point.png: no file; expected a label" in folder
+    assert places(data, "b") == MIDDLES and "b: 3 points from b.csv" in capsys.readouterr().out
+
+
+def test_a_full_disk_stops_the_import(data, monkeypatch):
+    """Unlike what is wrong with one label."""
+    place(data / "from", "a.csv", TABLE)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr("data.import_labels.write_png", lambda *_: (_ for _ in ()).throw(full))
+    with pytest.raises(OSError, match="No space left"):
+        import_labels("points", data, data / "from")
 
 
 @pytest.mark.parametrize("what", ["ImageScope", "napari", "VIA", "CVAT"])
@@ -935,8 +1202,8 @@ def test_shapes_of_one_group_are_counted(data, capsys):
     shapes = [shape("polygon", corners(box), group_id=0) for box in BOXES]
     place(data / "from", "a.json", labelme(*shapes))
     import_labels("masks", data, data / "from")
-    said = "a: 1 nucleus from a.json; 3 shapes that share a group_id are 1 nucleus\n"
-    assert capsys.readouterr().out == said
+    said = "3 shapes that share a group_id are 1 nucleus; 1 lie in several pieces"
+    assert capsys.readouterr().out == f"a: 1 nucleus from a.json; {said}\n"
 
 
 @pytest.mark.parametrize(

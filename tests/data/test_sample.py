@@ -7,6 +7,7 @@ import pytest
 from code_common.errors import InputError
 from code_common.files.data_set import load_split
 from code_common.files.images import read_image, read_instances
+from code_common.files.layout import SPLIT
 from data.make_sample import main, make_sample, make_tile, parse_arguments, renumber
 
 SIDE = 256
@@ -60,6 +61,44 @@ def test_the_seed_decides():
 )
 def test_ids_have_no_gaps_and_0_is_background(ids, expected):
     assert renumber(np.array([ids])).tolist() == [expected]
+
+
+def run(out, *more):
+    words = ["--out", out, "--train", 1, "--val", 0, "--test", 1, "--size", 64, *more]
+    main(parse_arguments([str(word) for word in words]))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "images/train_1.png",
+        "images/own.tif",
+        "images/test_1.png",
+        "labels_instance/train_1_label.tif",
+        "labels_point/train_1_label_point.png",
+    ],
+)
+def test_images_and_labels_of_ones_own_are_not_touched(tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir()
+    path.write_bytes(b"precious")
+    with pytest.raises(InputError, match=f"{path.name}: there already, and not of this sample"):
+        run(tmp_path)
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [path]
+    assert path.read_bytes() == b"precious"
+
+
+def test_a_stopped_call_goes_on(tmp_path):
+    run(tmp_path)
+    whole = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    for name in (SPLIT, "images/test_1.png", "labels_instance/test_1_label.tif"):
+        (tmp_path / name).unlink()
+    (tmp_path / "images" / ".test_1.png.tmp").write_bytes(b"half")
+    run(tmp_path)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == whole
+    (tmp_path / SPLIT).unlink()
+    with pytest.raises(InputError, match="not of this sample"):
+        run(tmp_path, "--seed", 2)
 
 
 def test_an_existing_data_set_is_not_touched(folder):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from code_common.annotations.formats import rasterise, read_geojson
 from code_common.files.geojson import nuclei_geojson
-from data.annotations.formats import rasterise, read_geojson
 
 
 def random_instances(seed, count=60, size=160):

@@ -11,6 +11,7 @@ from code_common.files.data_set import find_images
 from code_common.files.images import image_shape, read_instances
 from code_common.files.writing import write_instances, write_points
 from code_detection.labels import points_from_instances
+from code_detection.metrics import add, count
 from code_seg.metrics import score
 from tools.score import main, parse_arguments
 
@@ -57,7 +58,8 @@ def test_points_alone_are_scored(labelled):
     data, predicted = labelled
     for path in predicted.glob("*.tif"):
         path.unlink()
-    assert set(run_score(data, predicted)["mean"]) == {
+    found = run_score(data, predicted)
+    assert found["mean"] == {} and set(found["pooled"]) == {
         f"detection_{name}"
         for name in ("precision", "recall", "f1", "mean_distance", "std_distance")
     }
@@ -89,5 +91,72 @@ def test_images_with_half_of_their_results_are_refused(labelled):
 
 def test_a_folder_without_predictions_is_refused(labelled, tmp_path):
     data, _ = labelled
+    (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="nothing to score"):
-        run_score(data, tmp_path / "nowhere")
+        run_score(data, tmp_path / "empty")
+
+
+@pytest.mark.parametrize("name", ["labels", "predicted"])
+def test_a_folder_that_is_not_there_is_named(labelled, tmp_path, name):
+    nowhere = str(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="nowhere: no such folder$"):
+        run_score(*labelled, f"--{name}", nowhere)
+
+
+def test_detections_of_all_images_count_together(labelled):
+    """Three images without a right detection, and one with all of them."""
+    data, predicted = labelled
+    counts, wrong = [], np.array([[0, 0]])
+    for files in find_images(data / "images", None, data / "labels_instance"):
+        truth = points_from_instances(read_instances(files.instances, image_shape(files.image)))
+        found = truth if files.name == "test0" else wrong
+        write_points(predicted / f"{files.name}_points.csv", found)
+        counts.append(count(found, truth, 1))
+    scored = run_score(data, predicted, "--r1", "1")
+    expected = add(counts).scores()
+    assert scored["pooled"] == {f"detection_{name}": value for name, value in expected.items()}
+    low, high = scored["interval"]["detection_f1"]
+    assert low <= expected["f1"] <= high and low < high
+    assert not [name for name in scored["mean"] if name.startswith("detection")]
+
+
+def test_a_broken_prediction_does_not_stop_the_others(labelled, capsys):
+    data, predicted = labelled
+    before = run_score(data, predicted)
+    (predicted / "val0_points.csv").write_text("row,col\n5,900\n")
+    (predicted / "train1_instances.tif").write_bytes(b"II")
+    for path in predicted.glob("train0*"):
+        path.unlink()
+    with pytest.raises(InputError) as error:
+        run_score(data, predicted)
+    first, second = str(error.value).split("\nerror: ")
+    assert "train1_instances.tif" in first and "val0_points.csv" in second
+    scored = json.loads((predicted / "scores" / "metrics.json").read_text())
+    assert scored["images"] == {"test0": before["images"]["test0"]} and scored["scored"] == 1
+    assert scored["not_scored"] == {
+        "without a true map": [],
+        "without a prediction": ["train0"],
+        "not readable": ["train1", "val0"],
+    }
+    assert "not readable: 2 (train1, val0)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("failure", ["a part", "all"])
+def test_scores_of_an_earlier_call_do_not_stay_beside_a_failure(labelled, failure):
+    data, predicted = labelled
+    run_score(data, predicted)
+    for path in predicted.glob("val0_points.csv" if failure == "a part" else "*.*"):
+        path.unlink()
+    with pytest.raises(InputError):
+        run_score(data, predicted)
+    assert not list((predicted / "scores").iterdir())
+
+
+def test_a_broken_pattern_is_one_line_before_the_work(run_script, labelled):
+    data, predicted = labelled
+    run_score(data, predicted)
+    folders = ["--images", data / "images", "--labels", data / "labels_instance"]
+    words = [*folders, "--predicted", predicted, "--out", predicted / "scores"]
+    done = run_script("tools/score.py", *words, "--patient", "(", code=2)
+    assert done.stderr.startswith("error: --patient must be a regular expression, not ( (missing )")
+    assert done.stderr.count("\n") == 1 and list((predicted / "scores").iterdir())

@@ -4,11 +4,19 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+from code_common.annotations.choice import Choice
+from code_common.annotations.formats import (
+    ARRAYS,
+    CELLPOSE_OUTLINES,
+    READERS,
+    TABLES,
+    Annotations,
+    read_images,
+)
+from code_common.annotations.text import short, some_names
 from code_common.errors import InputError
 from code_common.files.data_set import ImageFiles
 from code_common.files.image_kinds import IMAGE_SUFFIXES
-from data.annotations.formats import ARRAYS, CELLPOSE_OUTLINES, READERS, TABLES, Annotations
-from data.annotations.text import short
 
 # What tools add to the name of the image, longest first.
 ENDINGS = (
@@ -21,6 +29,7 @@ ENDINGS = (
     "_outlines",
     "_roiset",
     "_points",
+    "_nuclei",
     "_labels",
     "-labels",
     "_label",
@@ -39,9 +48,12 @@ _SHOWN = 5  # names in a message
 class Sources:
     """The files of a folder of annotations, by the image they belong to."""
 
-    def __init__(self, folder: Path, images: Sequence[str], kind: str = "points"):
-        """images: the names of the images without suffixes; kind: points or masks, as wanted."""
-        self.folder, self.kind = folder, kind
+    def __init__(self, folder: Path, images: Sequence[str], kind: str, image_files: Sequence[str]):
+        """images: the names of the images without suffixes; image_files: with them.
+
+        kind: points or masks, as wanted.
+        """
+        self.folder, self.kind, self.image_files = folder, kind, set(map(same_letters, image_files))
         self.images = list(images)
         by_key = {}
         for image in images:  # 'T1' is a name of T1.ome, unless there is an image T1
@@ -69,7 +81,11 @@ class Sources:
             return None
         ranks = {path: _rank(path, self.kind) for path in files}
         first = min(ranks.values())
-        self.passed_over += [path for path in files if first < ranks[path] <= 2]
+        self.passed_over += [
+            path
+            for path in files
+            if first < ranks[path] <= 3 and same_letters(path.name) not in self.image_files
+        ]
         files = [path for path in files if ranks[path] == first]
         if len(files) > 1:
             names = ", ".join(path.name for path in files)
@@ -133,7 +149,7 @@ def _rank(path: Path, kind: str) -> int:
     of_points = suffix in TABLES or stem.endswith(("_points", "_label_point"))
     if kind == "masks" and of_points and not stem.endswith(CELLPOSE_OUTLINES):
         return 2  # points, beside a map
-    if stem.endswith(CELLPOSE_OUTLINES):  # beside the map that they are made of
+    if stem.endswith((CELLPOSE_OUTLINES, "_nuclei")):  # beside the map that they are made of
         return 2
     if path.is_dir() or suffix in READERS:
         return 0
@@ -171,3 +187,43 @@ def match_names(
             f"{image_files[0].image.name}, ...; there are: {shown}"
         )
     return sources, others
+
+
+def find_sources(
+    image_files: Sequence[ImageFiles], source: Path, kind: str, choice: Choice
+) -> tuple[dict[str, Path | Annotations | None], list[str], list[str]]:
+    """The annotations of each image by its name, notes, and an error for each with several files.
+
+    source: a folder, or a file; kind: masks or points, as wanted; choice: which objects are.
+    Notes say which files are not read. Raises InputError where there is no source, and where
+    nothing belongs to any image.
+    """
+    notes, errors = [], []
+    if not source.exists():
+        raise InputError(f"{source}: no such file or folder")
+    names = [files.name for files in image_files]
+    by_key = {same_letters(name): name for name in names}
+    owner = next((by_key[key] for key in keys_of(source) if key in by_key), None)
+    if source.is_dir():
+        images = [files.image.name for files in image_files]
+        sources, folder = {}, Sources(source, names, kind, images)
+        for name in names:
+            try:
+                sources[name] = folder.find(name)
+            except InputError as error:
+                errors.append(str(error))
+        if not errors and not any(sources.values()):
+            raise InputError(folder.nothing())
+        others = folder.others
+        if folder.passed_over:
+            notes = [
+                f"not read, beside other files of their image: {some_names(folder.passed_over)}"
+            ]
+    elif owner is not None:
+        sources, others = {owner: source}, []
+    else:
+        by_name = read_images(source, choice)
+        sources, others = match_names(source, by_name, image_files)
+    if others:
+        notes.insert(0, f"of no image: {some_names(others)}")
+    return sources, notes, errors

@@ -8,10 +8,11 @@ only InputError, which names the file. What is no nucleus is counted in `Annotat
 
 from pathlib import Path
 
-from code_common.errors import InputError
-from data.annotations.arrays import ARRAYS, ROIS, read_array, read_mask_folder, read_rois
-from data.annotations.choice import ALL, Choice, parts_of, plane_name
-from data.annotations.geometry import (
+import numpy as np
+
+from code_common.annotations.arrays import ARRAYS, ROIS, read_array, read_mask_folder, read_rois
+from code_common.annotations.choice import ALL, Choice, parts_of, plane_name
+from code_common.annotations.geometry import (
     Annotations,
     centre,
     draw,
@@ -21,10 +22,16 @@ from data.annotations.geometry import (
     shifted,
     without_regions,
 )
-from data.annotations.json_files import images_of_json, read_coco, read_geojson, read_json_of_image
-from data.annotations.tables import read_cellpose_outlines, read_point_table
-from data.annotations.text import check_file, read_json, text_suffix
-from data.annotations.xml_files import images_of_xml, read_aperio_xml, read_xml_of_image
+from code_common.annotations.json_files import (
+    images_of_json,
+    read_coco,
+    read_geojson,
+    read_json_of_image,
+)
+from code_common.annotations.tables import images_of_table, read_cellpose_outlines, read_point_table
+from code_common.annotations.text import check_file, read_json, short, text_suffix
+from code_common.annotations.xml_files import images_of_xml, read_aperio_xml, read_xml_of_image
+from code_common.errors import InputError
 
 __all__ = [
     "ARRAYS",
@@ -80,30 +87,59 @@ def read_annotations(
         annotations = read_point_table(path, choice, image)
     else:
         annotations = read_rois(path, choice)
-    check_planes(path, annotations)
+    check_planes(str(path), annotations)
+    check_pixels(str(path), annotations)
     return annotations
 
 
-def check_planes(path: Path, annotations: Annotations) -> None:
-    """Raise InputError for objects of several planes of a stack: each of them is another image."""
+def check_planes(where: str, annotations: Annotations) -> None:
+    """Raise InputError for objects of several planes of a stack: each of them is another image.
+
+    where: what the error names.
+    """
     planes = sorted(annotations.planes)
     if len(planes) > 1:
         named = ", ".join(map(plane_name, planes[:5])) + (", ..." if len(planes) > 5 else "")
         raise InputError(
-            f"{path}: objects of {len(planes)} planes of a stack ({named}); expected those of one "
+            f"{where}: objects of {len(planes)} planes of a stack ({named}); expected those of one "
             f"image: --plane {plane_name(planes[0])} takes one plane, counted from 1"
         )
 
 
+def check_pixels(where: str, annotations: Annotations) -> None:
+    """Raise InputError for coordinates in shares of the image: then all lie in its first pixel.
+
+    A single point may well do so, in its middle say; several cannot. where: what the error names.
+    """
+    rings = [r for outline in annotations.outlines for rings in outline for r in rings]
+    boxes = np.reshape(annotations.boxes, (-1, 2))
+    places = np.concatenate([np.reshape(annotations.points, (-1, 2)), boxes, *rings])
+    if annotations.masks or not len(places):
+        return
+    several = annotations.count() > 1
+    last = 1.5 if several else 1  # half a pixel may have been added
+    in_shares = places.min() >= 0 and places.max() <= last
+    if in_shares and (several or (places % 0.5).any()):
+        raise InputError(f"{where}: coordinates from 0 to 1; expected pixels")
+
+
 def read_images(path: Path, choice: Choice = ALL) -> dict[str, Annotations]:
-    """What a file of several images holds (COCO, VIA, CVAT), by the file name of the image."""
+    """What a file of several images holds (COCO, VIA, CVAT, table), by the image's file name."""
     check_file(path)
-    suffix = text_suffix(path)
+    suffix, by_name = text_suffix(path), None
     if suffix == ".xml":
-        return images_of_xml(path, choice)
-    if suffix in JSON:
-        return images_of_json(path, read_json(path), choice)
-    raise InputError(
-        f"{path}: not a file of several images (COCO, VIA or CVAT's XML), and not named like one "
-        "of the images"
-    )
+        by_name = images_of_xml(path, choice)
+    elif suffix in JSON:
+        by_name = images_of_json(path, read_json(path), choice)
+    elif suffix in TABLES:
+        by_name = images_of_table(path, choice)
+    if by_name is None:
+        raise InputError(
+            f"{path}: not a file of several images (COCO, VIA, CVAT's XML, a table with a column "
+            "image), and not named like one of the images"
+        )
+    for name, annotations in by_name.items():
+        where = f"{path}, {short(name, 80)}"
+        check_planes(where, annotations)
+        check_pixels(where, annotations)
+    return by_name

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 from skimage.measure import points_in_poly
 
-from code_common.errors import InputError
-from data.annotations.choice import ALL, Choice
-from data.annotations.geometry import (
+from code_common.annotations.choice import ALL, Choice
+from code_common.annotations.geometry import (
     Annotations,
     box_ring,
     centre,
@@ -20,8 +19,9 @@ from data.annotations.geometry import (
     ring,
     signed_area,
 )
-from data.annotations.json_files import of_image, one_for_each, told_of_image
-from data.annotations.text import read_xml, short
+from code_common.annotations.json_files import of_image, one_for_each, told_of_image
+from code_common.annotations.text import read_xml, short
+from code_common.errors import InputError
 
 KINDS = "Aperio ImageScope, ASAP, CVAT and ImageJ's Cell Counter"
 
@@ -43,13 +43,13 @@ def read_xml_of_image(path: Path, image: str, choice: Choice = ALL) -> Annotatio
     return _aperio(path, root, choice)
 
 
-def images_of_xml(path: Path, choice: Choice = ALL) -> dict[str, Annotations]:
-    """What CVAT's file of several images holds, by the file name of the image."""
+def images_of_xml(path: Path, choice: Choice = ALL) -> dict[str, Annotations] | None:
+    """What CVAT's file of several images holds, by the image's file name; None: it is no such."""
     root = read_xml(path)
     if root.find("track") is not None:
         raise InputError(f"{path}: CVAT for video; export it as CVAT for images 1.1")
     if root.tag != "annotations" or root.find("image") is None:
-        raise InputError(f"{path}: not a file of several images; expected COCO, VIA or CVAT's XML")
+        return None
     return _cvat(path, root, choice)
 
 
@@ -163,43 +163,52 @@ def _cvat(path: Path, root: ET.Element, choice: Choice) -> dict[str, Annotations
             annotations = by_name[name] = Annotations()
             if image.get("width") and image.get("height"):
                 annotations.shape = int(image.get("height")), int(image.get("width"))
-            for shape in image:
+            for number, shape in enumerate(image, 1):
                 if shape.tag == "tag":  # of the whole image
                     continue
                 if annotations.takes(choice, [str(shape.get("label") or "")]):
-                    _add_cvat(path, shape, annotations)
+                    where = f"{path}: {short(shape.tag, 20)} {number} of {short(name, 80)}"
+                    with named_errors(where, "CVAT's XML"):
+                        _add_cvat(where, shape, annotations)
     return by_name
 
 
-def _add_cvat(path: Path, shape: ET.Element, annotations: Annotations) -> None:
-    get = shape.get
+def _add_cvat(where: str, shape: ET.Element, annotations: Annotations) -> None:
+    def get(name: str) -> str:
+        value = shape.get(name)
+        if value is None:
+            raise InputError(f"{where}: without {name}")
+        return value
+
     if shape.tag in ("polygon", "points"):
         places = [place(pair.split(",")) for pair in get("points").split(";") if pair.strip()]
         if shape.tag == "points":
             annotations.points += places
         else:
-            annotations.add_outline([[ring(path, places)]])
+            annotations.add_outline([[ring(where, places)]])
     elif shape.tag == "box":
         # A rotation goes around the middle, and no more than that is taken of a box.
         corners = place((get("xtl"), get("ytl"))), place((get("xbr"), get("ybr")))
         annotations.boxes.append((*corners[0], *corners[1]))
     elif shape.tag == "ellipse":
         middle, radii = place((get("cx"), get("cy"))), place((get("rx"), get("ry")))
-        angle = np.deg2rad(float(get("rotation") or 0))
-        annotations.add_outline([[ring(path, ellipse_ring(*middle, *radii, angle))]])
+        angle = np.deg2rad(float(shape.get("rotation") or 0))
+        annotations.add_outline([[ring(where, ellipse_ring(*middle, *radii, angle))]])
     elif shape.tag == "mask":
-        annotations.masks.append(_cvat_mask(path, shape))
+        runs = [int(run) for run in get("rle").split(",")]
+        box = [int(get(name)) for name in ("left", "top", "width", "height")]
+        annotations.add_mask(_cvat_mask(where, np.array(runs), *box))
     else:
         annotations.left_out[f"shape of type {short(shape.tag, 20)}"] += 1
 
 
-def _cvat_mask(path: Path, shape: ET.Element) -> np.ndarray:
+def _cvat_mask(
+    where: str, runs: np.ndarray, left: int, top: int, width: int, height: int
+) -> np.ndarray:
     """Pixels [N, 2] of a mask of CVAT: runs along the rows of its box, background first."""
-    runs = np.array([int(run) for run in shape.get("rle").split(",")])
-    left, top, width, height = (int(shape.get(k)) for k in ("left", "top", "width", "height"))
     if (runs < 0).any() or runs.sum() != width * height or width < 1:
-        raise InputError(f"{path}: a mask whose runs are not {width} x {height} pixels")
-    check_size(path, width * height)
+        raise InputError(f"{where}: a mask whose runs are not {width} x {height} pixels")
+    check_size(where, width * height)
     inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
     return np.argwhere(inside) + [top, left]
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data.annotations.text import short
+from code_common.annotations.text import short
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,9 @@ from types import ModuleType
 import numpy as np
 import scipy.io
 
+from code_common.annotations.choice import ALL, Choice, plane_name
+from code_common.annotations.geometry import Annotations, count_pieces, filled, ring
+from code_common.annotations.text import MAX_BYTES, check_file, of_macos
 from code_common.errors import InputError, reason
 from code_common.files.image_kinds import IMAGE_SUFFIXES
 from code_common.files.images import (
@@ -16,9 +19,6 @@ from code_common.files.images import (
     read_label,
     which_of_several,
 )
-from data.annotations.choice import ALL, Choice, plane_name
-from data.annotations.geometry import Annotations, count_pieces, filled, ring
-from data.annotations.text import MAX_BYTES, check_file, of_macos
 
 ARRAYS = (".npy", ".mat", *IMAGE_SUFFIXES)  # suffixes of instance maps
 ROIS = (".zip", ".roi")
@@ -119,10 +119,7 @@ def read_mask_folder(folder: Path, shape: tuple[int, int]) -> Annotations:
         pieces = count_pieces(mask)
         if pieces >= _NUCLEI:
             raise InputError(f"{path}: {pieces} pieces; expected one nucleus, and 0 around it")
-        if len(pixels):
-            annotations.masks.append(pixels)
-        else:
-            annotations.left_out["empty mask"] += 1
+        annotations.add_mask(pixels)
     return annotations
 
 

@@ -15,15 +15,16 @@ import numpy as np
 from skimage.draw import polygon
 from skimage.measure import points_in_poly
 
+from code_common.annotations.choice import Choice
 from code_common.errors import InputError, reason
 from code_common.files.images import AROUND_SHARE, TILE_SHARE, component_areas, covers_tile
-from data.annotations.choice import Choice
 
 FARTHEST = 1e7  # pixels; a coordinate beyond is an error of the file
 MAX_PIXELS = 1 << 26  # of the mask of one object; more is an error of the file
 SPECK = 0.1  # of the largest piece of a mask; smaller ones are not counted
 MAX_RINGS = 1000  # of the outline of a nucleus; a tissue that a threshold found has more
 ELLIPSE_VERTICES = 64
+HAIR = np.array([1e-6, 0.6e-6])  # pixels along x and y; hardly any edge has this direction
 Polygon = list[np.ndarray]  # rings [K, 2] (x, y); inside is what an odd number of rings encloses
 Outline = list[Polygon]  # the parts of one nucleus; it covers what any of them covers
 
@@ -77,14 +78,24 @@ class Annotations:
         else:
             self.left_out["outline of fewer than three vertices"] += 1
 
+    def add_mask(self, pixels: np.ndarray) -> None:
+        """Add the mask of an object, pixels [N, 2] (row, column)."""
+        if len(pixels):
+            self.masks.append(pixels)
+        else:
+            self.left_out["empty mask"] += 1
+
     def count(self) -> int:
         """How many objects there are, without those that are left out."""
         return len(self.outlines) + len(self.points) + len(self.boxes) + len(self.masks)
 
 
 @contextmanager
-def named_errors(path: Path, what: str) -> Iterator[None]:
-    """Turn what a malformed file raises while it is taken apart into an InputError."""
+def named_errors(where: Path | str, what: str) -> Iterator[None]:
+    """Turn what a malformed file raises while it is taken apart into an InputError.
+
+    where: the file, or the object in it.
+    """
     try:
         yield
     except InputError:
@@ -98,24 +109,24 @@ def named_errors(path: Path, what: str) -> Iterator[None]:
         RecursionError,
     ) as e:
         problem = f"{type(e).__name__}: {reason(e)}"
-        raise InputError(f"{path}: not readable as {what} ({problem})") from None
+        raise InputError(f"{where}: not readable as {what} ({problem})") from None
 
 
-def ring(path: Path, vertices: Iterable) -> np.ndarray:
-    """A ring [K, 2] of finite numbers. Raises InputError, which names the file."""
+def ring(where: Path | str, vertices: Iterable) -> np.ndarray:
+    """A ring [K, 2] of finite numbers. Raises InputError, which names the file or its object."""
     try:
         result = np.array([[float(v[0]), float(v[1])] for v in vertices], dtype=np.float64)
     except (TypeError, ValueError, LookupError, OverflowError):
-        raise InputError(f"{path}: an outline has a vertex that is no pair of numbers") from None
+        raise InputError(f"{where}: an outline has a vertex that is no pair of numbers") from None
     if not (np.abs(result) < FARTHEST).all():  # so NaN is refused, too
-        raise InputError(f"{path}: an outline has a vertex that is not finite or far away")
+        raise InputError(f"{where}: an outline has a vertex that is not finite or far away")
     return result.reshape(-1, 2)
 
 
-def check_size(path: Path, number: float) -> None:
+def check_size(where: Path | str, number: float) -> None:
     """Raise InputError if the mask of one object has so many pixels that it can't be meant."""
     if number > MAX_PIXELS:
-        raise InputError(f"{path}: a mask of {number:.0f} pixels; expected one for each nucleus")
+        raise InputError(f"{where}: a mask of {number:.0f} pixels; expected one for each nucleus")
 
 
 def place(coordinates: Sequence) -> tuple[float, float]:
@@ -147,10 +158,16 @@ def ellipse_ring(
 
 
 def polygon_pixels(rings: Polygon, shape: tuple[int, int]) -> np.ndarray:
-    """Pixels [N, 2] (row, column) whose middle an odd number of rings encloses."""
+    """Pixels [N, 2] (row, column) whose middle an odd number of rings encloses.
+
+    A middle on a right or lower edge counts, one on a left or upper edge does not. So outlines side
+    by side share no pixel, and those of MoNuSeg give its published masks.
+    """
     pixels = np.zeros((0, 2), np.int64)
     for vertices in rings:
-        rows, cols = polygon(vertices[:, 1] - 0.5, vertices[:, 0] - 0.5, shape)
+        # Moved a little, since `polygon` takes all that lies on an edge.
+        x, y = (vertices - (0.5 - HAIR)).T
+        rows, cols = polygon(y, x, shape)
         pixels = np.concatenate([pixels, np.stack([rows, cols], 1)])
     if len(rings) > 1:
         pixels, times = np.unique(pixels, axis=0, return_counts=True)
@@ -189,6 +206,14 @@ def draw(nuclei: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
     for k in largest_first:
         instances[nuclei[k][:, 0], nuclei[k][:, 1]] = k + 1
     return instances
+
+
+def in_its_box(pixels: np.ndarray) -> np.ndarray:
+    """The mask uint8 [h, w] of pixels [N, 2] (row, column), at least one, within their box."""
+    low = pixels.min(0)
+    mask = np.zeros(pixels.max(0) - low + 1, np.uint8)
+    mask[tuple((pixels - low).T)] = 1
+    return mask
 
 
 def count_pieces(mask: np.ndarray) -> int:

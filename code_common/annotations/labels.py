@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
+from code_common.annotations.formats import Annotations, draw, object_places, outline_pixels
+from code_common.annotations.geometry import held_by, in_its_box
 from code_common.errors import InputError
-from data.annotations.formats import Annotations, draw, object_places, outline_pixels
-from data.annotations.geometry import held_by
 
 
 def counted(number: int, what: str) -> str:
@@ -39,10 +39,11 @@ def objects_of(annotations: Annotations) -> dict[str, int]:
 FEW = 0.1  # share of the points that may lie beside another, twice marked
 
 
-def point_label(annotations: Annotations, shape: tuple[int, int], where: str) -> np.ndarray:
-    """Point label uint8 [H, W]: 255 at the pixel of each point and of each outline's centre.
+def point_pixels(annotations: Annotations, shape: tuple[int, int], where: str) -> np.ndarray:
+    """Pixels [N, 2] (row, column) of an image [H, W]: of each point, and of each outline's centre.
 
-    That is the outline's pixel nearest to its centre, where the centre lies beside it.
+    That is the outline's pixel nearest to its centre, where the centre lies beside it. No two
+    touch.
 
     Outlines with their centre outside of the image, outlines around a point, and objects in the
     pixel of another one or beside it are counted as left out. where: what an error names. Raises
@@ -64,17 +65,24 @@ def point_label(annotations: Annotations, shape: tuple[int, int], where: str) ->
     pixels = pixels[inside]
     different = np.unique(pixels, axis=0)
     annotations.left_out["point (in the pixel of another)"] += len(pixels) - len(different)
-    label = np.zeros(shape, np.uint8)
+    taken: set[tuple[int, int]] = set()
     touching = []
-    for row, col in different:
-        if label[max(0, row - 1) : row + 2, max(0, col - 1) : col + 2].any():
+    for row, col in different.tolist():
+        if any((row + y, col + x) in taken for y in (-1, 0, 1) for x in (-1, 0, 1)):
             touching.append((col + 0.5, row + 0.5))
         else:
-            label[row, col] = 255
+            taken.add((row, col))
     if len(touching) > FEW * len(different):  # of another scale, say
         x, y = touching[0]
         raise InputError(f"{where}: two points touch at ({x:g}, {y:g}); they would count as one")
     annotations.left_out["point (beside another)"] += len(touching)
+    return np.array(sorted(taken), np.int64).reshape(-1, 2)
+
+
+def point_label(annotations: Annotations, shape: tuple[int, int], where: str) -> np.ndarray:
+    """Point label uint8 [H, W]: 255 at each of the `point_pixels`."""
+    label = np.zeros(shape, np.uint8)
+    label[tuple(point_pixels(annotations, shape, where).T)] = 255
     return label
 
 
@@ -102,10 +110,7 @@ def instance_map(annotations: Annotations, shape: tuple[int, int], where: str) -
             f"{where}: {len(annotations.boxes)} of {annotations.count()} objects are boxes without "
             "an outline; expected an outline for each nucleus (import them as points)"
         )
-    nuclei = [outline_pixels(outline, shape) for outline in annotations.outlines]
-    for pixels in annotations.masks:
-        inside = ((pixels >= 0) & (pixels < shape)).all(1)
-        nuclei.append(pixels[inside])
+    nuclei = object_pixels(annotations, shape)
     if not nuclei and annotations.points:
         held = counted(len(annotations.points), "point")
         raise InputError(f"{where}: {held}, no outline in it; expected one for each nucleus")
@@ -119,6 +124,20 @@ def instance_map(annotations: Annotations, shape: tuple[int, int], where: str) -
     annotations.left_out["outline (no pixel of the image in it)"] += empty
     annotations.left_out["outline (below others)"] += hidden
     return instances
+
+
+def object_pixels(annotations: Annotations, shape: tuple[int, int]) -> list[np.ndarray]:
+    """The pixels [N, 2] (row, column) in an image [H, W] of each outline, then of each mask."""
+    nuclei = [outline_pixels(outline, shape) for outline in annotations.outlines]
+    for pixels in annotations.masks:
+        inside = ((pixels >= 0) & (pixels < shape)).all(1)
+        nuclei.append(pixels[inside])
+    return nuclei
+
+
+def object_masks(annotations: Annotations, shape: tuple[int, int]) -> list[np.ndarray]:
+    """The mask uint8 of each outline and mask that has a pixel in the image, within its box."""
+    return [in_its_box(pixels) for pixels in object_pixels(annotations, shape) if len(pixels)]
 
 
 def count_ids(instances: np.ndarray) -> int:
@@ -137,3 +156,9 @@ def nucleus_masks(instances: np.ndarray) -> list[np.ndarray]:
 def count_split(masks: list[np.ndarray]) -> int:
     """How many of the masks [h, w] of nuclei lie in several 8-connected pieces."""
     return sum(cv2.connectedComponents(mask, connectivity=8)[0] > 2 for mask in masks)
+
+
+def told_of_pieces(masks: list[np.ndarray]) -> list[str]:
+    """A note where masks [h, w] of nuclei lie in several pieces; none where all are whole."""
+    split = count_split(masks)
+    return [f"{split} lie in several pieces"] if split else []

@@ -11,20 +11,21 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from PIL import Image
 
-from code_common.errors import InputError
-from data.annotations.choice import ALL, Choice
-from data.annotations.geometry import (
+from code_common.annotations.choice import ALL, Choice
+from code_common.annotations.geometry import (
     Annotations,
     Polygon,
     check_size,
     count_pieces,
     ellipse_ring,
     filled,
+    in_its_box,
     named_errors,
     place,
     ring,
 )
-from data.annotations.text import read_json, short
+from code_common.annotations.text import read_json, short, some_names
+from code_common.errors import InputError
 
 KINDS = "QuPath's GeoJSON, COCO, labelme, VIA and HoVer-Net"
 
@@ -63,23 +64,29 @@ def kind_of(content: object) -> str:
     return "GeoJSON"
 
 
-def images_of_json(path: Path, content: object, choice: Choice) -> dict[str, Annotations]:
-    """What a JSON file of several images holds, by the file name of the image."""
+def images_of_json(path: Path, content: object, choice: Choice) -> dict[str, Annotations] | None:
+    """What a JSON file of several images holds, by the file name of the image; None: it is none."""
     kind = kind_of(content)
     if kind == "COCO":
         return _coco(path, content, choice)
     if kind == "VIA":
         return _via(path, content, choice)
-    raise InputError(f"{path}: not a file of several images; expected COCO, VIA or CVAT's XML")
+    return None
 
 
 def of_image(path: Path, by_name: dict[str, Annotations], image: str) -> Annotations:
-    """The annotations of an image in a file of its own, which may name it by another path."""
-    if image in by_name:
-        return by_name[image]
+    """The annotations of an image in a file of its own, which may name it by another path.
+
+    A note names the other images that the file has annotations of.
+    """
     same_stem = [name for name in by_name if image_stem(name) == image_stem(image)]
-    if len(same_stem) == 1:
-        return by_name[same_stem[0]]
+    if image in by_name or len(same_stem) == 1:
+        own = image if image in by_name else same_stem[0]
+        annotations = by_name[own]
+        others = [name for name, other in by_name.items() if name != own and other.count()]
+        if others:
+            annotations.notes.append(f"not read, of other images: {some_names(others)}")
+        return annotations
     if len(by_name) == 1:
         (name,) = by_name
         raise InputError(f"{path}: it is of the image {short(name, 80)}; expected {image}")
@@ -159,8 +166,8 @@ def _add_feature(path: Path, feature: dict, choice: Choice, annotations: Annotat
     if not kind and str(feature.get("id")).endswith("Object"):  # QuPath 0.2: PathCellObject
         kind = feature["id"].lower()
     kind = kind.removeprefix("path").removesuffix("object")
-    if kind in _NO_NUCLEI:
-        annotations.left_out[_NO_NUCLEI[kind]] += 1
+    if kind in NO_NUCLEI:
+        annotations.left_out[NO_NUCLEI[kind]] += 1
         return
     nucleus = feature.get("nucleusGeometry", properties.get("nucleusGeometry"))
     geometry = feature.get("geometry") if nucleus is None else nucleus
@@ -183,7 +190,7 @@ def _plane(geometry: object) -> tuple[int, ...]:
 
 
 # Objects of QuPath that are no nuclei, by their type.
-_NO_NUCLEI = {
+NO_NUCLEI = {
     "root": "root of the hierarchy",
     "tile": "tile of an image",
     "tma_core": "TMA core",
@@ -256,32 +263,39 @@ def _coco(path: Path, content: object, choice: Choice) -> dict[str, Annotations]
                     f"{path}: the annotation of id {short(entry.get('id'))} is of the image "
                     f"{short(entry['image_id'])}, which is none of the file's images"
                 )
-            of_image = annotations[names[entry["image_id"]]]
-            if of_image.takes(choice, [categories.get(entry.get("category_id"), "")]):
-                _add_coco(path, entry, of_image)
+            name = names[entry["image_id"]]
+            if annotations[name].takes(choice, [categories.get(entry.get("category_id"), "")]):
+                where = f"{path}: annotation {short(entry.get('id'))} of {short(name, 80)}"
+                with named_errors(where, "a COCO file"):
+                    _add_coco(where, entry, annotations[name])
     return annotations
 
 
-def _add_coco(path: Path, entry: dict, annotations: Annotations) -> None:
+def _add_coco(where: str, entry: dict, annotations: Annotations) -> None:
     """Add an object of COCO: its polygons, its run-length mask, or its box."""
     parts = entry.get("segmentation")
+    if isinstance(parts, list):
+        parts = [part for part in parts if part != []]  # as in exports of boxes
     if isinstance(parts, dict):
         size = tuple(int(side) for side in parts["size"])
         if annotations.shape not in (None, size):
             raise InputError(
-                f"{path}: a run-length mask of {size}; its image has {annotations.shape}"
+                f"{where}: a run-length mask of {size}; its image has {annotations.shape}"
             )
         annotations.shape = size
-        pixels = run_length_pixels(path, parts)
+        pixels = run_length_pixels(where, parts)
         if entry.get("iscrowd") and _is_crowd(pixels):
             annotations.left_out["crowd of objects"] += 1
         else:
-            annotations.masks.append(pixels)
+            annotations.add_mask(pixels)
     elif parts:
         if not isinstance(parts[0], list):  # one polygon, without the list around it
             parts = [parts]
+        odd = next((len(part) for part in parts if len(part) % 2), 0)
+        if odd:
+            raise InputError(f"{where}: a polygon of {odd} numbers; expected x, y of each vertex")
         annotations.add_outline(
-            [[ring(path, np.reshape(part, (-1, 2)).tolist())] for part in parts]
+            [[ring(where, np.reshape(part, (-1, 2)).tolist())] for part in parts]
         )
     elif entry.get("keypoints"):
         annotations.left_out["object of keypoints"] += 1
@@ -298,15 +312,10 @@ def _is_crowd(pixels: np.ndarray) -> bool:
 
     iscrowd alone does not say so: many tools give it to every run-length mask.
     """
-    if not len(pixels):
-        return False
-    low = pixels.min(0)
-    canvas = np.zeros(pixels.max(0) - low + 1, bool)
-    canvas[tuple((pixels - low).T)] = True
-    return count_pieces(canvas) > 1
+    return len(pixels) > 0 and count_pieces(in_its_box(pixels)) > 1
 
 
-def run_length_pixels(path: Path, mask: dict) -> np.ndarray:
+def run_length_pixels(where: Path | str, mask: dict) -> np.ndarray:
     """Pixels [N, 2] (row, column) of a run-length mask of COCO, which goes down the columns.
 
     Its counts are numbers, or a text that packs them. Raises InputError where they do not add up.
@@ -315,8 +324,8 @@ def run_length_pixels(path: Path, mask: dict) -> np.ndarray:
     counts = mask["counts"]
     runs = np.array(_unpacked(counts) if isinstance(counts, str) else counts, np.int64)
     if (runs < 0).any() or runs.sum() != rows * cols or rows < 1 or cols < 1:
-        raise InputError(f"{path}: a run-length mask whose runs are not {rows} x {cols} pixels")
-    check_size(path, runs[1::2].sum())
+        raise InputError(f"{where}: a run-length mask whose runs are not {rows} x {cols} pixels")
+    check_size(where, runs[1::2].sum())
     ends = np.cumsum(runs)
     inside = [np.arange(ends[k - 1], ends[k]) for k in range(1, len(runs), 2)]
     place_in_columns = np.concatenate([np.zeros(0, np.int64), *inside])
@@ -376,7 +385,7 @@ def _labelme(path: Path, content: dict, choice: Choice) -> Annotations:
             elif kind in ("point", "points"):
                 annotations.points += places
             elif kind == "mask":
-                annotations.masks.append(_labelme_mask(path, places, shape["mask"]))
+                annotations.add_mask(_labelme_mask(path, places, shape["mask"]))
             else:
                 annotations.left_out[f"shape of type {short(kind, 20)}"] += 1
     for parts in groups.values():
@@ -410,9 +419,13 @@ def _via(path: Path, content: dict, choice: Choice) -> dict[str, Annotations]:
         for name, image in zip(names, images, strict=True):
             annotations = by_name[name] = Annotations()
             regions = image["regions"]
-            for region in regions.values() if isinstance(regions, dict) else regions:
-                if annotations.takes(choice, _via_classes(region.get("region_attributes") or {})):
-                    _add_via(path, region["shape_attributes"], annotations)
+            regions = regions.values() if isinstance(regions, dict) else regions
+            for number, region in enumerate(regions, 1):
+                classes = _via_classes(region.get("region_attributes") or {})
+                if annotations.takes(choice, classes):
+                    where = f"{path}: region {number} of {short(name, 80)}"
+                    with named_errors(where, "VIA's JSON"):
+                        _add_via(where, region["shape_attributes"], annotations)
     return by_name
 
 
@@ -422,16 +435,16 @@ def _via_classes(attributes: dict) -> list[str]:
     return [a for a in attributes.values() if isinstance(a, str)] + ticked
 
 
-def _add_via(path: Path, shape: dict, annotations: Annotations) -> None:
+def _add_via(where: str, shape: dict, annotations: Annotations) -> None:
     kind = shape["name"]
     if kind == "polygon":
         vertices = zip(shape["all_points_x"], shape["all_points_y"], strict=True)
-        annotations.add_outline([[ring(path, vertices)]])
+        annotations.add_outline([[ring(where, vertices)]])
     elif kind in ("circle", "ellipse"):
         radii = (shape["r"], shape["r"]) if kind == "circle" else (shape["rx"], shape["ry"])
         angle = float(shape.get("theta", 0.0))
         vertices = ellipse_ring(*place((shape["cx"], shape["cy"])), *place(radii), angle)
-        annotations.add_outline([[ring(path, vertices)]])
+        annotations.add_outline([[ring(where, vertices)]])
     elif kind == "rect":
         x, y = place((shape["x"], shape["y"]))
         width, height = place((shape["width"], shape["height"]))

@@ -3,18 +3,24 @@
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from code_common.annotations.choice import ALL, Choice
+from code_common.annotations.geometry import FARTHEST, Annotations, ellipse_ring, filled, ring
+from code_common.annotations.json_files import (
+    NO_NUCLEI,
+    base_name,
+    image_stem,
+    one_for_each,
+    told_of_image,
+)
+from code_common.annotations.text import read_text, short
 from code_common.errors import InputError
 from code_common.files.image_kinds import IMAGE_SUFFIXES
-from data.annotations.choice import ALL, Choice
-from data.annotations.geometry import FARTHEST, Annotations, ellipse_ring, filled, ring
-from data.annotations.json_files import base_name, image_stem, told_of_image
-from data.annotations.text import read_text, short
 
 # Names of the columns of x and y in lower case, and what is added to count from the corner.
 # Columns that count from the middle of a pixel get half a pixel.
@@ -32,6 +38,7 @@ _CLASSES = ("class", "classification", "label")
 _SLICES = ("slice", "frame")  # columns of ImageJ that count planes from 1
 _QUPATH_PLANE = {"c", "z", "t"}  # columns of QuPath's points in a stack; z and t count from 0
 _IMAGEJ = ("area", "mean", "min", "max", "counter", "count", "slice", "xm", "feret")
+_OF_PYTHON = "eccentricity"  # a column that tables with the same names have, but no ImageJ's
 _THOUSAND = re.compile(r"-?\d{1,3},\d{3}")  # a thousand, or a decimal comma
 _COLOUR = re.compile("#[0-9a-f]{3,8}", re.IGNORECASE)
 # Columns that name images, and those that may, where their cells are names of image files.
@@ -39,7 +46,7 @@ _IMAGES = ("image", "image name", "image_name", "image_id", "image_path", "filen
            "file", "path")  # fmt: skip
 _PERHAPS_IMAGES = ("tile", "slide", "label")
 # Columns of the sides of boxes.
-_SIDES = ({"w", "h"}, {"width", "height"})
+_SIDES = ({"w", "h"}, {"width", "height"}, {"x2", "y2"}, {"xmax", "ymax"}, {"x_max", "y_max"})
 _MICRONS = re.compile(r"^(centroid )?[xy]m? ?[\[(_]?[µμu]m[\])]?$|microns?$")
 
 
@@ -98,7 +105,36 @@ def read_point_table(path: Path, choice: Choice = ALL, image: str = "") -> Annot
         return _read_shapes(table, axes, choice)
     annotations = Annotations()
     table = _rows_of_image(_rows_of_objects(table, annotations), image, annotations)
+    _add_points(annotations, table, choice)
+    return annotations
+
+
+def images_of_table(path: Path, choice: Choice = ALL) -> dict[str, Annotations] | None:
+    """Points of a table of several images, by the file name that a column says; None: none does.
+
+    Raises InputError as `read_point_table` does, and for a line that names no image.
+    """
+    table = _read_table(path)
+    cells, _ = next(_columns_of_images(table), (None, False))
+    if cells is None:
+        return None
+    if "" in cells:
+        raise InputError(f"{path}: line {table.lines[cells.index('')]} of the table names no image")
+    named = list(dict.fromkeys(cells))
+    by_name = {}
+    for cell, name in zip(named, one_for_each(path, named), strict=True):
+        annotations = by_name[name] = Annotations()
+        rows = _kept(table, [other == cell for other in cells])
+        _add_points(annotations, _rows_of_objects(rows, annotations), choice)
+    return by_name
+
+
+def _add_points(annotations: Annotations, table: Table, choice: Choice) -> None:
+    """Add the points of a table of one image."""
+    path, axes = table.path, _axes(table.header)
     x, y, offset = _coordinates(table, axes)
+    if _says_no_nuclei(table, x, y):
+        return
     units = {cell.lower() for cell in table.column(("unit", "units")) or []}
     if any(unit.startswith(("um", "µm", "μm", "mic", "mm")) for unit in units):
         raise InputError(f"{path}: coordinates in {short(', '.join(units))}; expected pixels")
@@ -109,9 +145,16 @@ def read_point_table(path: Path, choice: Choice = ALL, image: str = "") -> Annot
     for place, plane, name in zip(places.tolist(), planes, names, strict=True):
         if annotations.takes(choice, [name], plane):
             annotations.points.append(tuple(place))
-    if places.size and set(_IMAGEJ) & set(table.header) and offset == 0:
+    of_imagej = set(_IMAGEJ) & set(table.header) and _OF_PYTHON not in table.header
+    if places.size and of_imagej and offset == 0:
         annotations.notes.append("x, y of ImageJ are read as pixels; with a scale they are not")
-    return annotations
+
+
+def _says_no_nuclei(table: Table, x: str, y: str) -> bool:
+    """Whether the only line names an image, and no place in it."""
+    if len(table.rows) != 1 or any(cell for name in (x, y) for cell in table.column((name,))):
+        return False
+    return next(_columns_of_images(table), None) is not None
 
 
 def _coordinates(table: Table, axes: list[str]) -> tuple[str, str, float]:
@@ -142,8 +185,8 @@ def _check_places(table: Table, places: np.ndarray) -> None:
         raise InputError(
             f"{table.path}: boxes, whose x, y may be a corner or the middle; expected points alone"
         )
-    if places.size and 0 <= places.min() and places.max() <= 1 and (places % 0.5).any():
-        raise InputError(f"{table.path}: coordinates from 0 to 1; expected pixels")
+    if any(name.startswith("vertex") for name in header):
+        raise InputError(f"{table.path}: vertices of outlines; expected a line for each point")
     if {"x", "y", "col", "row"} <= header:
         others = table.numbers(("col", "row")) + 0.5
         apart = np.flatnonzero(np.abs(places - others).max(1) > 1)
@@ -158,14 +201,8 @@ def _rows_of_image(table: Table, image: str, annotations: Annotations) -> Table:
     A single other name is noted. Raises InputError where a table of several images has none of
     this one.
     """
-    for column in (*_IMAGES, *_PERHAPS_IMAGES) if image else ():
-        cells = table.column((column,)) or []
-        # ImageJ's label is the image's name, and what it is of.
-        cells = [cell.partition(":")[0] for cell in cells] if column == "label" else cells
+    for cells, are_files in _columns_of_images(table) if image else ():
         names = {cell for cell in cells if cell}
-        are_files = any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names)
-        if not names or not (are_files or column in _IMAGES):
-            continue
         wanted = [image_stem(cell) == image_stem(image) for cell in cells]
         if len(names) == 1:
             if are_files:
@@ -179,14 +216,46 @@ def _rows_of_image(table: Table, image: str, annotations: Annotations) -> Table:
     return table
 
 
+def _columns_of_images(table: Table) -> Iterator[tuple[list[str], bool]]:
+    """The cells of each column that names images, and whether they are names of files."""
+    for column in (*_IMAGES, *_PERHAPS_IMAGES):
+        cells = table.column((column,)) or []
+        # ImageJ's label is the image's name, and what it is of.
+        cells = [cell.partition(":")[0] for cell in cells] if column == "label" else cells
+        are_files = any(Path(cell).suffix.lower() in IMAGE_SUFFIXES for cell in cells)
+        if any(cells) and (are_files or column in _IMAGES):
+            yield cells, are_files
+
+
 def _rows_of_objects(table: Table, annotations: Annotations) -> Table:
-    """The rows without annotations around detections, in QuPath's table of all objects."""
-    kinds = [kind.lower() for kind in table.column(("object type",)) or []]
+    """The rows of nuclei in QuPath's table of all objects; the others are counted."""
+    none = [""] * len(table.rows)
+    columns = [table.column((name,)) or none for name in ("object type", "roi", "num points")]
+    kinds, rois = ([cell.lower() for cell in cells] for cells in columns[:2])
     found = {"detection", "cell"} & set(kinds)
-    others = [kind if found and kind not in found else "" for kind in kinds]
-    for kind in filter(None, others):
-        annotations.left_out[f"{short(kind, 20)} among {' and '.join(sorted(found))}s"] += 1
-    return _kept(table, [not other for other in others]) if any(others) else table
+    why = [
+        _no_nucleus(kind, found) or _no_place(roi, number)
+        for kind, roi, number in zip(kinds, rois, columns[2], strict=True)
+    ]
+    annotations.left_out.update(filter(None, why))
+    return _kept(table, [not reason for reason in why]) if any(why) else table
+
+
+def _no_nucleus(kind: str, found: set[str]) -> str:
+    """Why an object of QuPath is no nucleus, among the kinds that are found; "" if it is one."""
+    if found and kind and kind not in found:
+        return f"{short(kind, 20)} among {' and '.join(sorted(found))}s"
+    return NO_NUCLEI.get(kind, "")
+
+
+def _no_place(roi: str, number: str) -> str:
+    """Why the centroid of an object of QuPath is not where a nucleus is; "" if it is.
+
+    number: of its points. The centroid of several points is their mean.
+    """
+    if roi == "points" and number not in ("1", "1.0"):
+        return "annotation of several points (only as GeoJSON)"
+    return "line" if roi in ("line", "polyline") else ""
 
 
 def _kept(table: Table, wanted: Sequence[bool]) -> Table:
@@ -203,6 +272,8 @@ def _planes(table: Table, axes: list[str]) -> list[tuple[int, ...]]:
         names, first = axes[:-2], 0
     elif set(table.header) >= _QUPATH_PLANE:
         names, first = ["z", "t"], 0
+    elif not names and any(table.column(("z",)) or []):
+        names, first = ["z"], 0
     if not names:
         return [()] * len(table.rows)
     numbers = np.rint(table.numbers(names)).astype(int) + 1 - first
@@ -219,12 +290,20 @@ def _read_table(path: Path) -> Table:
     if lines[first].lower().startswith("sep=") and first + 1 < len(lines):  # Excel's own note
         first += 1
     separator = next((sign for sign in "\t;" if sign in lines[first]), ",")
-    reader = csv.reader(io.StringIO("\n".join(lines[first:])), delimiter=separator)
+    # Strict: else a quote that is not closed would swallow all lines below it.
+    reader = csv.reader(io.StringIO("\n".join(lines[first:])), delimiter=separator, strict=True)
+    rows, last = [], first
     try:
         header = [name.strip().lower() for name in next(reader)]
-        rows = [(row, first + reader.line_num) for row in reader if any(map(str.strip, row))]
+        last = first + reader.line_num
+        for row in reader:
+            last = first + reader.line_num
+            if any(map(str.strip, row)):
+                rows.append((row, last))
     except csv.Error as error:
-        raise InputError(f"{path}: not readable as a table ({error})") from None
+        raise InputError(
+            f"{path}: not readable as a table from line {last + 1} on ({error}); is a quote closed?"
+        ) from None
     rows = [(row, n) for row, n in rows if row[0][:1] != "#" or _COLOUR.fullmatch(row[0])]
     longer = [n for row, n in rows if any(map(str.strip, row[len(header) :]))]
     if longer:
@@ -257,8 +336,11 @@ def _read_shapes(table: Table, axes: list[str], choice: Choice) -> Annotations:
     places = table.numbers((axes[-1], axes[-2])) + 0.5
     indices, kinds = table.column(("index",)), table.column(("shape-type",))
     shapes: dict[str, list[int]] = {}
-    for row, index in enumerate(indices):
-        shapes.setdefault(index, []).append(row)
+    for row in _by_vertex(table):
+        shapes.setdefault(indices[row], []).append(row)
+    for index, rows in shapes.items():
+        if len({kinds[row].lower() for row in rows}) > 1:
+            raise InputError(f"{table.path}: shapes of two types have the index {short(index)}")
     planes, names = _planes(table, axes), table.column(_CLASSES) or [""] * len(places)
     annotations = Annotations()
     for rows in shapes.values():
@@ -272,6 +354,27 @@ def _read_shapes(table: Table, axes: list[str], choice: Choice) -> Annotations:
         else:
             annotations.left_out[f"shape of type {short(kind, 20)}"] += 1
     return annotations
+
+
+def _by_vertex(table: Table) -> list[int]:
+    """The rows of napari's shapes in the order of their vertices, shapes in that of the file.
+
+    Raises InputError where a shape has a vertex twice, as in two tables that are put together.
+    """
+    indices = table.column(("index",))
+    first = {index: row for row, index in reversed(list(enumerate(indices)))}
+    if "vertex-index" not in table.header:
+        return list(range(len(indices)))
+    numbers = table.numbers(("vertex-index",))[:, 0].tolist()
+    keys = [(first[index], number) for index, number in zip(indices, numbers, strict=True)]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    for row, after in zip(order[:-1], order[1:], strict=True):
+        if keys[row] == keys[after]:
+            raise InputError(
+                f"{table.path}: line {table.lines[after]}: the shape {short(indices[row])} has the "
+                f"vertex {numbers[row]:g} twice; expected the shapes of one layer"
+            )
+    return order
 
 
 def _ellipse_in_box(corners: np.ndarray) -> list[tuple[float, float]]:

@@ -8,6 +8,7 @@ import re
 import xml.etree.ElementTree as ET
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from code_common.errors import InputError, reason
@@ -22,6 +23,12 @@ def short(name: object, length: int = 40) -> str:
     """The beginning of a text from a file, on one line, for a message."""
     text = str(name)[:length]
     return "".join(sign if sign.isprintable() else "?" for sign in text)
+
+
+def some_names(files: Sequence[Path | str]) -> str:
+    """How many files there are, and the names of the first."""
+    shown = ", ".join(short(Path(file).name, 80) for file in files[:5])
+    return f"{len(files)} ({shown}{', ...' if len(files) > 5 else ''})"
 
 
 def check_file(path: Path) -> None:
