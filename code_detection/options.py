@@ -9,6 +9,7 @@ from code_common.options import (
     LENGTH,
     SCRATCH,
     CommonOptions,
+    PredictOptions,
     ShardOptions,
     check_own_images,
 )
@@ -149,3 +150,12 @@ class PicturesOptions(RoundOptions):
         "unknown_weight", "rounds", "background_below", "patch_size", "input_size",
         "stain_augmentation",
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DetectionPredictOptions(PredictOptions):
+    """Options of predict.py."""
+
+    # --- results
+    annotate: bool = False  # write annotate.html, too: a page in which the detections of the images
+    #   are corrected in a browser

@@ -47,7 +47,7 @@ def make_options() -> str:
         lines += [f"## {title}, `{package}`", ""]
         lines += stage_tables([stage], [f for f in shown_fields(stage) if f.name not in shared])
         lines += script_table(package, options)
-    lines += prediction_tables(code_seg.options.SegPredictOptions)
+    lines += prediction_tables()
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -114,18 +114,22 @@ def script_classes(package: str) -> dict[str, str]:
     return classes
 
 
-def prediction_tables(cls: type) -> list[str]:
-    """The options of predict.py of both stages. cls: those of stage 2, which has more."""
+def prediction_tables() -> list[str]:
+    """The options of predict.py of both stages, and which of them only one takes."""
     of_both = {field.name for field in fields(PredictOptions)}
-    only = ", ".join(flag(f.name) for f in fields(cls) if f.name not in of_both)
-    lines = ["## Prediction, `predict.py`", "", f"Only `code_seg/predict.py` takes {only}.", ""]
-    help_of = field_help(cls)
-    for section, members in groupby(shown_fields(cls), key=lambda f: help_of[f.name].section):
-        lines += head(section, "option", "default")
-        for field in members:
-            cells = [flag(field.name), as_given(field.default), help_of[field.name].comment]
-            lines.append(row(cells))
-        lines.append("")
+    lines = ["## Prediction, `predict.py`", ""]
+    sections: dict[str, dict[str, list[str]]] = {}
+    for options in STAGES.values():
+        package = options.__name__.partition(".")[0]
+        cls = getattr(options, script_classes(package)["predict.py"])
+        only = ", ".join(flag(f.name) for f in fields(cls) if f.name not in of_both)
+        lines += [f"Only `{package}/predict.py` takes {only}.", ""]
+        for field in shown_fields(cls):
+            section, comment = field_help(cls)[field.name]
+            cells = [flag(field.name), as_given(field.default), comment]
+            sections.setdefault(section, {})[field.name] = cells
+    for section, rows in sections.items():
+        lines += [*head(section, "option", "default"), *map(row, rows.values()), ""]
     return lines
 
 
