@@ -102,10 +102,15 @@ if [[ ! "$REPEATS" =~ ^[1-9][0-9]{0,5}$ ]]; then
   refuse "--repeats must be a whole number from 1 to 999999, not $REPEATS"
 fi
 
+# A name that begins with a dash would be an option of rm and head.
+for place in DATA_ROOT ROOT_SAVE_DIR; do
+  if [[ "${!place}" == -* ]]; then printf -v "$place" './%s' "${!place}"; fi
+done
+
 source "$HERE/tools/setup.sh"
 setup_environment "$HERE/requirements.txt"
 
-if [[ "$DATASET" == sample && ! -e "$DATA_ROOT/sample/train_val_test.json" ]]; then
+if [[ "$DATASET" == sample && ${#DATA_DIR[@]} == 0 && ! -e "$DATA_ROOT/sample/train_val_test.json" ]]; then
   printf '[sample] '
   child "$PYTHON" "$HERE/data/make_sample.py" "--out=$DATA_ROOT/sample"
 fi

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from code_common.files.contents import is_done
 from code_common.files.data_set import ImageFiles
 from code_common.files.images import image_shape
-from code_common.files.run_folder import marker_path, marker_paths
+from code_common.files.run_folder import marker_paths
 from code_common.launch import choose_device, recipe_of
 from code_common.learning.network import ResUNet, mixed_precision
 from code_common.options import CommonOptions
@@ -74,7 +75,7 @@ def estimate(
             if begins and marker_paths(folder) and not options.restart:
                 refuse_other_options(folder, now)
             for step in steps:
-                is_done = marker_path(folder, step.name).is_file() and not options.restart
-                done, count = done + is_done, count + 1
-                seconds += 0 if is_done else step.work * speed
+                ready = is_done(folder, step.name) and not options.restart
+                done, count = done + ready, count + 1
+                seconds += 0 if ready else step.work * speed
     return Estimate(seconds * BESIDE, size, done, count)

@@ -1,9 +1,11 @@
 """The steps of a run: done ones are skipped, the others print one line with the time left."""
 
+import contextlib
+import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeVar
@@ -12,7 +14,13 @@ import torch
 
 from code_common.config import as_json, fingerprint, flag_of, shown_fields
 from code_common.errors import InputError
-from code_common.files.contents import Inputs, content_hash, contents_of
+from code_common.files.contents import (
+    Inputs,
+    content_hash,
+    contents_of,
+    read_marker,
+    refuse_unfinished,
+)
 from code_common.files.data_set import ImageFiles, read_split
 from code_common.files.images import image_shape
 from code_common.files.layout import SPLIT
@@ -41,23 +49,33 @@ from code_common.launch import choose_device
 from code_common.learning import distributed
 from code_common.learning.hardware import describe
 from code_common.learning.patches import windows
-from code_common.old_runs import RENAMED_FILES, options_today, refuse_removed, rename_files
+from code_common.old_runs import (
+    RENAMED_FILES,
+    checkpoint_path,
+    options_today,
+    refuse_removed,
+    rename_files,
+)
 from code_common.options import CommonOptions
 
 # The workers of a killed run notice after a few seconds, and hold its lock until then.
 LOCK_PATIENCE_S = 10.0
 PROJECT = Path(__file__).resolve().parents[1]
 LOCK = ".lock"  # outlives --restart, so that two processes that wait for it never both get one
-# A step's marker: its seconds, unless it is being done again, and the files that it wrote, unless
-# it is of an older version: place in the run folder -> hash.
-MARKER = {"seconds?": float, "files?": {str: str}}
 OTHER = "give another --root-save-dir, or --restart to throw that run away"
 T = TypeVar("T")
 CLEARING = "clearing"  # what options.json says while --restart removes files
 # The phases of stage 2, each of which has a folder.
 _PHASES = ("labels", "crf", "self_training")
-# Endings of the files that a run writes into its folders.
-_WRITTEN = (".png", ".csv", ".json", ".geojson", ".tif", ".pt", ".npy", ".tmp")
+# What a run writes, of any version: files of these names, and those that the markers note. In a
+# folder of which no marker tells, the endings tell, but for folders where all names are of these.
+_WRITTEN = re.compile(
+    r".+_(points\.csv|prob\.png|overlay\.png|instances\.tif|nuclei\.geojson)|metrics\.json|"
+    r"per_image\.csv|(best|last)\.pt|log\.csv|figures\.json|areas\.json|.+\.npy|\..+\.tmp|"
+    r"events\.out\.tfevents\..*"
+)
+_RESULTS = ("test", "test_own", "detections", "train")
+_ENDINGS = (".png", ".csv", ".json")
 
 
 @dataclass(frozen=True)
@@ -70,7 +88,8 @@ class Step:
     work: float = 0.0  # megapixels through the network: what it is worth in time
     together: bool = False  # of several processes all do it, else the first
     tidy: Callable[[], None] | None = None  # removes what is not needed once the step is done
-    writes: Sequence[str] = ()  # files and folders of results, by their places in the run folder
+    # Its results by their places in the run folder. Not all need be there; no other file counts.
+    writes: Sequence[Path] = ()
 
 
 def training_work(images: Sequence[ImageFiles], options: CommonOptions, epochs: int) -> float:
@@ -126,6 +145,39 @@ def refuse_other_run(options: CommonOptions, *but: str) -> None:
         refuse_other_options(options.save_dir, options, *but)
 
 
+def refuse_other_checkpoint(folder: Path, checkpoint: Path) -> None:
+    """Raise InputError where a finished run of main.py has the results of another checkpoint, its
+    own, which would be lost.
+    """
+    path = selection_path(folder)
+    if marker_paths(folder) and path.is_file():
+        own = checkpoint_path(folder, read_json(path, {"checkpoint": str})["checkpoint"])
+        if own.resolve() != checkpoint.resolve():
+            raise InputError(
+                f"{folder}: holds the results of {own}, the checkpoint that this run chose; give "
+                f"another --save-dir for those of {checkpoint}"
+            )
+
+
+def refuse_other_data(stage_1: Path, inputs: Inputs, options: CommonOptions) -> None:
+    """Raise InputError where stage 1 is of other images, labels or sets, or is not finished.
+
+    A line says so where it is of another share of the points.
+    """
+    refuse_unfinished(stage_1)
+    path = options_path(stage_1)
+    saved = saved_run(path) if path.is_file() else {"options": {}}
+    now = {"contents": inputs.images, "split": fingerprint(read_split(options.data_dir))}
+    if any(saved.get(name, value) != value for name, value in now.items()):
+        raise InputError(
+            f"{stage_1}: a run on other images, labels or sets than those of {options.data_dir}; "
+            "run stage 1 on these first (code_detection/main.py)"
+        )
+    ratio = saved["options"].get("ratio", options.ratio)
+    if ratio != options.ratio:
+        print(f"{stage_1}: made with --ratio {ratio}, not {options.ratio}")
+
+
 def do_alone(action: Callable[[CommonOptions], T], options: CommonOptions) -> T:
     """Do what a script of one step does, with the run folder for itself.
 
@@ -161,18 +213,32 @@ def _lock(folder: Path) -> IO:
     return file
 
 
-def _remove_written(folder: Path) -> None:
-    """Remove the files of a run from one of its folders, and the folder where nothing is left."""
+def _remove_written(folder: Path, noted: Collection[Path]) -> None:
+    """Remove the files of a run from one of its folders, and the folder where nothing is left.
+
+    noted: the files that the steps of the run noted.
+    """
     if folder.is_symlink():
         folder.unlink()
         return
+    is_told = folder.name in _RESULTS or any(path.parent == folder for path in noted)
+    endings = () if is_told else _ENDINGS
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.is_dir() and not path.is_symlink():
-            _remove_written(path)
-        elif path.suffix in _WRITTEN or path.name.startswith("events.out.tfevents."):
+            _remove_written(path, noted)
+        elif path in noted or path.suffix in endings or _WRITTEN.fullmatch(path.name):
             path.unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
+
+
+def noted_files(folder: Path) -> set[Path]:
+    """The files that the steps of a run noted as theirs; a damaged marker tells of none."""
+    noted: set[Path] = set()
+    for path in marker_paths(folder):
+        with contextlib.suppress(InputError):
+            noted |= {folder / name for name in read_marker(folder, path.stem).get("files", {})}
+    return noted
 
 
 def remove_run(folder: Path) -> None:
@@ -180,6 +246,7 @@ def remove_run(folder: Path) -> None:
 
     Other files stay, and so does the lock. options.json stays, too: it says that here is a run.
     """
+    noted = noted_files(folder)
     own_images = results_folder(folder, own_images=True)
     folders = [
         marker_path(folder, "NAME").parent,
@@ -198,7 +265,7 @@ def remove_run(folder: Path) -> None:
     ]
     older = [folder / name for name in RENAMED_FILES]
     for path in [*folders, *(path for path in older if path.is_dir())]:
-        _remove_written(path)
+        _remove_written(path, noted)
     for path in [*files, *(path for path in older if path.suffix == ".json")]:
         path.unlink(missing_ok=True)
     for path in folder.glob(".*.tmp"):
@@ -338,14 +405,14 @@ class Run:
                 continue
             now = {name: content_hash(self.folder / name) for name in files}
             gone = [name for name in files if files[name] and not now[name]]
-            changed = [name for name in files if files[name] != now[name]]
-            if gone:
-                print(f"{self.folder / gone[0]}: gone{_others(gone)}; '{step.name}' is done again")
-            elif changed:
+            changed = [name for name in files if now[name] and files[name] != now[name]]
+            if changed:
                 raise InputError(
                     f"{self.folder / changed[0]}: changed{_others(changed)} since '{step.name}' "
                     "wrote it; remove it to have it made again, or put it back"
                 )
+            if gone:
+                print(f"{self.folder / gone[0]}: gone{_others(gone)}; '{step.name}' is done again")
             else:
                 done[step.name] = seconds
         return done
@@ -356,7 +423,7 @@ class Run:
         if not path.is_file():
             return None, {}
         try:
-            marker = read_json(path, MARKER)
+            marker = read_marker(self.folder, step.name)
         except InputError as error:
             print(f"{error}; '{step.name}' is done again")
             return None, {}
@@ -369,8 +436,9 @@ class Run:
         """
         if distributed.is_main():
             self._note_code()
-            if before := self.written.get(step.name):  # from now on they may change
-                write_json(marker_path(self.folder, step.name), {"files": before})
+            before = self.written.get(step.name)
+            if before or any(marker_path(self.folder, s.name).is_file() for s in later):
+                self._mark(step, {"files": before or {}})  # from now on they may change
         began = time.monotonic()
         result = step.action() if step.together or distributed.is_main() else None
         distributed.wait_for_all()
@@ -381,10 +449,14 @@ class Run:
             files = contents_of(self.folder, step.writes)
             same = self.written.get(step.name) == files
             for stale in () if same else later:
-                marker_path(self.folder, stale.name).unlink(missing_ok=True)
-            noted = {"seconds": round(seconds, 2), "files": files}
-            write_json(marker_path(self.folder, step.name), noted)
+                if marker_path(self.folder, stale.name).is_file():
+                    self._mark(stale, {"files": self.written.get(stale.name, {})})
+            self._mark(step, {"seconds": round(seconds, 2), "files": files})
         return seconds, distributed.from_first(same), result if isinstance(result, str) else "done"
+
+    def _mark(self, step: Step, noted: dict) -> None:
+        """Note of a step its seconds, unless it is to be done again, and its files."""
+        write_json(marker_path(self.folder, step.name), noted)
 
     def _note_code(self) -> None:
         """Note the code and the machine of a step; steps before it may be of other code."""

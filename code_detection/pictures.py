@@ -178,6 +178,9 @@ def figures(options: Options, final_round: int) -> Iterator[Figure]:
         yield background(options, files, window)
 
 
+FIGURES = ("data", "target", "batch", "rounds", "background")
+
+
 def pictures_of(options: Options, final_round: int) -> str:
     """Write pictures/ of a finished run, whose detections are of the round `final_round`."""
     folder = pictures_folder(options.save_dir)

@@ -1,12 +1,23 @@
 """The steps of stage 1, in order: main.py does them, data/check.py adds up their work."""
 
 from functools import partial
+from pathlib import Path
 
 from code_common.files.data_set import ImageFiles
-from code_common.files.run_folder import detections_folder
+from code_common.files.run_folder import (
+    colours_path,
+    detections_folder,
+    pictures_folder,
+    points_path,
+    result_paths,
+    results_folder,
+    selection_path,
+    val_points_path,
+)
+from code_common.reporting.album import album_paths
 from code_common.steps import Step, inference_work
 from code_detection.options import Options
-from code_detection.pictures import pictures_of
+from code_detection.pictures import FIGURES, pictures_of
 from code_detection.prepare_data import prepare
 from code_detection.self_training import choose_round, detect_training, self_training_round
 from code_detection.test import test_round
@@ -14,13 +25,14 @@ from code_detection.test import test_round
 
 def steps(options: Options, split: dict[str, list[ImageFiles]]) -> list[Step]:
     """Prepare, the initial round and those of self-training, and what the last one is for."""
-    rounds = range(options.rounds + 1)
+    rounds, place = range(options.rounds + 1), Path()
+    prepared = [
+        *(points_path(place, files.name) for files in split["train"]),
+        *(val_points_path(place, files.name) for files in split["val"]),
+        colours_path(place),
+    ]
     return [
-        Step(
-            "prepare",
-            partial(prepare, options),
-            writes=("points", "val_points", "colours.json"),
-        ),
+        Step("prepare", partial(prepare, options), writes=prepared),
         *(step for r in rounds for step in self_training_round(options, split, r)),
         *final_steps(options, split),
     ]
@@ -42,9 +54,17 @@ def final_steps(options: Options, split: dict[str, list[ImageFiles]]) -> list[St
 
     detecting = inference_work(split["train"], options, views)
     testing = inference_work(split["val"] + split["test"], options, views)
-    tested = ("detections", "test", "selection.json")
+    place = Path()
+    found = result_paths(detections_folder(place), [files.name for files in seen])
+    images = [files.name for files in split["test"]]
+    tested = [
+        *result_paths(detections_folder(place), images),
+        *result_paths(results_folder(place), images),
+        selection_path(place),
+    ]
+    album = album_paths(pictures_folder(place), FIGURES)
     return [
-        Step("detect", detect, detecting, together=True, writes=("detections",)),
+        Step("detect", detect, detecting, together=True, writes=found),
         Step("test", test, testing, together=True, writes=tested),
-        Step("pictures", pictures, writes=("pictures",)),
+        Step("pictures", pictures, writes=album),
     ]

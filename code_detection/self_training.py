@@ -18,6 +18,7 @@ from code_common.files.run_folder import (
     best_path,
     points_path,
     prob_path,
+    result_paths,
     round_detections_folder,
     round_folder,
 )
@@ -48,7 +49,7 @@ def self_training_round(
     steps = []
     if round:
         action = partial(propagate, options, train, round)
-        written = (f"round_{round}/background",)
+        written = [background_path(Path(), round, files.name) for files in train]
         steps.append(Step(f"background for round {round}", action, writes=written))
     steps.append(
         Step(
@@ -60,18 +61,19 @@ def self_training_round(
             tidy=partial(
                 remove_unfinished, options.save_dir, round_folder(options.save_dir, round)
             ),
-            writes=(f"round_{round}/best.pt",),
+            writes=[best_path(round_folder(Path(), round))],
         )
     )
     if round < options.rounds:
         folder = round_detections_folder(options.save_dir, round)
+        found = result_paths(round_detections_folder(Path(), round), [f.name for f in train])
         steps.append(
             Step(
                 f"detect with round {round}",
                 action=partial(detect_training, options, train, round, folder),
                 work=inference_work(train, options, options.views),
                 together=True,
-                writes=(f"round_{round}/train",),
+                writes=found,
             )
         )
     return steps

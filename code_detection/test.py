@@ -12,6 +12,7 @@ from code_detection.options import Options, TestOptions
 if __name__ == "__main__":
     options = read_command_line(TestOptions, __doc__)
 
+from code_common.files.contents import refuse_unfinished
 from code_common.files.data_set import find_images, load_split, test_groups
 from code_common.files.run_folder import (
     best_path,
@@ -29,7 +30,7 @@ from code_common.launch import run
 from code_common.learning import distributed
 from code_common.learning.checkpoints import load_state
 from code_common.reporting.bootstrap import intervals, patients
-from code_common.steps import refuse_other_run
+from code_common.steps import refuse_other_checkpoint, refuse_other_run
 from code_detection.detect import detect_images, threshold_of
 from code_detection.metrics import DetectionCounts, add
 
@@ -109,12 +110,14 @@ def test_round(
 
 def test(options: TestOptions) -> str:
     """Test the round `options.round` on the data set's test images, or on --img-dir."""
+    checkpoint = options.model_path or best_path(round_folder(options.save_dir, options.round))
     if options.img_dir is None:
         refuse_other_run(options, "patient")
+        refuse_other_checkpoint(options.save_dir, checkpoint)
         return test_round(options, options.round, options.model_path, options.shard)
+    refuse_unfinished(options.save_dir)
     labels = [options.label_dir] if options.label_dir else []
     image_files = find_images(options.img_dir, None, *labels)
-    checkpoint = options.model_path or best_path(round_folder(options.save_dir, options.round))
     out = results_folder(options.save_dir, own_images=True)
     counts = detect_images(options, image_files, checkpoint, out, out, options.shard)
     return score_detections(options, counts, len(image_files), {}, out)

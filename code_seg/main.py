@@ -16,7 +16,7 @@ from code_common.files.contents import files_fingerprint
 from code_common.files.data_set import load_split
 from code_common.files.run_folder import points_path
 from code_common.launch import run
-from code_common.steps import Run
+from code_common.steps import Run, refuse_other_data
 from code_seg.plan import steps
 from code_seg.points import detections_path
 
@@ -29,6 +29,7 @@ def main(options: Options) -> None:
     detections = [detections_path(stage_1, files.name) for files in image_files]
     annotated = [points_path(stage_1, files.name) for files in split["train"]]
     inputs = files_fingerprint(image_files, detections, annotated)
+    refuse_other_data(stage_1, inputs, options)
     Run(options.save_dir, options, inputs).do(steps(options, split))
 
 

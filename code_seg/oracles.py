@@ -22,6 +22,7 @@ from scipy import ndimage
 
 from code_common.arrays import distance_transform
 from code_common.errors import InputError
+from code_common.files.contents import refuse_unfinished
 from code_common.files.data_set import load_split
 from code_common.files.images import read_image, read_instances
 from code_common.files.writing import write_json
@@ -76,6 +77,7 @@ def oracles(options: OracleOptions) -> str:
     image_files = load_split(options.data_dir)[options.part]
     if not image_files or not all(files.instances for files in image_files):
         raise InputError(f"{options.data_dir}: the {options.part} images need instance maps")
+    refuse_unfinished(options.save_dir)
     device = choose_device(options)
     tiling = tiling_of(options, device)
     checkpoint, _ = read_selection(options.save_dir)

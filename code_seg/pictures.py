@@ -162,6 +162,9 @@ def figures(options: Options) -> Iterator[Figure]:
     yield methods(options, scored[len(scored) // 2])
 
 
+FIGURES = ("labels", "batch", "results", "methods")
+
+
 def pictures(options: Options) -> str:
     """Write pictures/ of a finished run."""
     folder = pictures_folder(options.save_dir)

@@ -1,9 +1,26 @@
 """The steps of stage 2, in order: main.py does them, data/check.py adds up their work."""
 
 from functools import partial
+from pathlib import Path
 
 from code_common.files.data_set import ImageFiles
-from code_common.files.run_folder import LABELS, SELF_TRAINING_LABELS, phase_folder
+from code_common.files.run_folder import (
+    LABELS,
+    SELF_TRAINING_LABELS,
+    areas_path,
+    best_path,
+    colours_path,
+    label_errors_path,
+    label_path,
+    label_picture_path,
+    phase_folder,
+    pictures_folder,
+    points_path,
+    result_paths,
+    results_folder,
+    selection_path,
+)
+from code_common.reporting.album import album_paths
 from code_common.steps import (
     Step,
     inference_work,
@@ -12,7 +29,7 @@ from code_common.steps import (
     validation_work,
 )
 from code_seg.options import Options
-from code_seg.pictures import pictures
+from code_seg.pictures import FIGURES, pictures
 from code_seg.prepare_data import prepare
 from code_seg.selection import select
 from code_seg.self_training import write_self_training_labels
@@ -23,17 +40,24 @@ from code_seg.train import train_phase
 def steps(options: Options, split: dict[str, list[ImageFiles]]) -> list[Step]:
     """Prepare, the phases of training, and what comes after."""
     train, val, test, views = split["train"], split["val"], split["test"], options.views
-    prepared = ("points", *LABELS, "pictures/labels", "colours.json", "label_errors.json")
+    place, seen, tested = Path(), [f.name for f in train + val], [f.name for f in test]
+    prepared = [
+        *(points_path(place, name) for name in seen),
+        *(label_path(place, labels, name) for labels in LABELS for name in seen),
+        *(label_picture_path(place, "labels", name) for name in seen),
+        colours_path(place),
+        label_errors_path(place),
+    ]
     found = [Step("prepare", partial(prepare, options), writes=prepared)]
     for phase, epochs in options.phases().items():
         if phase == "self_training":
             action = partial(write_self_training_labels, options)
             work = inference_work(train + val, options, views)
-            written = (
-                SELF_TRAINING_LABELS,
-                f"pictures/{SELF_TRAINING_LABELS}",
-                "self_training_label_errors.json",
-            )
+            written = [
+                *(label_path(place, SELF_TRAINING_LABELS, name) for name in seen),
+                *(label_picture_path(place, SELF_TRAINING_LABELS, name) for name in seen),
+                label_errors_path(place, "self_training"),
+            ]
             found.append(Step("self-training labels", action, work, writes=written))
         found.append(
             Step(
@@ -44,14 +68,16 @@ def steps(options: Options, split: dict[str, list[ImageFiles]]) -> list[Step]:
                 tidy=partial(
                     remove_unfinished, options.save_dir, phase_folder(options.save_dir, phase)
                 ),
-                writes=(f"{phase}/best.pt",),
+                writes=[best_path(phase_folder(place, phase))],
             )
         )
     testing = 2 * inference_work(test, options, views)
-    selecting, chosen = inference_work(val, options, views), ("selection.json",)
+    selecting, chosen = inference_work(val, options, views), [selection_path(place)]
+    results = result_paths(results_folder(place), tested)
+    album = [*album_paths(pictures_folder(place), FIGURES), areas_path(place)]
     return [
         *found,
         Step("select", partial(select, options), selecting, writes=chosen),
-        Step("test", partial(test_data_set, options), testing, together=True, writes=("test",)),
-        Step("pictures", partial(pictures, options), writes=("pictures",)),
+        Step("test", partial(test_data_set, options), testing, together=True, writes=results),
+        Step("pictures", partial(pictures, options), writes=album),
     ]

@@ -16,7 +16,7 @@ import numpy as np
 
 from code_common.config import fingerprint
 from code_common.errors import InputError
-from code_common.files.contents import content_hash
+from code_common.files.contents import content_hash, refuse_unfinished
 from code_common.files.data_set import ImageFiles, find_images, load_split, test_groups
 from code_common.files.geojson import nuclei_geojson
 from code_common.files.images import read_image, read_instances
@@ -47,7 +47,7 @@ from code_common.learning.checkpoints import load_network
 from code_common.reporting.bootstrap import intervals, mean_of, patients
 from code_common.reporting.drawing import CYAN, YELLOW, outline
 from code_common.reporting.results import SHOWN
-from code_common.steps import refuse_other_run
+from code_common.steps import refuse_other_checkpoint, refuse_other_run
 from code_seg.evaluate import make_instances
 from code_seg.magnify import predict_nuclei
 from code_seg.metrics import score
@@ -194,7 +194,10 @@ def test(options: TestOptions) -> str:
     """Test on the data set's test images, or on --img-dir."""
     if options.img_dir is None:
         refuse_other_run(options, "patient")
+        if options.model_path:
+            refuse_other_checkpoint(options.save_dir, options.model_path)
         return test_data_set(options, options.model_path, options.shard)
+    refuse_unfinished(options.save_dir)
     labels = [options.label_dir] if options.label_dir else []
     image_files = find_images(options.img_dir, None, *labels)
     folder = options.points_dir

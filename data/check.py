@@ -100,6 +100,7 @@ from code_common.files.run_folder import points_path
 from code_common.files.writing import write_bytes
 from code_common.launch import choose_device, load_first_weights
 from code_common.learning.network import OUTPUTS, ResUNet
+from code_common.steps import refuse_other_data
 from code_detection.plan import steps as detection_steps
 from code_seg.plan import steps as seg_steps
 from code_seg.points import detections_path
@@ -126,12 +127,13 @@ def check_named_files(request: Request) -> None:
     stage_1 = seg.detection_results_dir
     if stage_1 and stage_1.resolve() != detection.save_dir.resolve():
         split = load_split(seg.data_dir)
-        names = [files.name for part in ("train", "val", "test") for files in split[part]]
-        files_fingerprint(
-            [],
-            [detections_path(stage_1, name) for name in names],
+        image_files = [files for part in ("train", "val", "test") for files in split[part]]
+        inputs = files_fingerprint(
+            image_files,
+            [detections_path(stage_1, files.name) for files in image_files],
             [points_path(stage_1, files.name) for files in split["train"]],
         )
+        refuse_other_data(stage_1, inputs, seg)
 
 
 def plan_run(image_files: dict[str, list[ImageFiles]], request: Request) -> list[Finding]:
@@ -184,9 +186,11 @@ def main(request: Request) -> int:
     """Check the data set and plan the run; returns the exit status."""
     detection, seg, brief = request.detection, request.seg, request.brief
     folder = detection.data_dir
-    files = sorted(p for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else []
+    # Its folders may be links, into which rglob does not go.
+    inside = sorted(folder.iterdir()) if folder.is_dir() else []
+    files = [*inside, *(p for f in inside if f.is_dir() for p in sorted(f.iterdir()))]
     settings = detection.ratio, detection.r1, max(detection.patch_size, seg.patch_size)
-    stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files if p.is_file()]
     state = fingerprint(stats, settings)
     if brief and brief.is_file() and brief.read_bytes() == state.encode():
         image_files, findings = load_split(folder), []

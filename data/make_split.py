@@ -18,15 +18,16 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from code_common.annotations.text import short
 from code_common.config import Bounded, Parser
 from code_common.errors import InputError, run_script
 from code_common.files.data_set import find_images
 from code_common.files.layout import IMAGES, SPLIT
 from code_common.files.writing import write_json
 from code_common.reporting.bootstrap import patient_of
-from data.annotations.text import short
 
 PARTS = ("train", "val", "test")
+SHARES = [0.6, 0.2, 0.2]
 
 
 def group_names(names: list[str], pattern: str | None) -> list[list[str]]:
@@ -91,7 +92,6 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--shares",
         type=Bounded(float, 0, 1_000_000),
         nargs=3,
-        default=[0.6, 0.2, 0.2],
         metavar=("TRAIN", "VAL", "TEST"),
         help="(default: 0.6 0.2 0.2)",
     )
@@ -101,8 +101,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--fold",
         type=Bounded(int, 1, 10_000),
-        default=1,
-        help="the test fold, from 1 (default: 1)",
+        help="the test fold of --folds, from 1 (default: 1)",
     )
     parser.add_argument(
         "--group", help="regular expression of what the image names of one patient have in common"
@@ -117,7 +116,12 @@ def main(arguments: argparse.Namespace) -> None:
     path = arguments.data_dir / SPLIT
     if path.exists() and not arguments.overwrite:
         raise InputError(f"{path}: is there already; --overwrite replaces it")
-    if min(arguments.shares) < 0 or arguments.shares[0] <= 0:
+    if arguments.folds is None and arguments.fold is not None:
+        raise InputError("--fold needs --folds, the number of folds")
+    if arguments.folds is not None and arguments.shares is not None:
+        raise InputError("--shares means nothing to --folds; give one of them")
+    shares = arguments.shares or SHARES
+    if min(shares) < 0 or shares[0] <= 0:
         raise InputError("--shares: expected numbers from 0, and some for training")
     names = [files.image.name for files in find_images(arguments.data_dir / IMAGES, None)]
     pattern = arguments.group
@@ -127,17 +131,18 @@ def main(arguments: argparse.Namespace) -> None:
         raise InputError(f"--group {pattern}: not a regular expression ({error})") from None
     rng = np.random.default_rng(arguments.seed)
     if arguments.folds is None:
-        sets = share_out(groups, arguments.shares, rng)
+        sets = share_out(groups, shares, rng)
     else:
-        sets = choose_fold(groups, arguments.folds, arguments.fold, rng)
+        sets = choose_fold(groups, arguments.folds, arguments.fold or 1, rng)
     if not sets[0]:
         raise InputError(f"{arguments.data_dir / 'images'}: too few images for a training set")
+    linked = f", in place of the link to {path.readlink()}" if path.is_symlink() else ""
     write_json(path, dict(zip(PARTS, sets, strict=True)))
     counts = ", ".join(f"{len(s)} {part}" for part, s in zip(PARTS, sets, strict=True))
-    asked = zip(PARTS, arguments.shares, sets, strict=True)
+    asked = zip(PARTS, shares, sets, strict=True)
     empty = [part for part, share, names in asked if share and not names]
     note = f", too few to have any for {' and '.join(empty)}" if empty else ""
-    print(f"{path}: {counts}; {len(groups)} groups{note}")
+    print(f"{path}: {counts}; {len(groups)} groups{note}{linked}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from test_systems import options
 
 from code_common.errors import InputError
 from code_common.estimate import estimate
-from code_common.files.contents import files_fingerprint
+from code_common.files.contents import Unfinished, files_fingerprint, refuse_unfinished
 from code_common.files.data_set import load_split
 from code_common.files.locks import take_lock
 from code_common.files.reading import read_json
@@ -39,11 +40,19 @@ class Runs:
             text = before.read_text() if before.is_file() else ""
             (self.folder / name).mkdir(exist_ok=True)
             (self.folder / name / "out.csv").write_text(text + name)
+            (self.folder / name / "more.csv").write_text(name)
             self.done.append(name)
             if name == stop:
                 raise KeyboardInterrupt
 
-        return [Step(name, lambda name=name: write(name), writes=(name,)) for name in STEPS]
+        return [
+            Step(
+                name,
+                lambda name=name: write(name),
+                writes=[Path(name, file) for file in ("out.csv", "more.csv")],
+            )
+            for name in STEPS
+        ]
 
     def start(self, stop: str = "", annotated: tuple[Path, ...] = (), **changes) -> list[str]:
         """Start or go on; the steps that were done."""
@@ -82,7 +91,8 @@ def test_what_is_gone_is_made_again(runs, capsys, step, how):
     else:
         shutil.rmtree(runs.folder / step)
     assert runs.start() == [step]
-    assert f"{step}/out.csv: gone; '{step}' is done again" in capsys.readouterr().out
+    said = "more.csv: gone, with 1 more files," if how == "whole folder" else "out.csv: gone"
+    assert f"{step}/{said}; '{step}' is done again" in capsys.readouterr().out
     assert out(runs, "c").read_text() == "abc" and runs.start() == []
 
 
@@ -98,16 +108,18 @@ def test_what_was_edited_is_refused_and_kept(runs, step):
     assert runs.start() == [step]
 
 
+def test_what_was_edited_is_refused_though_another_file_is_gone(runs):
+    """Else the edited file would be taken for what the step wrote when it is done again."""
+    (runs.folder / "b" / "more.csv").unlink()
+    out(runs, "b").write_text("other")
+    with pytest.raises(InputError, match="b/out.csv: changed since 'b' wrote it"):
+        runs.start()
+    assert out(runs, "b").read_text() == "other"
+
+
 def test_what_follows_from_another_result_is_done_again(runs, monkeypatch):
     out(runs, "a").unlink()
-    steps = runs.steps
-
-    def others(stop=""):
-        made = steps(stop)
-        first = Step("a", lambda: out(runs, "a").write_text("x"), writes=("a",))
-        return [first, *made[1:]]
-
-    monkeypatch.setattr(runs, "steps", others)
+    differ(runs, monkeypatch)
     assert runs.start() == ["b", "c"] and out(runs, "c").read_text() == "xbc"
 
 
@@ -118,6 +130,57 @@ def test_a_step_that_is_stopped_while_it_is_done_again_goes_on(runs):
         runs.start(stop="b")
     out(runs, "b").write_text("half")
     assert runs.start() == ["b"] and runs.start() == []
+
+
+def differ(runs, monkeypatch):
+    """From now on the first step writes something else."""
+    steps = runs.steps
+
+    def others(stop=""):
+        write = partial(out(runs, "a").write_text, "x")
+        return [Step("a", write, writes=[Path("a", "out.csv")]), *steps(stop)[1:]]
+
+    monkeypatch.setattr(runs, "steps", others)
+
+
+@pytest.mark.parametrize("lost", ["result", "marker"])
+def test_while_a_step_is_done_again_the_run_is_unfinished(runs, lost):
+    """Whoever would read its results is told so, until all fits again."""
+    refuse_unfinished(runs.folder)
+    (out(runs, "b") if lost == "result" else marker_path(runs.folder, "b")).unlink()
+    with pytest.raises(KeyboardInterrupt):
+        runs.start(stop="b")
+    with pytest.raises(Unfinished, match="'b' is to be done again; finish this run first"):
+        refuse_unfinished(runs.folder)
+    assert runs.start()[0] == "b"
+    refuse_unfinished(runs.folder)
+
+
+def test_what_follows_from_another_result_is_unfinished_until_it_is_done(runs, monkeypatch):
+    out(runs, "a").unlink()
+    differ(runs, monkeypatch)
+    for step in ("b", "c"):
+        with pytest.raises(KeyboardInterrupt):
+            runs.start(stop=step)
+        with pytest.raises(Unfinished, match="'[bc]' is to be done again"):
+            refuse_unfinished(runs.folder)
+    assert runs.start() == ["c"]
+    refuse_unfinished(runs.folder)
+
+
+def test_a_first_run_is_not_unfinished_in_its_later_steps(runs):
+    """As its model is selected before the test, it may be used meanwhile."""
+    with pytest.raises(KeyboardInterrupt):
+        runs.start(stop="c", restart=True)
+    refuse_unfinished(runs.folder)
+
+
+def test_a_step_that_is_being_done_again_is_not_counted_as_done(runs):
+    out(runs, "b").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        runs.start(stop="b")
+    plan = estimate([(options(runs.home), runs.steps())], [], repeats=1)
+    assert (plan.done, plan.steps) == (2, 3)
 
 
 def test_a_run_may_be_copied_and_moved(runs, tmp_path):

@@ -560,3 +560,24 @@ def test_a_restart_of_run_sh_that_was_stopped_keeps_what_it_finished(tmp_path):
     assert started("never") == list(zip(four, 4 * [True], strict=True))
     started("--repeat 2")
     assert started("never", "--epochs", "9") == list(zip(four, 4 * [True], strict=True))
+
+
+@pytest.mark.parametrize("folder", ["-x", "-x/out"])
+def test_a_folder_of_results_may_begin_with_a_dash(tmp_path, folder):
+    python = tmp_path / "env" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(FAKE_PYTHON.replace("REAL", sys.executable))
+    python.chmod(0o755)
+    noted = tmp_path / folder / "tiny" / ".restarted_0.10"
+    noted.parent.mkdir(parents=True)
+    noted.write_text("another call\n")
+    environment = {"VIRTUAL_ENV": python.parents[1], "LOG": tmp_path / "log", "FAIL": "never"}
+    done = subprocess.run(
+        ["bash", PROJECT / "run.sh", "--dataset", "tiny", f"--root-save-dir={folder}"],
+        env={**os.environ, **environment},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "") and not noted.exists()
+    assert (tmp_path / "log").read_text().count(f"--root-save-dir=./{folder}") == 4

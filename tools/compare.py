@@ -35,12 +35,13 @@ if __name__ == "__main__":
     arguments = run_script(parse_arguments)
 
 from code_common.reporting.comparison import find_experiments, write_comparison
+from code_seg.options import Options
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Compare the experiments. Raises InputError where a folder has no finished run."""
     experiments = [e for run in arguments.runs for e in find_experiments(run)]
-    write_comparison(experiments, arguments.out)
+    write_comparison(experiments, arguments.out, Options.NOT_IN_RESULT | {"repeat"})
 
 
 if __name__ == "__main__":

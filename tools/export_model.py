@@ -8,7 +8,7 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from code_common.config import Parser
-from code_common.errors import run_script
+from code_common.errors import InputError, run_script
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -26,6 +26,22 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--onnx", type=Path, metavar="DIR", help="folder for detection.onnx and segmentation.onnx"
     )
+    parser.add_argument(
+        "--card", type=Path, metavar="FILE", help="write the model's card, too (.md)"
+    )
+    parser.add_argument(
+        "--about",
+        type=Path,
+        metavar="FILE",
+        help="Markdown that the card begins with: title, data, licence, limits",
+    )
+    parser.add_argument(
+        "--scores",
+        nargs="+",
+        default=[],
+        metavar="NAME=FILE",
+        help="what was scored, and its metrics.json of tools/score.py: rows of the card",
+    )
     return parser.parse_args(argv)
 
 
@@ -34,11 +50,29 @@ if __name__ == "__main__":
 
 import torch
 
+from code_common.files.reading import read_json
 from code_common.files.run_folder import STAGES
 from code_common.files.writing import write_bytes
 from code_common.inference.onnx_export import onnx_bytes
 from code_common.inference.trained_run import read_packed_run
 from code_common.learning.checkpoints import checkpoint_bytes, network_of
+from code_common.reporting.card import make_card
+
+# The form of metrics.json of tools/score.py.
+SCORED = {"mean": {str: float}, "interval": {str: [float]}, "patients": float, "images": dict}
+
+
+def card_of(packed: dict, arguments: argparse.Namespace) -> str:
+    """The card of a packed run. Raises InputError for files that hold something else."""
+    title = f"# {(arguments.out or arguments.run).name}"
+    about = arguments.about.read_text(encoding="utf-8") if arguments.about else title
+    scores = {}
+    for given in arguments.scores:
+        name, equals, file = given.rpartition("=")
+        if not equals:
+            raise InputError(f"--scores {given}: expected NAME=FILE")
+        scores[name] = read_json(Path(file), SCORED)
+    return make_card(about, packed, scores)
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -48,11 +82,17 @@ def main(arguments: argparse.Namespace) -> None:
     """
     packed = read_packed_run(arguments.run)
     stages = [stage for stage in STAGES if stage in packed]
+    for stage in STAGES:
+        if stage not in packed:
+            print(f"{arguments.run}: holds no finished {stage}; what is written holds none")
     cpu = torch.device("cpu")
     networks = {s: network_of(packed[s], arguments.run, cpu, s) for s in stages}
     for stage in stages:
         for name, value in packed[stage].get("card", {}).items():
             print(f"{stage} {name}: {value}")
+    if arguments.card:
+        write_bytes(arguments.card, card_of(packed, arguments).encode())
+        print(arguments.card)
     if arguments.out:
         write_bytes(arguments.out, checkpoint_bytes(packed))
         print(f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.0f} MB")

@@ -19,6 +19,10 @@ find_python() {
     PYTHON="$PROJECT/.venv/bin/python"
     if ! (in_folder "$PROJECT" "$PYTHON" -c "import pip") 2>/dev/null; then
       local base
+      if [[ ! -w "$PROJECT" ]]; then
+        echo "error: $PROJECT cannot be written, and no environment is active; activate one" >&2
+        exit 2
+      fi
       for base in python3 python3.13 python3.12 python3.11 python3.10; do
         if "$base" -c "import sys; sys.exit(sys.version_info < (3, 10))" 2>/dev/null; then
           echo "[setup] making a virtual environment in .venv"
@@ -92,8 +96,10 @@ build_extension() {
 print(sys.executable, sys.version.split()[0], version("torch"))')"
   [[ -f "$stamp" && "$(cat "$stamp")" == "$key" ]] && return
   echo "[setup] building the CRF extension (a minute or two)"
-  mkdir -p "$folder/build"
-  : >"$folder/build/log.txt"
+  if ! { mkdir -p "$folder/build" && : >"$folder/build/log.txt"; } 2>/dev/null; then
+    echo "[setup] $folder cannot be written; the slower pure PyTorch loss is used"
+    return 0
+  fi
   # Where the CUDA kernels cannot be built, the C++ kernels still can.
   if build_once "$folder" || { [[ -z "${FORCE_CUDA:-}" ]] && FORCE_CUDA=0 build_once "$folder"; }; then
     echo "$key" >"$stamp"

@@ -15,13 +15,15 @@ test.
 """
 
 import argparse
+import io
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +31,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 if not __package__:
     sys.path.insert(0, str(PROJECT))
 
-from code_common.config import Bounded, Parser
+from code_common.config import Bounded, Parser, parse
 from code_common.errors import PARENT_SAYS, InputError, run_script
 
 
@@ -56,10 +58,13 @@ if __name__ == "__main__":
     arguments, stage_options = run_script(parse_arguments)
 
 from code_common.files.reading import read_json
-from code_common.files.run_folder import stage_folder
+from code_common.files.run_folder import ratio_folder, repeat_folder, stage_folder
 from code_common.reporting.comparison import finished_experiments, write_comparison
+from code_detection.options import Options as DetectionOptions
+from code_seg.options import Options as SegOptions
 
 SCRIPTS = {"detection": "code_detection/main.py", "seg": "code_seg/main.py"}
+OPTIONS = {"detection": DetectionOptions, "seg": SegOptions}
 SOURCE = "detection of"  # names the variant whose detections a variant takes
 PAPER = {"both": "--profile paper", "seg": "--instances components --crf-backend lattice"}
 TABLE = {
@@ -76,10 +81,16 @@ LONGEST_WAIT_S = 1e6  # what the system's timers take; it stands for no limit
 
 @dataclass(frozen=True)
 class Job:
-    """One stage of one run: what to call it, and its command."""
+    """One stage of one run: what to call it, and its options."""
 
     title: str
-    command: list[str]
+    stage: str  # one of SCRIPTS
+    words: list[str]
+
+    @property
+    def command(self) -> list[str]:
+        """The command that does it."""
+        return [sys.executable, str(PROJECT / SCRIPTS[self.stage]), *self.words]
 
 
 def read_sweep(path: Path) -> dict:
@@ -135,13 +146,14 @@ def check_own(words: list[str]) -> None:
 
 def list_jobs(table: dict, out: Path, stage_options: list[str]) -> Iterator[Job]:
     """Every stage to run: all variants of a repeat before the next, so that they can be compared
-    early.
+    early; those that take the detections of another one after it.
 
     stage_options: further options of both stages.
     """
+    names = sorted(table["variants"], key=lambda name: SOURCE in table["variants"][name])
     for repeat in range(1, int(table["repeats"]) + 1):
         for ratio in table["ratios"]:
-            for name in table["variants"]:
+            for name in names:
                 yield from variant_jobs(table, out, stage_options, name, ratio, repeat)
 
 
@@ -153,16 +165,27 @@ def variant_jobs(
     run = ["--dataset", dataset, "--ratio", str(ratio), "--repeat", str(repeat)]
     run += ["--root-save-dir", str(out / name)]
     source = variant.get(SOURCE)
-    for stage, script in SCRIPTS.items():
+    for stage in SCRIPTS:
         if source and stage == "detection":
             continue
-        command = [sys.executable, str(PROJECT / script), *run]
-        command += [*shlex.split(table["both"]), *stage_options]
-        command += shlex.split(variant.get("both", "")) + shlex.split(variant.get(stage, ""))
+        words = [*run, *shlex.split(table["both"]), *stage_options]
+        words += shlex.split(variant.get("both", "")) + shlex.split(variant.get(stage, ""))
         if source:
             detections = stage_folder(out / source, dataset, ratio, repeat, "detection")
-            command += ["--detection-results-dir", str(detections)]
-        yield Job(f"{name}, ratio {ratio:g}, repeat {repeat}: {stage}", command)
+            words += ["--detection-results-dir", str(detections)]
+        yield Job(f"{name}, ratio {ratio:g}, repeat {repeat}: {stage}", stage, words)
+
+
+def check_options(jobs: Iterable[Job]) -> None:
+    """Raise InputError for options that a stage refuses: at once, not after hours of other jobs."""
+    for job in jobs:
+        said = io.StringIO()
+        try:
+            with redirect_stderr(said):
+                parse(OPTIONS[job.stage], "", job.words)
+        except (SystemExit, InputError) as error:
+            reason = said.getvalue().strip().removeprefix("error: ") or error
+            raise InputError(f"{job.title}: {reason}") from None
 
 
 def run_for(command: list[str], seconds: float) -> int | None:
@@ -192,21 +215,40 @@ def run_jobs(jobs: list[Job], minutes: float) -> int:
         if status is None:
             return number
         if status:
-            raise InputError(f"{job.title}: ended with status {status}; see above")
+            raise InputError(
+                f"{job.title}: ended with status {status}; see above (a table with other options "
+                "needs another --out)"
+            )
     return len(jobs)
 
 
-def main(arguments: argparse.Namespace, stage_options: list[str]) -> None:
-    """Run the table, and compare what is finished."""
-    table, out = read_sweep(arguments.table), arguments.out
-    check_own(stage_options)
-    jobs = list(list_jobs(table, out, stage_options))
-    done = run_jobs(jobs, arguments.minutes)
-    experiments = []
+def compare_finished(table: dict, out: Path) -> None:
+    """Compare the runs in `out` that are finished; a line names those of another table."""
+    experiments, known = [], set()
     for name in table["variants"]:
         experiments += finished_experiments(out / name / table["dataset"], name)
+        ratios = [ratio_folder(out / name, table["dataset"], ratio) for ratio in table["ratios"]]
+        repeats = range(1, int(table["repeats"]) + 1)
+        known |= {repeat_folder(folder, repeat) for folder in ratios for repeat in repeats}
+    folders = [repeat.folder for e in experiments for repeat in e.repeats]
+    if others := [folder for folder in folders if folder not in known]:
+        print(f"{len(others)} runs that are not in the table are compared, too: {others[0]}, ...")
     if experiments:
-        write_comparison(experiments, out)
+        write_comparison(experiments, out, SegOptions.NOT_IN_RESULT | {"repeat"})
+
+
+def main(arguments: argparse.Namespace, stage_options: list[str]) -> None:
+    """Run the table, and compare what is finished, also where a job fails."""
+    table, out = read_sweep(arguments.table), arguments.out
+    check_own(stage_options)
+    check_options(list_jobs({**table, "repeats": 1}, out, stage_options))
+    jobs = list(list_jobs(table, out, stage_options))
+    try:
+        done = run_jobs(jobs, arguments.minutes)
+    except InputError:
+        compare_finished(table, out)
+        raise
+    compare_finished(table, out)
     more = "" if done == len(jobs) else "; the same command continues"
     print(f"{done} of {len(jobs)} jobs are done{more}")
 

@@ -8,6 +8,12 @@ from typing import NamedTuple
 from code_common.config import fingerprint
 from code_common.errors import InputError
 from code_common.files.data_set import ImageFiles
+from code_common.files.reading import read_json
+from code_common.files.run_folder import marker_path, marker_paths
+
+# A step's marker: its seconds, unless it is to be done again, and the files that it wrote, unless
+# it is of an older version: place in the run folder -> hash.
+MARKER = {"seconds?": float, "files?": {str: str}}
 
 
 class Inputs(NamedTuple):
@@ -17,6 +23,7 @@ class Inputs(NamedTuple):
     beginnings: str  # as older runs noted it: of a file over 8 MB the first MB and the size count
     detections: str = ""  # the same as `contents`, of the detections of stage 1 alone
     annotated: str = ""  # of the points that stage 1 drew
+    images: str = ""  # of the images and labels alone: what `contents` is for stage 1
 
 
 def files_fingerprint(
@@ -41,7 +48,8 @@ def files_fingerprint(
         fingerprint([(path.name, content_hash(path)) for path in paths])
         for paths in (detections, annotated)
     )
-    return Inputs(fingerprint(contents), fingerprint(beginnings), *of_stage_1)
+    of_images = fingerprint(contents[: len(files)])
+    return Inputs(fingerprint(contents), fingerprint(beginnings), *of_stage_1, of_images)
 
 
 def _size_and_hashes(path: Path) -> tuple[int, str, str]:
@@ -62,10 +70,33 @@ def content_hash(path: Path) -> str:
     return content[:16] if size else ""
 
 
-def contents_of(folder: Path, places: Sequence[str]) -> dict[str, str]:
-    """The files at some places of a run folder (`Step.writes`): place -> `content_hash`."""
-    files = [f for place in places for f in (folder / place, *(folder / place).rglob("*"))]
-    names = [f.relative_to(folder) for f in files if f.is_file()]
-    # Hidden files are markers and locks of single images.
-    shown = sorted(str(n) for n in names if not any(part.startswith(".") for part in n.parts))
-    return {name: content_hash(folder / name) for name in shown}
+def contents_of(folder: Path, places: Sequence[Path]) -> dict[str, str]:
+    """Place -> `content_hash` of the files at some places of a run folder that are there."""
+    return {str(p): content_hash(folder / p) for p in sorted(places) if (folder / p).is_file()}
+
+
+def read_marker(folder: Path, step: str) -> dict:
+    """What is noted of a step that was done: see MARKER. Raises InputError where it is damaged."""
+    return read_json(marker_path(folder, step), MARKER)
+
+
+class Unfinished(InputError):
+    """A step of a run is to be done again."""
+
+
+def is_done(folder: Path, step: str) -> bool:
+    """Whether a step of a run is done, and not to be done again."""
+    try:
+        return "seconds" in read_marker(folder, step)
+    except InputError:  # not there, or damaged
+        return False
+
+
+def refuse_unfinished(folder: Path) -> None:
+    """Raise Unfinished where a step of a run is to be done again: what is there does not fit."""
+    for path in marker_paths(folder):
+        if not is_done(folder, path.stem):
+            raise Unfinished(
+                f"{folder}: '{path.stem}' is to be done again; finish this run first, with the "
+                "command that began it"
+            )

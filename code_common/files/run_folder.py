@@ -4,6 +4,7 @@
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 STAGES = ("detection", "segmentation")
@@ -23,14 +24,18 @@ def repeat_folder(experiment: Path, repeat: int) -> Path:
 
 
 def ratio_folders(dataset_folder: Path) -> list[Path]:
-    """The experiments of a data set that are there, by name."""
-    return sorted(dataset_folder.glob("ratio_*"))
+    """The experiments of a data set that are there, by name; not a copy, 'ratio_0.1_old' say."""
+    return _named(dataset_folder, r"ratio_[\d.]+(e-\d+)?")
 
 
 def repeat_folders(experiment: Path) -> list[Path]:
     """The repeats that are there, by number."""
-    found = [p for p in experiment.glob("repeat_*") if p.is_dir()]
-    return sorted(found, key=lambda p: (len(p.name), p.name))
+    return sorted(_named(experiment, r"repeat_\d+"), key=lambda p: (len(p.name), p.name))
+
+
+def _named(folder: Path, pattern: str) -> list[Path]:
+    """The folders in a folder whose name matches, by name."""
+    return sorted(p for p in folder.glob("*_*") if re.fullmatch(pattern, p.name) and p.is_dir())
 
 
 def stage_folder(root: Path, dataset: str, ratio: float, repeat: int, stage: str) -> Path:
@@ -45,8 +50,7 @@ def round_folder(folder: Path, round: int) -> Path:
 
 def round_folders(folder: Path) -> list[Path]:
     """The rounds of stage 1 that are there, in order."""
-    found = [p for p in folder.glob("round_*") if re.fullmatch(r"round_\d+", p.name)]
-    return sorted(found, key=lambda p: int(p.name.removeprefix("round_")))
+    return sorted(_named(folder, r"round_\d+"), key=lambda p: (len(p.name), p.name))
 
 
 def round_of(checkpoint: str) -> int:
@@ -111,12 +115,12 @@ def nuclei_path(results: Path, name: str) -> Path:
 
 
 def marker_path(folder: Path, name: str) -> Path:
-    """Says that a step of a run is done, or an image in a folder of results."""
+    """Tells of a step of a run that was done, or of an image in a folder of results."""
     return folder / ".done" / f"{name}.json"
 
 
 def marker_paths(folder: Path) -> list[Path]:
-    """Of the steps that are done, in the order in which they ended."""
+    """Of the steps that were done, in the order in which they ended."""
     return sorted((folder / ".done").glob("*.json"), key=lambda path: path.stat().st_mtime)
 
 
@@ -143,6 +147,13 @@ def last_path(training: Path) -> Path:
 def log_path(training: Path) -> Path:
     """A line for each epoch."""
     return training / "log.csv"
+
+
+def result_paths(results: Path, names: Sequence[str]) -> list[Path]:
+    """What either stage may write into a folder of results; `names` are those of images."""
+    of_image = (detected_points_path, prob_path, instances_path, nuclei_path, overlay_path)
+    of_all = metrics_path(results), score_table_path(results)
+    return [*(path(results, name) for name in names for path in of_image), *of_all]
 
 
 def points_path(folder: Path, name: str) -> Path:

@@ -149,18 +149,21 @@ def network_of(state: dict, path: Path, device: torch.device, stage: str = "") -
 
     stage: the stage that it must be of, '' for any. Raises InputError where it is something else.
     """
-    if state.get("members", 1) != 1:
+    members = state.get("members", 1)
+    if type(members) is int and members != 1:
         raise InputError(
-            f"{path}: an average of {state['members']} networks (--members), which this version "
+            f"{path}: an average of {members} networks (--members), which this version "
             "does not read; give one of them, member_K/best.pt, or use the version that made it"
         )
     # Older checkpoints tell no width or stride: they are the paper's.
     model, channels, width, stem_stride = (
         state.get(*k) for k in (("model",), ("out_channels",), ("width", 1.0), ("stem_stride", 2))
     )
-    known = isinstance(model, str) and model in ENCODERS and channels in (1, 2)
-    known = known and isinstance(width, float | int) and WIDTHS[0] <= width <= WIDTHS[1]
-    if not known or stem_stride not in STEM_STRIDES:
+    # First that they are plain numbers: a tensor may be neither in a tuple nor not in it.
+    known = all(type(number) is int for number in (members, channels, stem_stride))
+    known = known and channels in (1, 2) and stem_stride in STEM_STRIDES
+    known = known and isinstance(model, str) and model in ENCODERS
+    if not known or type(width) not in (int, float) or not WIDTHS[0] <= width <= WIDTHS[1]:
         raise InputError(f"{path}: not a checkpoint of this project")
     if channels != OUTPUTS.get(stage, channels):
         raise InputError(f"{path}: a network of the other stage; expected one of the {stage}")

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import tempfile
 from pathlib import Path
 
 import torch
@@ -73,6 +74,9 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 SHARED_MEMORY = Path("/dev/shm")  # through which workers hand their crops over
+# The place of a socket has at most 103 bytes (macOS; Linux: 107), and TMPDIR/pymp-12345678/
+# listener-12345678 is that of a worker's.
+LONGEST_TEMPORARY = 103 - len("/pymp-12345678/listener-12345678")
 BATCHES_OF_A_WORKER = 2  # that torch lets a worker make ahead
 
 
@@ -92,7 +96,16 @@ def workers_with_room(workers: int, batch_bytes: int) -> int:
 
 
 def choose_workers(workers: int, device: torch.device) -> int:
-    """Processes that make crops; -1 chooses: none on a CPU, where the network is the bottleneck."""
-    if workers >= 0:
-        return workers
-    return min(8, torch.get_num_threads()) if device.type == "cuda" else 0
+    """Processes that make crops; -1 chooses: none on a CPU, where the network is the bottleneck.
+
+    Raises InputError where they could not talk to this process, and would wait for ever.
+    """
+    if workers < 0:
+        workers = min(8, torch.get_num_threads()) if device.type == "cuda" else 0
+    folder = tempfile.gettempdir()
+    if workers and len(os.fsencode(folder)) > LONGEST_TEMPORARY:
+        raise InputError(
+            f"TMPDIR {folder}: too long for the sockets of workers, expected at most "
+            f"{LONGEST_TEMPORARY} characters; set a shorter one, or give --workers 0"
+        )
+    return workers

@@ -190,7 +190,8 @@ def resume(
     except InputError as error:
         raise InputError(f"{error}; {anew}") from None
     before, epoch, best_score = (state.get(k) for k in ("recipe", "epoch", "best_score"))
-    if not (isinstance(before, dict) and isinstance(epoch, int) and isinstance(best_score, float)):
+    known = isinstance(before, dict) and isinstance(epoch, int) and isinstance(best_score, float)
+    if not known or any(isinstance(value, Tensor) for value in before.values()):
         raise InputError(f"{last}: not the last state of a training; {anew}")
     for name, value in _settings(network, recipe).items():
         if before.get(name, value) != value:

@@ -13,6 +13,7 @@ from code_common.files.reading import read_json
 from code_common.files.writing import write_json, write_png
 
 INDEX = "figures.json"  # lists the figures of a folder
+MOST_PANELS = 40  # of a figure
 _WORDS = dict.fromkeys(("name", "title", "caption"), str)
 FIGURE = {**_WORDS, "panels": [{"file": str, "label": str}]}  # an entry of it
 GAP, BAND = 8, 26  # pixels between panels, and above each panel for its label
@@ -43,13 +44,23 @@ def write_album(folder: Path, figures: Iterable[Figure]) -> int:
     for figure in figures:
         panels = []
         for number, panel in enumerate(figure.panels, 1):
-            file = f"{figure.name}_{number}.png"
-            write_png(folder / file, panel.image)
-            panels.append({"file": file, "label": panel.label})
+            path = _panel_path(folder, figure.name, number)
+            write_png(path, panel.image)
+            panels.append({"file": path.name, "label": panel.label})
         entry = {"name": figure.name, "title": figure.title, "caption": figure.caption}
         index.append({**entry, "panels": panels})
     write_json(folder / INDEX, index)
     return len(index)
+
+
+def _panel_path(folder: Path, figure: str, number: int) -> Path:
+    return folder / f"{figure}_{number}.png"
+
+
+def album_paths(folder: Path, figures: Sequence[str]) -> list[Path]:
+    """What `write_album` may write of figures by their names."""
+    numbers = range(1, MOST_PANELS + 1)
+    return [folder / INDEX, *(_panel_path(folder, f, n) for f in figures for n in numbers)]
 
 
 def read_album(folder: Path) -> list[Figure]:

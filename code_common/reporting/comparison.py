@@ -1,7 +1,7 @@
 """Experiments side by side: tables of scores and differences, AJI against annotation."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -12,7 +12,14 @@ from code_common.files.writing import write_text
 from code_common.reporting.bootstrap import paired, patients
 from code_common.reporting.charts import Chart, Series, to_svg
 from code_common.reporting.page import Section, Table, to_html, to_markdown
-from code_common.reporting.results import SHOWN, Repeat, read_repeat, scores_of, spread
+from code_common.reporting.results import (
+    SHOWN,
+    Repeat,
+    finished_repeats,
+    other_options,
+    scores_by_column,
+    spread,
+)
 
 NO_PATIENT = "(?!)"  # a pattern that matches nothing: each image is a patient of its own
 
@@ -41,14 +48,15 @@ class Experiment:
         return f"{self.name} {100 * self.ratio:g}%"
 
     def values(self, column: str, score: str) -> list[float]:
-        """A score of 'detection' or of an instance method in each repeat; empty if one lacks it."""
-        scores = [scores_of(repeat).get(column) for repeat in self.repeats]
-        return [s.values[score] for s in scores] if all(scores) else []
+        """A score of 'detection' or of an instance method, of the repeats that have it."""
+        return [s.values[score] for s in scores_by_column(self.repeats).get(column, [])]
 
     def image_scores(self) -> dict[str, dict[str, float]]:
-        """Scores of each test image by the method that validation chose: means over repeats."""
-        images = [r.segmentation.get("images", {}).get(r.method, {}) for r in self.repeats]
-        names = [name for name in images[0] if all(name in scores for scores in images)]
+        """Scores of each test image by the method that validation chose: means over the repeats
+        that have them.
+        """
+        images = [r.segmentation["images"].get(r.method, {}) for r in self.repeats if r.method]
+        names = [n for n in images[0] if all(n in scores for scores in images)] if images else []
         return {
             name: {score: mean(scores[name][score] for scores in images) for score in SHOWN}
             for name in names
@@ -100,7 +108,7 @@ def finished_experiments(folder: Path, name: str = "") -> list[Experiment]:
     ratios = [folder] if repeat_folders(folder) else ratio_folders(folder)
     experiments = []
     for ratio in ratios:
-        repeats = [read_repeat(repeat) for repeat in repeat_folders(ratio)]
+        repeats = finished_repeats(repeat_folders(ratio))
         scored = [repeat for repeat in repeats if repeat.detection or repeat.segmentation]
         if scored:
             default = ratio.parent.name if ratio.name.startswith("ratio_") else ratio.name
@@ -108,9 +116,15 @@ def finished_experiments(folder: Path, name: str = "") -> list[Experiment]:
     return sorted(experiments, key=lambda experiment: experiment.ratio)
 
 
-def write_comparison(experiments: Sequence[Experiment], out: Path) -> None:
-    """Write compare.html, compare.md and the chart into the folder `out`; print the scores."""
+def write_comparison(
+    experiments: Sequence[Experiment], out: Path, free: Collection[str] = ()
+) -> None:
+    """Write compare.html, compare.md and the chart into the folder `out`; print the scores.
+
+    free: options in which the repeats of an experiment may differ; other differences are told.
+    """
     experiments = distinct_names(experiments)
+    notes = [note for e in experiments for note in other_options(e.repeats, free)]
     datasets = sorted({str(e.option("dataset")) for e in experiments})
     title = f"{', '.join(datasets)}: {len(experiments)} experiments"
     chart, table = aji_chart(experiments), score_table(experiments)
@@ -120,10 +134,12 @@ def write_comparison(experiments: Sequence[Experiment], out: Path) -> None:
     ]
     if len(experiments) > 1:
         sections.append(difference_section(experiments))
-    sections.append(Section("Runs", tables=[run_table(experiments)]))
+    sections.append(Section("Runs", "; ".join(notes), tables=[run_table(experiments)]))
     write_text(out / "compare.html", to_html(title, sections))
     write_text(out / "compare.md", to_markdown(title, sections))
     write_text(out / "aji_against_annotation.svg", to_svg(chart))
+    for note in notes:
+        print(note)
     for row in table.rows:
         cells = zip(table.head, row, strict=True)
         print("  ".join(f"{head} {cell}" for head, cell in cells if cell))
@@ -144,9 +160,10 @@ def score_table(experiments: Sequence[Experiment]) -> Table:
     for e in experiments:
         validation = [v for repeat in e.repeats if (v := repeat.validation()) is not None]
         scores = [e.values(*column) for column in columns]
-        cells = [spread(values) if values else "" for values in (validation, *scores)]
+        every, count = (validation, *scores), len(e.repeats)
+        cells = [spread(values, of=count) if values else "" for values in every]
         minutes = spread([repeat.seconds() / 60 for repeat in e.repeats], 1)
-        rows.append([e.label, str(len(e.repeats)), *cells, minutes])
+        rows.append([e.label, str(count), *cells, minutes])
     heads = ["detection F1", *(f"{score}, {method}" for method, score in columns[1:])]
     return Table(["run", "repeats", "validation AJI", *heads, "minutes"], rows, sortable=True)
 
@@ -157,7 +174,8 @@ def difference_section(experiments: Sequence[Experiment]) -> Section:
     before, rows = first.image_scores(), []
     for other in others:
         after = other.image_scores()
-        images = [name for name in before if name in after]
+        same_set = other.option("dataset") == first.option("dataset")
+        images = [name for name in before if name in after] if same_set else []
         groups = patients(images, str(first.option("patient") or NO_PATIENT))
         cells = []
         for score in SHOWN:
@@ -165,7 +183,8 @@ def difference_section(experiments: Sequence[Experiment]) -> Section:
             cells.append(difference(groups, *pair) if images else "")
         rows.append([other.label, str(len(images)), *cells])
     text = (
-        f"Mean over the test images that both scored, minus {first.label}. Instances are those of "
+        f"Mean over the test images that both scored, minus {first.label}. Images of another data "
+        "set are none of them, whatever their names. Instances are those of "
         "the method that the validation images chose. Each image counts with its mean over the "
         "repeats. In brackets: 95 % interval of a paired bootstrap over patients. Then: the share "
         "of resamples in which the difference has this sign. Both say how much depends on the "

@@ -30,12 +30,14 @@ OVERVIEW_PANELS = {
 }
 
 
-def write_report(folder: Path, title: str, repeats: Sequence[Repeat]) -> list[str]:
+def write_report(
+    folder: Path, title: str, repeats: Sequence[Repeat], notes: Sequence[str] = ()
+) -> list[str]:
     """Write the report of an experiment into its folder.
 
-    Returns lines that say where the results are.
+    notes: see `make_sections`. Returns lines that say where the results are.
     """
-    sections = make_sections(repeats)
+    sections = make_sections(repeats, notes)
     write_text(folder / REPORT, to_html(title, sections))
     write_text(folder / SUMMARY, to_markdown(title, sections))
     lines = [f"report        {folder / REPORT} (and {SUMMARY})"]

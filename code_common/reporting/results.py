@@ -1,12 +1,13 @@
 """The results of an experiment, read from the folders of its repeats."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import NamedTuple
 
 from code_common.errors import InputError
+from code_common.files.contents import Unfinished, refuse_unfinished
 from code_common.files.reading import read_json
 from code_common.files.run_folder import (
     STAGES,
@@ -92,9 +93,8 @@ class Repeat:
         """Seconds of each step that was done, in order: 'detection: prepare', ..."""
         seconds = {}
         for stage, path in ((s, p) for s in STAGES for p in marker_paths(self.folder / s)):
-            marker = read_json(path, {"seconds?": float})
-            if "seconds" in marker:  # else it is being done again
-                seconds[f"{stage}: {path.stem}"] = marker["seconds"]
+            marker = read_json(path, {"seconds": float})
+            seconds[f"{stage}: {path.stem}"] = marker["seconds"]
         return seconds
 
     def seconds(self) -> float:
@@ -104,12 +104,13 @@ class Repeat:
 
 def read_repeat(folder: Path) -> Repeat:
     """Read a repeat's folder. Raises InputError where there is none, or where a file in it is not
-    of this project.
+    of this project; Unfinished where a step of it is to be done again.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such run")
     saved, metrics = {}, {}
     for stage in STAGES:
+        refuse_unfinished(folder / stage)
         options_file = options_path(folder / stage)
         metrics_file = metrics_path(results_folder(folder / stage))
         if options_file.is_file():
@@ -118,6 +119,17 @@ def read_repeat(folder: Path) -> Repeat:
             saved[stage] = {**content, "options": options_today(content["options"])}
         metrics[stage] = read_json(metrics_file, _METRICS[stage]) if metrics_file.is_file() else {}
     return Repeat(folder, saved, metrics["detection"], metrics["segmentation"])
+
+
+def finished_repeats(folders: Sequence[Path]) -> list[Repeat]:
+    """What `read_repeat` gives of each folder; a line names those that are left out."""
+    repeats = []
+    for folder in folders:
+        try:
+            repeats.append(read_repeat(folder))
+        except Unfinished as error:
+            print(f"left out: {error}")
+    return repeats
 
 
 def scores_of(repeat: Repeat) -> dict[str, Scores]:
@@ -132,19 +144,39 @@ def scores_of(repeat: Repeat) -> dict[str, Scores]:
     return scores
 
 
-def shared_scores(repeats: Sequence[Repeat]) -> dict[str, list[Scores]]:
-    """What `scores_of` gives of each repeat, for the columns that all repeats have."""
+def scores_by_column(repeats: Sequence[Repeat]) -> dict[str, list[Scores]]:
+    """What `scores_of` gives, by column: of the repeats that have it."""
     scores = [scores_of(repeat) for repeat in repeats]
-    columns = [column for column in scores[0] if all(column in s for s in scores)]
-    return {column: [s[column] for s in scores] for column in columns}
+    columns = dict.fromkeys(column for s in scores for column in s)
+    return {column: [s[column] for s in scores if column in s] for column in columns}
+
+
+def other_options(repeats: Sequence[Repeat], free: Collection[str]) -> list[str]:
+    """A line for each stage of a repeat that was made with other options than the first one's.
+
+    free: options that may differ.
+    """
+    lines = []
+    for stage in STAGES:
+        first, *others = [r for r in repeats if stage in r.saved] or [None]
+        for repeat in others:
+            before, now = (r.saved[stage]["options"] for r in (first, repeat))
+            names = [n for n in now if n in before and now[n] != before[n] and n not in free]
+            if names:
+                words = ", ".join(f"{n} {now[n]} instead of {before[n]}" for n in names)
+                lines.append(
+                    f"{repeat.folder / stage}: other options than {first.folder.name}: {words}"
+                )
+    return lines
 
 
 def score_lines(repeats: Sequence[Repeat]) -> list[str]:
     """The scores as lines to print."""
     lines = []
-    for column, scores in shared_scores(repeats).items():
+    for column, scores in scores_by_column(repeats).items():
         names = ("f1",) if column == "detection" else SHOWN
-        values = [f"{name} {spread([s.values[name] for s in scores])}" for name in names]
+        cells = [spread([s.values[name] for s in scores], of=len(repeats)) for name in names]
+        values = [f"{name} {cell}" for name, cell in zip(names, cells, strict=True)]
         lines.append(f"{column:12s}  {'  '.join(values)}")
     return lines
 
@@ -154,10 +186,13 @@ def share(ratio: float) -> str:
     return "all points given" if ratio == 1 else f"{100 * ratio:g}% of the points"
 
 
-def spread(values: Sequence[float], digits: int = 3) -> str:
-    """Mean, and the standard deviation where there are several values."""
+def spread(values: Sequence[float], digits: int = 3, of: int = 0) -> str:
+    """Mean, the standard deviation where there are several values, and their number where there
+    should be more, one of each of `of` repeats.
+    """
     deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{mean(values):.{digits}f}{deviation}"
+    number = f" ({len(values)} of {of})" if len(values) < of else ""
+    return f"{mean(values):.{digits}f}{deviation}{number}"
 
 
 def with_interval(value: float, interval: Sequence[float] | None, digits: int = 3) -> str:

@@ -23,7 +23,8 @@ from code_common.reporting.results import (
     SHOWN,
     Repeat,
     Scores,
-    shared_scores,
+    scores_by_column,
+    scores_of,
     spread,
     with_interval,
 )
@@ -32,13 +33,16 @@ LENGTHS = ("mean_distance", "std_distance", "object_hausdorff")  # in pixels, no
 AREA_BARS = 30
 
 
-def make_sections(repeats: Sequence[Repeat]) -> list[Section]:
-    """The report of an experiment. Curves, pictures and labels are those of the first repeat."""
+def make_sections(repeats: Sequence[Repeat], notes: Sequence[str] = ()) -> list[Section]:
+    """The report of an experiment. Curves, pictures and labels are those of the first repeat.
+
+    notes: lines that say what is odd about the repeats.
+    """
     folder = repeats[0].folder
     source = f"of {folder.name}" if len(repeats) > 1 else ""
     sections = [
         score_section(repeats),
-        run_section(repeats),
+        run_section(repeats, notes),
         curve_section(folder, source),
         image_section(repeats),
         picture_section("Results", folder / "segmentation", source, ("results", "methods")),
@@ -56,44 +60,44 @@ def make_sections(repeats: Sequence[Repeat]) -> list[Section]:
 
 def score_section(repeats: Sequence[Repeat]) -> Section:
     """Scores on the test images: with intervals for one repeat, with deviations for several."""
-    scores = shared_scores(repeats)
+    scores = scores_by_column(repeats)
     if not scores:
         return Section("Scores", "No test image has labels to score against.")
     detection = {column: s for column, s in scores.items() if column == "detection"}
     methods = {column: s for column, s in scores.items() if column != "detection"}
-    tables = [score_table(group) for group in (detection, methods) if group]
+    tables = [score_table(group, len(repeats)) for group in (detection, methods) if group]
     if len(repeats) > 1:
-        tables.append(repeat_table(repeats, scores))
+        tables.append(repeat_table(repeats, list(scores)))
     return Section("Scores", score_text(repeats, scores), tables)
 
 
-def score_table(scores: dict[str, list[Scores]]) -> Table:
-    """A row for each score. scores: column -> those of each repeat."""
+def score_table(scores: dict[str, list[Scores]], repeats: int) -> Table:
+    """A row for each score. scores: column -> those of the repeats that have it."""
     names = next(iter(scores.values()))[0].values
-    rows = [[name, *(score_cell(name, s) for s in scores.values())] for name in names]
+    rows = [[name, *(score_cell(name, s, repeats) for s in scores.values())] for name in names]
     return Table(["score", *scores], rows)
 
 
-def score_cell(name: str, scores: Sequence[Scores]) -> str:
+def score_cell(name: str, scores: Sequence[Scores], repeats: int) -> str:
     """A score of one repeat with its interval, or of several with their deviation."""
     digits = 2 if name in LENGTHS else 3
-    if len(scores) > 1:
-        return spread([s.values[name] for s in scores], digits)
+    if repeats > 1:
+        return spread([s.values[name] for s in scores], digits, of=repeats)
     return with_interval(scores[0].values[name], scores[0].intervals.get(name), digits)
 
 
-def repeat_table(repeats: Sequence[Repeat], scores: dict[str, list[Scores]]) -> Table:
+def repeat_table(repeats: Sequence[Repeat], columns: Sequence[str]) -> Table:
     """The main scores of each repeat with their intervals."""
     main = []
-    for column in scores:
+    for column in columns:
         names = ("f1",) if column == "detection" else ("aji", "pq")
         main += [(column, name) for name in names]
     rows = []
-    for number, repeat in enumerate(repeats):
-        cells = []
+    for repeat in repeats:
+        cells, scores = [], scores_of(repeat)
         for column, name in main:
-            values, intervals = scores[column][number]
-            cells.append(with_interval(values[name], intervals.get(name)))
+            values, intervals = scores.get(column, ({}, {}))
+            cells.append(with_interval(values[name], intervals.get(name)) if values else "")
         rows.append([repeat.folder.name, *cells])
     return Table(["repeat", *(f"{column}: {name}" for column, name in main)], rows)
 
@@ -101,7 +105,8 @@ def repeat_table(repeats: Sequence[Repeat], scores: dict[str, list[Scores]]) -> 
 def score_text(repeats: Sequence[Repeat], scores: dict[str, list[Scores]]) -> str:
     """How to read the tables of scores."""
     has_segmentation = any(column != "detection" for column in scores)
-    metrics = repeats[0].segmentation or repeats[0].detection
+    every = [*(r.segmentation for r in repeats), *(r.detection for r in repeats)]
+    metrics = next(metrics for metrics in every if metrics)
     by_image = metrics["images"]  # of a segmentation: by instance method, then by image
     images = len(next(iter(by_image.values()), {}) if has_segmentation else by_image)
     patients = metrics.get("patients", images)
@@ -119,12 +124,12 @@ def score_text(repeats: Sequence[Repeat], scores: dict[str, list[Scores]]) -> st
             "the patient. "
         )
     if has_segmentation:
-        chosen = ", ".join(sorted({repeat.method for repeat in repeats}))
+        chosen = ", ".join(sorted({repeat.method for repeat in repeats if repeat.method}))
         text += f"The validation images chose the instances by: {chosen}."
     return text
 
 
-def run_section(repeats: Sequence[Repeat]) -> Section:
+def run_section(repeats: Sequence[Repeat], notes: Sequence[str] = ()) -> Section:
     """What was trained on which data, with which code and on which machine."""
     first, rows = repeats[0], []
     for stage in STAGES:
@@ -144,6 +149,7 @@ def run_section(repeats: Sequence[Repeat]) -> Section:
         machine = ", ".join(f"{k} {v}" for k, v in saved.get("machine", {}).items())
         code = f"commit {saved.get('commit', 'unknown')}; {machine}"
         rows.append([f"{stage}: code and machine", code])
+    rows += [["note", note] for note in notes]
     return Section("What ran", tables=[Table(["", ""], rows, words=True)])
 
 
@@ -188,14 +194,13 @@ def curve_section(folder: Path, source: str) -> Section | None:
 
 def image_section(repeats: Sequence[Repeat]) -> Section | None:
     """A row for each test image: means over the repeats."""
-    method = repeats[0].method
+    method = next((repeat.method for repeat in repeats if repeat.method), "")
     columns: dict[str, dict[str, float]] = {}
-    if all(repeat.detection for repeat in repeats):
-        images = [repeat.detection["images"] for repeat in repeats]
+    if images := [repeat.detection["images"] for repeat in repeats if repeat.detection]:
         for score in ("f1", "precision", "recall"):
             columns[f"detection {score}"] = mean_by_image(images, score)
-    if all(method in repeat.segmentation.get("images", {}) for repeat in repeats):
-        images = [repeat.segmentation["images"][method] for repeat in repeats]
+    scored = [repeat.segmentation.get("images", {}) for repeat in repeats]
+    if images := [by_method[method] for by_method in scored if method in by_method]:
         columns |= {score: mean_by_image(images, score) for score in SHOWN}
     names = list(dict.fromkeys(name for column in columns.values() for name in column))
     if not names:

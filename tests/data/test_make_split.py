@@ -111,12 +111,21 @@ def test_folds_test_every_image_once(make_split, images):
         (["--group", "(z*)"], "finds nothing"),
         (["--data-dir", "nope"], "nope/images: no such folder"),
         (["--shares", 0, 1, 1], "--shares"),
+        (["--fold", 1], "--fold needs --folds"),
+        (["--folds", 5, "--shares", 0.6, 0.2, 0.2], "--shares means nothing to --folds"),
     ],
 )
 def test_wrong_arguments(make_split, images, arguments, message):
     done = make_split(*arguments, code=2)
     assert message in done.stderr and done.stderr.count("\n") == 1
     assert not (images / "train_val_test.json").exists()
+
+
+def test_a_link_that_is_replaced_is_told(make_split, images):
+    (images / "other.json").write_text("{}")
+    (images / "train_val_test.json").symlink_to("other.json")
+    assert "; 10 groups, in place of the link to other.json\n" in make_split("--overwrite").stdout
+    assert (images / "other.json").read_text() == "{}"
 
 
 def test_two_images_of_one_name_are_refused(make_split, images):

@@ -173,6 +173,11 @@ OTHER_NETWORKS = {
     "huge": other_value(width=1e6),
     "more channels": other_value(out_channels=10**9),
     "other stride": other_value(stem_stride=0),
+    "whole number is none": other_value(out_channels=1.0),
+    "members of several": other_value(members=torch.ones(2)),
+    "channels of several": other_value(out_channels=torch.ones(2)),
+    "stride of several": other_value(stem_stride=torch.ones(2)),
+    "width of several": other_value(width=torch.ones(2)),
 }
 OTHER_TRAININGS = {
     "no optimizer": other_value(optimizer=None),
@@ -181,6 +186,10 @@ OTHER_TRAININGS = {
     ),
     "epoch before the first": other_value(epoch=-1),
     "epoch is a text": other_value(epoch="x"),
+    "epoch of several": other_value(epoch=torch.ones(2)),
+    "score of several": other_value(best_score=torch.ones(2)),
+    "recipe of several": other_value(recipe=torch.ones(2)),
+    "rate of several": other_value(recipe={"lr": torch.ones(2)}),
     "epoch after the last": other_value(epoch=10**9),
     "score nan": other_value(best_score=float("nan")),
     "score is a text": other_value(best_score="x"),

@@ -1,12 +1,21 @@
 """Device and precision are chosen; what is not there, memory too, is named."""
 
+import socket
+import tempfile
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 import torch
 
 from code_common.errors import InputError, run_script
-from code_common.learning.hardware import choose_device, choose_precision
+from code_common.learning.hardware import (
+    LONGEST_TEMPORARY,
+    choose_device,
+    choose_precision,
+    choose_workers,
+)
 
 
 def test_auto_takes_a_device_that_is_there():
@@ -53,3 +62,27 @@ def test_full_memory_is_one_line_that_says_what_to_lower(too_much, capsys):
 def test_other_errors_of_torch_keep_their_traceback():
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         run_script(lambda: torch.ones(2, 3) @ torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("workers", [-1, 0, 1])
+def test_a_temporary_folder_too_long_for_sockets_is_named(tmp_path, monkeypatch, workers):
+    """The workers and the training would wait for each other for ever."""
+    folder = tmp_path / ("d" * 90)
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    cpu = torch.device("cpu")
+    if workers < 1:
+        assert choose_workers(workers, cpu) == 0
+    else:
+        with pytest.raises(InputError, match=f"TMPDIR {folder}: too long .* --workers 0"):
+            choose_workers(workers, cpu)
+
+
+def test_a_temporary_folder_that_is_short_enough_has_room_for_a_socket(monkeypatch):
+    folder = "/tmp/".ljust(LONGEST_TEMPORARY, "d")
+    monkeypatch.setattr("tempfile.tempdir", folder)
+    assert choose_workers(1, torch.device("cpu")) == 1
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="d") as home:
+        long = Path(home).joinpath("pymp-12345678".rjust(LONGEST_TEMPORARY - len(home) + 13, "d"))
+        long.mkdir()
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(long / "listener-12345678"))

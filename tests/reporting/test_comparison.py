@@ -1,12 +1,20 @@
 """Experiments are compared on the images that they share."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
 
 from code_common.errors import InputError
-from code_common.files.run_folder import metrics_path, options_path, results_folder
+from code_common.files.run_folder import (
+    marker_path,
+    metrics_path,
+    options_path,
+    ratio_folder,
+    repeat_folder,
+    results_folder,
+)
 from code_common.files.writing import write_json
 from code_common.reporting.results import SHOWN
 from tools.compare import main, parse_arguments
@@ -22,10 +30,11 @@ def compare(out, *runs):
     main(parse_arguments(["--runs", *map(str, runs), "--out", str(out)]))
 
 
-def fake_run(folder, ratio, ajis, f1):
+def fake_run(folder, ratio, ajis, f1, **changes):
     """A repeat's results, as the stages write them. ajis: of each image, by both methods."""
     for stage in ("detection", "segmentation"):
         options = {"ratio": ratio, "dataset": "fake", "patient": "TCGA-..-[^-]+", **TRAINED}
+        options |= changes
         write_json(options_path(folder / stage), {"options": options, "commit": "abc"})
     images = {
         name: dict.fromkeys(SHOWN, aji) for name, aji in zip(NAMES, ajis.tolist(), strict=False)
@@ -111,3 +120,65 @@ def test_a_name_may_hold_an_equals_sign_and_is_no_html(tmp_path):
     text = (tmp_path / "out" / "compare.md").read_text()
     assert "<b>" not in text and "a=&lt;b>\\| 10%" in text
     assert "<b>" not in (tmp_path / "out" / "compare.html").read_text()
+
+
+@pytest.mark.parametrize("copy", ["fake/ratio_0.1/repeat_1_old", "fake/ratio_0.1_old/repeat_1",
+                                  "fake/ratio_0.1/repeat_", "fake/ratio_/repeat_1",
+                                  "fake/ratio_0.1/repeat_1.5"])  # fmt: skip
+def test_a_copy_of_a_run_is_no_run(tmp_path, capsys, copy):
+    fake_run(tmp_path / "fake/ratio_0.1/repeat_1", 0.1, AJI, 0.5)
+    shutil.copytree(tmp_path / "fake/ratio_0.1/repeat_1", tmp_path / copy)
+    compare(tmp_path / "out", tmp_path / "fake")
+    assert "run fake 10%  repeats 1  " in capsys.readouterr().out
+    assert (tmp_path / "out" / "compare.md").read_text().count("fake/ratio_0.1/repeat_1 ") == 1
+
+
+@pytest.mark.parametrize("ratio", [1e-05, 0.1, 1.0])
+def test_every_share_names_a_run(tmp_path, capsys, ratio):
+    fake_run(repeat_folder(ratio_folder(tmp_path, "fake", ratio), 10), ratio, AJI, 0.5)
+    compare(tmp_path / "out", tmp_path / "fake")
+    assert "repeats 1  " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("unfinished", [1, 2])
+def test_a_repeat_without_one_stage_leaves_the_others_scores(tmp_path, capsys, unfinished):
+    """As a sweep leaves it that is out of time."""
+    for ratio, gain in ((0.05, 0), (0.1, 0.1)):
+        for repeat in (1, 2):
+            fake_run(tmp_path / f"fake/ratio_{ratio}/repeat_{repeat}", ratio, AJI + gain, 0.5)
+    shutil.rmtree(tmp_path / f"fake/ratio_0.1/repeat_{unfinished}/segmentation")
+    compare(tmp_path / "out", tmp_path / "fake")
+    told = capsys.readouterr().out
+    assert "run fake 10%  repeats 2  detection F1 0.500 ± 0.000  " in told
+    assert "aji, points 0.600 (1 of 2)" in told and "aji, points 0.500 ± 0.000" in told
+    text = (tmp_path / "out" / "compare.md").read_text()
+    assert "| fake 10% | 8 | +0.100 [" in text
+
+
+def test_images_of_another_data_set_are_no_pairs(tmp_path):
+    fake_run(tmp_path / "a/repeat_1", 0.1, AJI, 0.5)
+    fake_run(tmp_path / "b/repeat_1", 0.1, AJI + 0.1, 0.5, dataset="other")
+    compare(tmp_path / "out", tmp_path / "a", tmp_path / "b")
+    assert "| b 10% | 0 |   |" in (tmp_path / "out" / "compare.md").read_text()
+
+
+def test_repeats_of_other_options_are_told(tmp_path, capsys):
+    for repeat, changes in ((1, {}), (2, {"workers": 3}), (3, {"epochs": 77, "lr": 0.5})):
+        folder = tmp_path / f"fake/ratio_0.1/repeat_{repeat}"
+        fake_run(folder, 0.1, AJI, 0.5, **{"workers": 0, "repeat": repeat} | changes)
+    compare(tmp_path / "out", tmp_path / "fake")
+    told, text = capsys.readouterr().out, (tmp_path / "out" / "compare.md").read_text()
+    words = "segmentation: other options than repeat_1: lr 0.5 instead of 0.1, epochs 77 instead"
+    assert f"repeat_3/{words}" in told and words in text
+    assert told.count("other options") == 2  # of both stages
+
+
+def test_a_run_that_is_being_done_again_is_left_out(tmp_path, capsys):
+    for repeat in (1, 2):
+        fake_run(tmp_path / f"fake/ratio_0.1/repeat_{repeat}", 0.1, AJI, 0.5)
+    again = tmp_path / "fake/ratio_0.1/repeat_2/detection"
+    write_json(marker_path(again, "train round 0"), {"files": {"round_0/best.pt": "abc"}})
+    compare(tmp_path / "out", tmp_path / "fake")
+    told = capsys.readouterr().out
+    assert f"left out: {again}: 'train round 0' is to be done again" in told
+    assert "repeats 1  " in told

@@ -10,7 +10,13 @@ from conftest import digest
 from code_common.errors import InputError
 from code_common.files.images import read_image
 from code_common.files.reading import read_json
-from code_common.files.run_folder import metrics_path, options_path, points_path, results_folder
+from code_common.files.run_folder import (
+    marker_path,
+    metrics_path,
+    options_path,
+    points_path,
+    results_folder,
+)
 from code_common.files.writing import write_json, write_points
 from code_common.reporting.album import BAND
 from code_common.reporting.report import OVERVIEW_HEIGHT
@@ -170,3 +176,41 @@ def test_points_that_are_given_are_no_share_of_the_nuclei(tmp_path):
     assert share(1) == "all points given" and share(0.1) == "10% of the points"
     write_points(points_path(tmp_path, "a"), np.zeros((3, 2), int))
     assert annotated(tmp_path, 1) == "all points given; 3 points in 1 images"
+
+
+@pytest.fixture
+def two_repeats(experiment, tmp_path):
+    """The folder of an experiment with two repeats."""
+    root = tmp_path / "out" / "tiny" / "ratio_0.5"
+    shutil.copytree(experiment.root, root)
+    return root
+
+
+@pytest.mark.parametrize("lacking", [1, 2])
+def test_a_report_of_repeats_of_which_one_is_half_done(two_repeats, capsys, lacking):
+    shutil.rmtree(two_repeats / f"repeat_{lacking}" / "segmentation")
+    report(two_repeats, "--repeats", 2)
+    assert re.search(r"^  points .* aji \d\.\d{3} \(1 of 2\)", capsys.readouterr().out, re.M)
+    summary = (two_repeats / "summary.md").read_text()
+    assert "(1 of 2)" in summary and re.search(rf"\| repeat_{lacking} \| [^|]+ \| +\|", summary)
+
+
+def test_a_report_says_what_does_not_fit(two_repeats, capsys):
+    """Repeats of other options, and those that it leaves out."""
+    shutil.copytree(two_repeats / "repeat_2", two_repeats / "repeat_3")
+    path = options_path(two_repeats / "repeat_2" / "segmentation")
+    saved = read_json(path)
+    write_json(path, {**saved, "options": {**saved["options"], "epochs": 77, "device": "cuda"}})
+    report(two_repeats, "--repeats", 2)
+    said = "repeat_2/segmentation: other options than repeat_1: epochs 77 instead of 1"
+    told, summary = capsys.readouterr().out, (two_repeats / "summary.md").read_text()
+    for text in (told, summary):
+        assert f"{said}\n" in text.replace(" |\n", "\n")
+        assert "not in this report: repeat_3;" in text
+
+
+def test_a_run_that_is_being_done_again_has_no_report(two_repeats):
+    marker = marker_path(two_repeats / "repeat_1" / "detection", "detect")
+    write_json(marker, {"files": {}})
+    with pytest.raises(InputError, match="'detect' is to be done again; finish this run first"):
+        report(two_repeats)

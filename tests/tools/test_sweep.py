@@ -9,7 +9,7 @@ from conftest import RUN, TINY, TINY_DETECTION, TINY_SEG
 
 from code_common.errors import InputError
 from code_common.files.writing import write_json
-from tools.sweep import list_jobs, main, parse_arguments, read_sweep, run_for
+from tools.sweep import compare_finished, list_jobs, main, parse_arguments, read_sweep, run_for
 
 PLAIN = {"dataset": "tiny", "ratios": [0.5], "variants": {}}
 VARIANTS = {"plain": {}, "smooth": {"seg": "--alpha 0.3", "detection of": "plain"}}
@@ -144,6 +144,52 @@ def test_a_sweep_from_its_table_to_its_results(tmp_path, sweep, capfd):
     assert "validation AJI" in (tmp_path / "out" / "compare.md").read_text()
 
 
-def test_a_stage_that_fails_ends_the_sweep(sweep):
-    with pytest.raises(InputError, match="ended with status 2"):
-        sweep("--no-such-option")
+def test_a_stage_that_fails_ends_the_sweep_with_a_comparison_of_the_others(
+    tmp_path, experiment, sweep, capfd
+):
+    """Here a run with other options is there."""
+    seg = tmp_path / "out" / "paper" / RUN / "segmentation"
+    shutil.copytree(experiment.root / "repeat_1" / "segmentation", seg)
+    message = "paper, ratio 0.5, repeat 1: seg: ended with status 2; .* needs another --out"
+    with pytest.raises(InputError, match=message):
+        sweep()
+    assert "run paper 50%  repeats 1" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"both": "--no-such-option"}, "paper, ratio 0.5, repeat 1: detection: no such option"),
+        ({"variants": {"bad": {"seg": "--alhpa 0.3"}}}, "repeat 1: seg: no such option: --alhpa; "),
+        ({"variants": {"bad": {"seg": "--alpha 3"}}}, "bad, .* seg: --alpha must be from 0 to 1"),
+        ({"variants": {"bad": {"both": "--gpus 0 0"}}}, "bad, .* detection: --gpus .* twice"),
+        ({"dataset": "../x"}, "detection: --dataset must be a plain name"),
+    ],
+)
+def test_a_wrong_option_is_found_before_the_first_job(tmp_path, sweep, capfd, change, said):
+    write_json(tmp_path / "t.json", {**PLAIN, **change})
+    with pytest.raises(InputError, match=said):
+        sweep()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_variant_comes_after_the_one_whose_detections_it_takes(tmp_path):
+    table = {**PLAIN, "variants": {"smooth": VARIANTS["smooth"], "plain": {}, "other": {}}}
+    write_json(tmp_path / "t.json", table)
+    jobs = list_jobs(read_sweep(tmp_path / "t.json"), tmp_path / "out", [])
+    assert list(dict.fromkeys(job.title.split(",")[0] for job in jobs)) == [
+        "paper",
+        "plain",
+        "other",
+        "smooth",
+    ]
+
+
+def test_runs_that_are_not_in_the_table_are_told(tmp_path, experiment, capsys):
+    """They are of an earlier table, say."""
+    shutil.copytree(experiment.root, tmp_path / "paper" / "tiny" / "ratio_0.5")
+    write_json(tmp_path / "t.json", PLAIN)
+    compare_finished(read_sweep(tmp_path / "t.json"), tmp_path)
+    other = tmp_path / "paper/tiny/ratio_0.5/repeat_2"
+    told = capsys.readouterr().out
+    assert f"1 runs that are not in the table are compared, too: {other}" in told

@@ -1,0 +1,184 @@
+"""A finished run knows what is its own, and nothing else is taken for it, or lost with it."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import both_stages, run_here
+
+from code_common.errors import InputError
+from code_common.files.reading import read_json
+from code_common.files.run_folder import (
+    STAGES,
+    best_path,
+    marker_path,
+    marker_paths,
+    metrics_path,
+    options_path,
+    results_folder,
+    round_folder,
+    selection_path,
+)
+from code_common.files.writing import write_json
+from code_common.inference.trained_run import load_trained_run
+from code_common.steps import noted_files, remove_run
+
+PACKAGES = dict(zip(STAGES, ("code_detection", "code_seg"), strict=True))
+# Notes, what other programs leave, and copies that were edited.
+OWN_FILES = ("notes.txt", "Thumbs.db", "corrected.geojson", "mine.csv", "a_overlay_edited.png")
+
+
+def files_in(folder: Path) -> set[Path]:
+    """All files in a folder, but for its lock."""
+    return {path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def own_files_in(folder: Path) -> dict[Path, str]:
+    """Files of a user's own in every folder of a run: path -> content."""
+    folders = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
+    found = {}
+    for path in (place / name for place in folders for name in OWN_FILES):
+        if ".done" not in path.parts:
+            path.write_text(str(path))
+            found[path] = str(path)
+    return found
+
+
+def arguments(home: Path, stage: str, *more: object) -> list:
+    """The arguments of a stage of the finished run in `home`."""
+    return [*both_stages(home)[STAGES.index(stage)], *more]
+
+
+def again(home: Path, stage: str) -> None:
+    run_here(PACKAGES[stage], "main", *arguments(home, stage))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_result_is_noted(self_trained, experiment, stage):
+    home = self_trained.root if stage == "segmentation" else experiment.root
+    folder = home / "repeat_1" / stage
+    files = {path for path in files_in(folder) if ".done" not in path.parts}
+    others = {path for path in files if path.name in ("options.json", "log.csv")}
+    assert noted_files(folder) == files - others
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_files_of_ones_own_do_not_count(finished, tmp_path, stage, capsys):
+    """Also where a step is done again that writes into their folder."""
+    folder = finished / stage
+    own = own_files_in(folder)
+    metrics_path(results_folder(folder)).unlink()
+    again(tmp_path, stage)
+    assert "'test' is done again" in capsys.readouterr().out
+    for path in own:
+        path.write_text("changed")
+    again(tmp_path, stage)
+    assert "gone" not in capsys.readouterr().out
+    assert all(path.read_text() == "changed" for path in own)
+
+
+@pytest.mark.parametrize("version", ["this", "an older one"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_restart_removes_the_run_and_leaves_files_of_ones_own(finished, stage, version):
+    folder = finished / stage
+    own = set(own_files_in(folder))
+    if version != "this":  # its markers tell of no files
+        for path in marker_paths(folder):
+            write_json(path, {"seconds": 1})
+        own = {p for p in own if p.parent.name in ("test", "detections", "train")}
+    remove_run(folder)
+    left = files_in(folder) - {options_path(folder)}
+    assert own <= left
+    assert {path.name for path in left} == set(OWN_FILES)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_run_in_which_a_step_is_to_be_done_again_is_no_model(finished, stage):
+    """Its network may be another one than that which the later steps saw."""
+    load_trained_run(finished, torch.device("cpu"))
+    marker = next(path for path in marker_paths(finished / stage) if path.stem.startswith("train"))
+    write_json(marker, {"files": read_json(marker)["files"]})
+    with pytest.raises(InputError, match=f"'{marker.stem}' is to be done again; finish this run"):
+        load_trained_run(finished, torch.device("cpu"))
+
+
+def test_stage_2_does_not_begin_with_half_of_stage_1(finished, tmp_path):
+    write_json(marker_path(finished / "detection", "detect"), {"files": {}})
+    with pytest.raises(InputError, match="'detect' is to be done again"):
+        again(tmp_path, "segmentation")
+
+
+def test_a_run_that_is_done_again_ends_with_the_same_results(finished, tmp_path, monkeypatch):
+    """Stopped after the training that gave other weights, no later result is taken for its."""
+    folder = finished / "segmentation"
+    before = {path: path.read_bytes() for path in noted_files(folder)}
+    best = best_path(folder / "labels")
+    best.unlink()
+    marker = marker_path(folder, "train with labels")
+    write_json(marker, {"seconds": 1, "files": {str(best.relative_to(folder)): "another"}})
+    with monkeypatch.context() as patch:
+        patch.setattr("code_seg.train.load_network", stop)  # as the CRF phase begins
+        with pytest.raises(KeyboardInterrupt):
+            again(tmp_path, "segmentation")
+    with pytest.raises(InputError, match="is to be done again"):
+        load_trained_run(finished, torch.device("cpu"))
+    again(tmp_path, "segmentation")
+    load_trained_run(finished, torch.device("cpu"))
+    assert {path: path.read_bytes() for path in noted_files(folder)} == before
+
+
+def stop(*_):
+    raise KeyboardInterrupt
+
+
+# Another checkpoint than the one that the run chose
+
+
+def test_results_of_another_round_are_refused(finished, tmp_path):
+    folder = finished / "detection"
+    before = {path: path.read_bytes() for path in files_in(folder)}
+    for more in ((), ("--round", 0), ("--model-path", best_path(round_folder(folder, 0)))):
+        with pytest.raises(InputError, match=r"results of .*/round_1/best.pt, the checkpoint that"):
+            run_here("code_detection", "test", *arguments(tmp_path, "detection", *more))
+    assert {path: path.read_bytes() for path in files_in(folder)} == before
+    run_here("code_detection", "test", *arguments(tmp_path, "detection", "--round", 1))
+
+
+def test_results_of_another_checkpoint_have_a_folder_of_their_own(finished, tmp_path):
+    folder, other = finished / "segmentation", tmp_path / "other.pt"
+    chosen = folder / read_json(selection_path(folder))["checkpoint"]
+    os.link(chosen, other)
+    scores = metrics_path(results_folder(folder)).read_bytes()
+    more = ["--model-path", other, "--instances", "points"]
+    with pytest.raises(InputError, match="give another --save-dir for those of .*other.pt"):
+        run_here("code_seg", "test", *arguments(tmp_path, "segmentation", *more[:2]))
+    more += ["--save-dir", tmp_path / "tested"]
+    run_here("code_seg", "test", *arguments(tmp_path, "segmentation", *more))
+    assert metrics_path(results_folder(tmp_path / "tested")).is_file()
+    own = arguments(tmp_path, "segmentation", "--model-path", chosen)
+    run_here("code_seg", "test", *own)
+    assert metrics_path(results_folder(folder)).read_bytes() == scores
+
+
+# Stage 1 of another data set
+
+
+@pytest.mark.parametrize("what", ["images", "sets"])
+def test_stage_1_of_another_data_set_is_refused(finished, tmp_path, what):
+    """Of images with the same names and sizes, or of another fold of the same ones."""
+    data = tmp_path / "data" / "tiny"
+    if what == "images":
+        image = data / "images" / "train0.png"
+        content = image.read_bytes()
+        image.unlink()  # it is a link to that of another test
+        image.write_bytes(content + b"\0")
+    else:
+        split = read_json(data / "train_val_test.json")
+        split["train"], split["val"] = split["train"][:1], split["train"][1:]
+        (data / "train_val_test.json").unlink()
+        write_json(data / "train_val_test.json", split)
+    given = ["--save-dir", tmp_path / "new", "--detection-results-dir", finished / "detection"]
+    with pytest.raises(InputError, match="a run on other images, labels or sets than those of"):
+        run_here("code_seg", "main", *arguments(tmp_path, "segmentation", *given))
+    assert not (tmp_path / "new").exists()
