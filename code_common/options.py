@@ -17,6 +17,7 @@ from code_common.files.run_folder import options_path, ratio_folder, stage_folde
 from code_common.learning.encoders import ENCODERS, STEM_STRIDES, WIDTHS
 
 PROJECT = Path(__file__).resolve().parents[1]
+PACKAGED = PROJECT / "data" / "models" / "tnbc.pt"  # the model that comes with the project
 # Bounds of lengths (pixels), areas (square pixels) and epochs: far above what anybody needs, and
 # still without overflow.
 LENGTH, AREA, EPOCHS = 1000, 1_000_000, 100_000
@@ -293,7 +294,8 @@ class PredictOptions(InferenceOptions, ShardOptions):
     """Options of prediction on images without labels."""
 
     # --- prediction
-    model: Path | None = None  # a run's folder (.../repeat_1), or the file it was exported to
+    model: Path = PACKAGED  # a run's folder (.../repeat_1), or the file it was exported to;
+    #   data/models/tnbc.md tells what the default one was trained on
     images: tuple[Path, ...] = ()  # images, whole slides, or folders of them
     out: Path | None = None  # folder of the results
     mpp: float | None = None  # microns per pixel to read the images at, which is that of the
@@ -308,7 +310,7 @@ class PredictOptions(InferenceOptions, ShardOptions):
 
     def resolved(self) -> "PredictOptions":
         """The options, checked; raises InputError."""
-        for name in ("model", "images", "out"):
+        for name in ("images", "out"):
             if not getattr(self, name):
                 raise InputError(f"--{name} is missing (--help lists every option)")
         check_bounds(self, self.BOUNDS)

@@ -7,20 +7,22 @@ instances = segment(image, model)           # image: uint8 RGB [H, W, 3]
 points, probs = detect(image, model)
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from numbers import Integral
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from code_common.config import check_bounds, check_choices, flag_of
 from code_common.errors import InputError
 from code_common.inference.prediction import detect_slide
 from code_common.inference.slides import Slide
 from code_common.inference.tiling import reader
 from code_common.inference.trained_run import TrainedStage, load_trained_run
 from code_common.launch import choose_device, tiling_of
-from code_common.options import InferenceOptions
-from code_seg.segmenter import empty_map, make_segmenter
+from code_common.options import PACKAGED, InferenceOptions, check_inference
+from code_seg.segmenter import empty_map, make_segmenter, nuclei_of_points, numbered
 
 
 @dataclass(frozen=True)
@@ -32,36 +34,49 @@ class Model:
     inference: InferenceOptions
 
 
-def load_model(path: Path | str, inference: InferenceOptions | None = None) -> Model:
-    """A run's folder (.../repeat_1), or the file that it was exported to.
+def load_model(path: Path | str = PACKAGED, inference: InferenceOptions | None = None) -> Model:
+    """A run's folder (.../repeat_1), or the file that it was exported to; the project's own model
+    where none is given.
 
     inference: tile, views, device and the like; None: the defaults of predict.py. Raises InputError
-    where the path holds something else.
+    where the path holds something else, and for what predict.py would refuse.
     """
     inference, path = inference or InferenceOptions(), Path(path)
+    _check(inference)
     return Model(path, load_trained_run(path, choose_device(inference)), inference)
 
 
 def segment(
-    image: np.ndarray, model: Model, points: np.ndarray | None = None, instances: str = "auto"
+    image: np.ndarray,
+    model: Model,
+    points: np.ndarray | None = None,
+    instances: str = "auto",
+    only_points: bool = False,
 ) -> np.ndarray:
     """The nuclei of an image uint8 [H, W, 3]: instance map int32 [H, W], 0 background, 1 to N.
 
-    It is the map that code_seg/predict.py writes. points [N, 2] (row, column): nuclei are divided
-    among these; None: among the detections. instances: components, points, convex, or auto: what
-    the validation images chose. Raises InputError for an image or points of another form, and
-    where the model lacks what is needed.
+    It is the map that code_seg/predict.py writes. points [N, 2] (row, column): each gets a nucleus
+    of its own where there is one, as with --points; None: the detections divide nuclei. only_points
+    leaves out nuclei without one of these points. instances: components, points, convex, or auto:
+    what the validation images chose. Raises InputError for an image or points of another form,
+    and where the model lacks what is needed.
     """
     slide, device = _as_slide(image), choose_device(model.inference)
     if points is not None:
         points = _inside(points, slide.shape)
     tiling = tiling_of(model.inference, device)
-    segmenter = make_segmenter(model.stages, model.path, instances, tiling, "all")
+    detects = points is None
+    segmenter = make_segmenter(model.stages, model.path, instances, tiling, "all", detects)
     with TemporaryDirectory() as folder:
         work = Path(folder)
         probs, points = segmenter.maps(slide, work, "", points)
         labels = empty_map(work / "labels.u32", slide.shape)
-        for _ in segmenter.nuclei(probs, points, labels, work):
+        if detects:
+            parts = segmenter.nuclei(probs, points, labels, work)
+        else:
+            found = nuclei_of_points(segmenter, probs, points, work)
+            parts = numbered(found.parts(only_points), labels)
+        for _ in parts:
             pass  # it writes each part into `labels`
         return labels.read(0, 0, *slide.shape).astype(np.int32)
 
@@ -80,16 +95,41 @@ def detect(image: np.ndarray, model: Model) -> tuple[np.ndarray, np.ndarray]:
         return detect_slide(model.stages["detection"], slide, Path(folder), "", tiling, None)
 
 
+def _check(inference: InferenceOptions) -> None:
+    """Raise InputError for a value of another kind, or out of the bounds of the command line."""
+    for field in fields(InferenceOptions):
+        kind, value = type(field.default), getattr(inference, field.name)
+        if not isinstance(value, Integral if kind is int else kind):
+            raise InputError(f"{flag_of(field.name)} must be {kind.__name__}, not {value!r}")
+    check_bounds(inference, InferenceOptions.BOUNDS)
+    check_inference(inference)
+    check_choices(inference, InferenceOptions.INFERENCE_CHOICES)
+
+
 def _as_slide(image: np.ndarray) -> Slide:
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (3,):
+    """An image in memory as a slide; InputError unless it is uint8 [H, W, 3] and not empty."""
+    is_image = isinstance(image, np.ndarray) and image.dtype == np.uint8
+    if not is_image or image.shape[2:] != (3,) or not image.size:
         form = f"{getattr(image, 'dtype', type(image).__name__)} {getattr(image, 'shape', '')}"
         raise InputError(f"expected an image uint8 [H, W, 3], not {form}")
     return Slide(image.shape[:2], reader(image), None, 1.0, None)
 
 
 def _inside(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Points [N, 2] as whole pixels of an image [H, W]; InputError where one lies outside."""
-    points = np.floor(np.asarray(points, float).reshape(-1, 2)).astype(np.int64)
-    if ((points < 0) | (points >= shape)).any():
+    """Points [N, 2] as whole pixels of an image [H, W].
+
+    Raises InputError for an array of another form, and where one lies outside.
+    """
+    try:
+        points = np.asarray(points)
+    except ValueError:  # lists of different lengths
+        raise InputError("expected points [N, 2] (row, column), not a ragged list") from None
+    if not points.size and points.ndim == 1:  # []
+        points = np.zeros((0, 2))
+    if points.shape[1:] != (2,) or points.dtype.kind not in "iuf":
+        raise InputError(
+            f"expected points [N, 2] (row, column), not {points.dtype} {list(points.shape)}"
+        )
+    if not ((points >= 0) & (points < shape)).all():  # nan is not
         raise InputError(f"a point outside of the image of {shape[0]} rows, {shape[1]} columns")
-    return points
+    return np.floor(points).astype(np.int64)

@@ -4,6 +4,16 @@ import numpy as np
 from skimage.color import rgb2hed
 from skimage.measure import regionprops
 
+NAMES = (
+    "x", "y", "area", "perimeter", "eccentricity", "major_axis", "minor_axis", "solidity", "red",
+    "green", "blue", "haematoxylin", "probability",
+)  # fmt: skip
+
+
+def feature_names(mpp: float | None) -> list[str]:
+    """The names of the features, in their order. mpp: microns per pixel, if known."""
+    return [*NAMES, *(["area_um2"] if mpp else [])]
+
 
 def nucleus_features(
     mask: np.ndarray,
@@ -29,21 +39,18 @@ def nucleus_features(
     (region,) = regionprops(mask.astype(np.uint8))
     rows, cols = np.nonzero(mask)
     colour = image[mask]
-    features = {
-        "x": (cols.mean() + corner[1] + 0.5) * scale,
-        "y": (rows.mean() + corner[0] + 0.5) * scale,
-        "area": len(rows),
-        "perimeter": region.perimeter,
-        "eccentricity": region.eccentricity,
-        "major_axis": region.axis_major_length,
-        "minor_axis": region.axis_minor_length,
-        "solidity": region.solidity if min(np.ptp(rows), np.ptp(cols)) > 0 else 1.0,
-        "red": colour[:, 0].mean(),
-        "green": colour[:, 1].mean(),
-        "blue": colour[:, 2].mean(),
-        "haematoxylin": rgb2hed(colour[None])[..., 0].mean(),
-        "probability": prob[mask].mean(),
-    }
-    if mpp:
-        features["area_um2"] = len(rows) * mpp**2
-    return {name: float(value) for name, value in features.items()}
+    values = (
+        (cols.mean() + corner[1] + 0.5) * scale,
+        (rows.mean() + corner[0] + 0.5) * scale,
+        len(rows),
+        region.perimeter,
+        region.eccentricity,
+        region.axis_major_length,
+        region.axis_minor_length,
+        region.solidity if min(np.ptp(rows), np.ptp(cols)) > 0 else 1.0,
+        *colour.mean(0),
+        rgb2hed(colour[None])[..., 0].mean(),
+        prob[mask].mean(),
+        *([len(rows) * mpp**2] if mpp else []),
+    )
+    return {n: float(value) for n, value in zip(feature_names(mpp), values, strict=True)}

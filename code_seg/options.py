@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from code_common.config import check_choices
+from code_common.errors import InputError
 from code_common.options import (
     AREA,
     EPOCHS,
@@ -216,8 +217,13 @@ class SegPredictOptions(PredictOptions):
     coco: bool = False  # write coco.json of all images, too, once they are done
     instances: str = "auto"  # components, points (split at the run's detections), convex (split at
     #   necks, gaps filled, weak ones removed), or auto: the run's validation images chose
+    points: Path | None = None  # points of your own in place of detections, one for each nucleus:
+    #   a folder with a file for each image, or one file, in any format of data/import_labels.py
+    only_points: bool = False  # leave out nuclei without one of these points
 
     def resolved(self) -> "SegPredictOptions":
         """The options, checked; raises InputError."""
         check_choices(self, {"instances": ("auto", *METHODS)})
+        if self.only_points and not self.points:
+            raise InputError("--only-points: give --points, too")
         return super().resolved()

@@ -16,33 +16,40 @@ import csv
 import io
 import json
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 
-from code_common.errors import InputError
 from code_common.files.geojson import Features, nucleus_feature
 from code_common.files.images import grouped
 from code_common.files.reading import read_json
 from code_common.files.run_folder import nuclei_path
 from code_common.files.writing import printable, whole_file, write_png
+from code_common.inference.first_look import (
+    unlike_in_colour,
+    unlike_in_size,
+    unsure,
+    unsure_share,
+)
 from code_common.inference.ome_tiff import write_label_map
 from code_common.inference.prediction import (
+    COCO,
     predict_all,
     prob_reader,
     result_key,
 )
 from code_common.inference.slides import Slide, Strips, find_slides, reduced
 from code_common.inference.tiling import Read
-from code_common.inference.trained_run import TrainedStage, load_trained_run
+from code_common.inference.trained_run import load_trained_run
 from code_common.launch import choose_device, run, tiling_of
 from code_common.learning import distributed
-from code_common.reporting.drawing import YELLOW, outline
-from code_seg.features import nucleus_features
-from code_seg.segmenter import Part, empty_map, make_segmenter
+from code_common.reporting.drawing import BLUE, YELLOW, mark, outline
+from code_seg.features import feature_names, nucleus_features
+from code_seg.segmenter import Part, empty_map, make_segmenter, nuclei_of_points, numbered
+from code_seg.user_points import UserPoints, given_points_path, write_given_points
 
-FEW_NUCLEI = 10  # whose sizes say nothing
-FAR = 1.6  # between two radii: that of nuclei at 20x and at 40x is 2
+COLUMNS_OF_POINTS = ("points", "points_without")  # and with --points
+COLUMNS = ("nuclei", "radius", "unsure", "width", "height")  # of summary.csv
 
 
 def predict(options: SegPredictOptions) -> str:
@@ -52,37 +59,75 @@ def predict(options: SegPredictOptions) -> str:
     it is a tiled OME-TIFF with a pyramid. Coordinates, and areas in GeoJSON and COCO, are in pixels
     of the file; areas in the table are in pixels as the image was read.
     """
-    device = choose_device(options)
+    device, paths = choose_device(options), find_slides(list(options.images))
     stages = load_trained_run(options.model, device)
+    own = UserPoints(options.points, paths) if options.points else None
     segmenter = make_segmenter(
-        stages, options.model, options.instances, tiling_of(options, device), options.tissue
-    )
+        stages, options.model, options.instances, tiling_of(options, device), options.tissue,
+        detects=own is None,
+    )  # fmt: skip
     notes: list[str] = []
+    columns = COLUMNS + (COLUMNS_OF_POINTS if own else ())
 
     def work(name: str, slide: Slide, folder: Path, key: str) -> tuple[list[Path], dict]:
-        probs, points = segmenter.maps(slide, folder, key)
+        in_file, points, found = None, None, None
+        if own:
+            in_file, points, told = own.read(name, slide)
+            notes.extend(told)
+        probs, points = segmenter.maps(slide, folder, key, points)
         labels = empty_map(folder / "labels.u32", slide.shape)
-        parts = segmenter.nuclei(probs, points, labels, folder)
+        if own:
+            found = nuclei_of_points(segmenter, probs, points, folder)
+            parts = numbered(found.parts(options.only_points), labels)
+        else:
+            parts = segmenter.nuclei(probs, points, labels, folder)
         kind = "ome.tif" if slide.large else "tif"
         endings = ("nuclei.csv", "nuclei.geojson", f"instances.{kind}", "overlay.png")
         files = [options.out / f"{name}_{ending}" for ending in endings]
-        areas = write_nuclei(files[0], files[1], slide, parts, prob_reader(probs))
-        notes.extend(size_note(name, areas, segmenter.detector))
+        areas, sure = write_nuclei(files[0], files[1], slide, parts, prob_reader(probs))
         write_label_map(files[2], labels, slide.mpp, slide.large)
-        picture, small, _ = reduced(slide, labels)
-        write_png(files[3], outline(picture, small, YELLOW))
-        height, width = (round(n * slide.scale) for n in slide.shape)
-        return files, {"nuclei": len(areas), "width": width, "height": height}
+        picture, small, by = reduced(slide, labels)
+        overlay = outline(picture, small, YELLOW)
+        if found:
+            numbers = found.numbers(options.only_points)
+            without = points[numbers == 0] // by
+            overlay = mark(overlay, without, "square", BLUE, max(1, 5 // by))
+        write_png(files[3], overlay)
+        unlike = unlike_in_colour(picture, segmenter.stage) + unsure(sure)
+        if segmenter.detector:
+            unlike += unlike_in_size(areas, segmenter.detector.settings["r1"])
+        notes.extend(f"{name}: {line}" for line in unlike)
+        height, width = slide.file_shape or slide.shape
+        radius = round(float(np.sqrt(np.median(areas) / np.pi)), 2) if areas else 0
+        values = [len(areas), radius, round(unsure_share(sure), 4), width, height]
+        if found:
+            files.append(given_points_path(options.out, name))
+            write_given_points(files[-1], in_file, numbers, found.notes)
+            values += [len(points), int((numbers == 0).sum())]
+        return files, dict(zip(columns, values, strict=True))
 
     used = [stage for stage in (segmenter.stage, segmenter.detector) if stage]
-    key = result_key(options, used, segmenter.tiling, segmenter.method)
-    message, rows = predict_all(options, key, ["nuclei", "width", "height"], work)
-    for line in grouped(notes):
+    of_points = (options.only_points,) if own else ()
+    key = result_key(options, used, segmenter.tiling, segmenter.method, *of_points)
+    beside = own.files if own else None
+    message, rows = predict_all(options, key, columns, work, beside)
+    for line in [*grouped(notes), *(own.notes if own else [])]:
         print(line)
-    paths = find_slides(list(options.images))
-    if options.coco and len(rows) == len(paths) and distributed.is_main():
+    if own:
+        print(told_of_points(rows.values(), options.out))
+    wanted = len(own.files if own else paths)
+    if options.coco and len(rows) == wanted and distributed.is_main():
         write_coco(options.out, {name: (paths[name].name, row) for name, row in rows.items()})
     return message
+
+
+def told_of_points(rows: Iterable[dict[str, float]], out: Path) -> str:
+    """How many points have a nucleus. rows: of the images, with COLUMNS_OF_POINTS."""
+    points, without = (int(sum(row[c] for row in rows)) for c in COLUMNS_OF_POINTS)
+    table = given_points_path(out, "*")
+    if not without:
+        return f"each of {points} points has a nucleus: {table}"
+    return f"{without} of {points} points have no nucleus; why, tells {table}"
 
 
 def write_coco(out: Path, images: dict[str, tuple[str, dict]]) -> None:
@@ -95,27 +140,16 @@ def write_coco(out: Path, images: dict[str, tuple[str, dict]]) -> None:
         for k, (file, row) in enumerate(images.values(), 1)
     ]
     head = {"images": listed, "categories": [{"id": 1, "name": "nucleus"}]}
-    with whole_file(out / "coco.json") as file:
+    with whole_file(out / COCO) as file:
         file.write(json.dumps(head)[:-1].encode() + b', "annotations": [')
         count = 0
         for image, name in enumerate(images, 1):
-            for found in coco_annotations(nuclei_path(out, name)):
+            for feature in read_json(nuclei_path(out, name))["features"]:
                 count += 1
-                annotation = {"id": count, "image_id": image, **found}
+                annotation = {"id": count, "image_id": image, **coco_annotation(feature)}
                 separator = b",\n" if count > 1 else b"\n"
                 file.write(separator + json.dumps(annotation).encode())
         file.write(b"\n]}\n")
-
-
-def coco_annotations(path: Path) -> Iterator[dict]:
-    """The annotations of the nuclei in a GeoJSON file. Raises InputError where it was edited."""
-    try:
-        for feature in read_json(path)["features"]:
-            yield coco_annotation(feature)
-    except (KeyError, TypeError, ValueError, IndexError):
-        raise InputError(
-            f"{path}: not the outlines that were written; remove it to have it made again"
-        ) from None
 
 
 def coco_annotation(feature: dict) -> dict:
@@ -135,47 +169,30 @@ def coco_annotation(feature: dict) -> dict:
     }
 
 
-def size_note(name: str, areas: array, detector: TrainedStage | None) -> list[str]:
-    """A line if an image's nuclei are far from the size that the model was trained on.
-
-    areas: of the nuclei in square pixels, as the image was read. Few nuclei say nothing.
-    """
-    if detector is None or len(areas) < FEW_NUCLEI:
-        return []
-    radius, trained = np.sqrt(np.median(areas) / np.pi), detector.settings["r1"]
-    if 1 / FAR < radius / trained < FAR:
-        return []
-    size = "much smaller" if radius < trained else "much larger"
-    return [
-        f"{name}: nuclei are {size} than the model was trained on (radius {trained:g} px); look at "
-        "the overlay, and give --mpp if the image has another resolution"
-    ]
-
-
 def write_nuclei(
     table: Path,
     outlines: Path,
     slide: Slide,
     parts: Iterable[Part],
     read_prob: Read,
-) -> array:
+) -> tuple[array, array]:
     """Write the nuclei of `parts`, with ids 1, 2, ..., one by one into a CSV table and GeoJSON.
 
-    Returns their areas in square pixels.
+    Returns their areas in square pixels and their mean probabilities.
     """
-    strips, areas = Strips(slide), array("d")  # few bytes for each of a million nuclei
+    strips, areas, probs = Strips(slide), array("d"), array("d")  # few bytes for each nucleus
     with whole_file(table) as csv_file, whole_file(outlines) as geojson:
         text = io.TextIOWrapper(csv_file, newline="", write_through=True)
         writer, features = csv.writer(text, lineterminator="\n"), Features(geojson)
+        writer.writerow(["id", *feature_names(slide.mpp)])
         for row, col, instances in parts:
             box = row, col, *instances.shape
             image, prob = strips.read(*box), read_prob(*box)
             for k in np.unique(instances[instances > 0]).tolist():
                 mask = instances == k
-                areas.append(int(mask.sum()))
                 values = nucleus_features(mask, (row, col), image, prob, slide.scale, slide.mpp)
-                if k == 1:
-                    writer.writerow(["id", *values])
+                areas.append(int(mask.sum()))
+                probs.append(values["probability"])
                 writer.writerow([k, *(f"{v:.6g}" for v in values.values())])
                 # In the frame of the coordinates beside it; the table's are pixels as read.
                 area = values["area"]
@@ -189,11 +206,9 @@ def write_nuclei(
                 inner = mask[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
                 corner = row + int(rows[0]), col + int(cols[0])
                 features.add(nucleus_feature(inner, corner, shown, slide.scale))
-        if not areas:
-            writer.writerow(["id"])
         features.end()
         text.detach()
-    return areas
+    return areas, probs
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from code_common.inference.streaming import DiskMap, find_components
 from code_common.inference.tiling import Tiling
 from code_common.inference.trained_run import TrainedStage
 from code_seg.convex import convex_nuclei, kept_in_parts
+from code_seg.given_points import PointNuclei
 from code_seg.instances import PointsByRow, instances_in_parts, split_by_points
 from code_seg.magnify import choose_magnification
 from code_seg.selection import check_method
@@ -93,6 +94,15 @@ class Segmenter:
         return numbered(parts, labels)
 
 
+def nuclei_of_points(
+    segmenter: Segmenter, probs: DiskMap, points: np.ndarray, work: Path
+) -> PointNuclei:
+    """The nuclei of a probability map, one for each point [N, 2] of a user where there is one."""
+    found = empty_map(work / "found.u32", probs.shape)
+    nuclei = segmenter.nuclei(probs, points, found, work)
+    return PointNuclei(nuclei, found, prob_reader(probs), points, segmenter.min_area)
+
+
 def numbered(parts: Iterator[Part], labels: DiskMap) -> Iterator[Part]:
     """Parts with ids 1, 2, ... over all of them; each is written into `labels` before the next."""
     count = 0
@@ -112,18 +122,24 @@ def empty_map(path: Path, shape: tuple[int, int]) -> DiskMap:
 
 
 def make_segmenter(
-    stages: dict[str, TrainedStage], path: Path, method: str, tiling: Tiling, tissue: str
+    stages: dict[str, TrainedStage],
+    path: Path,
+    method: str,
+    tiling: Tiling,
+    tissue: str,
+    detects: bool = True,
 ) -> Segmenter:
     """The segmenter of a trained run. method: one of METHODS, or auto: what the run chose.
 
-    Raises InputError, which names `path`, where the run does not hold what the method needs.
+    detects: whether points, where they are needed, come from its detector. Raises InputError, which
+    names `path`, where the run does not hold what the method needs.
     """
     stage, detector = stages.get("segmentation"), stages.get("detection")
     if stage is None:
         raise InputError(f"{path}: holds no segmentation network")
     method = method if method != "auto" else stage.settings.get("instances")
     check_method(method, path)
-    if method != "components" and detector is None:
+    if method != "components" and detector is None and detects:
         raise InputError(
             f"{path}: holds no detector to split nuclei with; give the folder above "
             "detection/ and segmentation/, or --instances components"

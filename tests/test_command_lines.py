@@ -87,7 +87,7 @@ STAGE_SCRIPTS = [
         options="TestOptions",
         calls=(
             "--round 1",
-            "--model-path {run}/detection/round_0/best.pt",
+            "--model-path {run}/detection/round_0/best.pt --save-dir {home}/anew",
             f"{OWN_IMAGES} --auto-threshold",
         ),
     ),
@@ -100,8 +100,8 @@ STAGE_SCRIPTS = [
     Script(
         "code_detection/predict.py",
         action="predict",
-        options="PredictOptions",
-        calls=(PREDICTION,),
+        options="DetectionPredictOptions",
+        calls=(PREDICTION + " --annotate",),
     ),
     Script(
         "code_seg/main.py",
@@ -131,7 +131,7 @@ STAGE_SCRIPTS = [
         options="TestOptions",
         calls=(
             "",
-            "--model-path {run}/segmentation/crf/best.pt",
+            "--model-path {run}/segmentation/crf/best.pt --instances points --save-dir {home}/anew",
             OWN_IMAGES + " --points-dir {run}/detection/detections",
         ),
     ),
@@ -146,7 +146,10 @@ STAGE_SCRIPTS = [
         "code_seg/predict.py",
         action="predict",
         options="SegPredictOptions",
-        calls=(PREDICTION + " --coco",),
+        calls=(
+            PREDICTION + " --coco",
+            PREDICTION + " --points {run}/detection/detections/test0_points.csv --only-points",
+        ),
     ),
 ]
 EACH_STAGE_SCRIPT = pytest.mark.parametrize("script", STAGE_SCRIPTS, ids=lambda s: s.path)

@@ -15,7 +15,7 @@ from conftest import TINY, make_dataset
 from code_common import config, old_runs
 from code_common.files.images import read_image
 from code_common.files.reading import read_json
-from code_common.files.writing import write_json, write_points
+from code_common.files.writing import write_json, write_points, write_table
 
 PROJECT = Path(__file__).resolve().parents[1]
 PAGES = [
@@ -119,9 +119,10 @@ def place(tmp_path, experiment, monkeypatch):
     shutil.copy(tmp_path / "plain/labels_instance/test0_label.tif", tmp_path / "MY_MASKS")
     link_tree(experiment.root / "repeat_1/detection/detections", tmp_path / "MY_POINTS")
     places = np.array([[10, 10], [30, 30], [50, 10]])
-    for folder in ("MY_ANNOTATIONS", "CORRECTED"):
-        for name in split["train"]:
-            write_points(tmp_path / folder / f"{Path(name).stem}.csv", places)
+    for name in split["train"]:
+        write_points(tmp_path / "MY_ANNOTATIONS" / f"{Path(name).stem}.csv", places)
+    rows = [(x, y, name) for name in split["train"] for y, x in places.tolist()]
+    write_table(tmp_path / "all_points.csv", ("x", "y", "image"), rows)
     corners = "".join(f'<Vertex X="{x}" Y="{y}"/>' for x, y in ((5, 5), (15, 5), (15, 15), (5, 15)))
     region = f"<Region><Vertices>{corners}</Vertices></Region>"
     (tmp_path / "MONUSEG_XML").mkdir()

@@ -21,6 +21,7 @@ COMMON_IMPORTS = {
     "old_runs": "errors",
     "config": "errors old_runs",
     "files": "errors config",
+    "annotations": "errors files",
     "learning": "errors files",
     "reporting": "errors old_runs files",
     "options": "errors config files learning",
@@ -142,7 +143,7 @@ def test_only_the_declared_packages_are_needed():
     declared = {"torch", "torchvision", "numpy", "scipy", "skimage", "PIL", "cv2", "tqdm"}
     declared |= {"tifffile"}  # scikit-image brings it along
     setup = {"setuptools", "crf_loss_native"}
-    setup |= {"imagecodecs"}  # is asked for by name where an image needs it
+    setup |= {"imagecodecs", "roifile"}  # are asked for by name where a file needs them
     for path in SOURCES:
         names = {name.partition(".")[0] for name in imported(path)}
         others = names - set(sys.stdlib_module_names) - declared - set(PACKAGES) - setup

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from code_common.files.images import grouped
 from code_common.files.reading import read_json
 from code_common.files.writing import write_json, write_table
 from code_common.inference.detections import detect_in_parts
+from code_common.inference.first_look import first_look
 from code_common.inference.magnification import enlarged_slide, reduced_rows
 from code_common.inference.shards import DoneFiles, process_shard
 from code_common.inference.slides import (
@@ -31,9 +32,10 @@ from code_common.inference.streaming import DiskMap, find_components
 from code_common.inference.tiling import Tiling, predict_rows, probability
 from code_common.inference.trained_run import TrainedStage
 from code_common.learning import distributed
-from code_common.options import PredictOptions
+from code_common.options import PACKAGED, PROJECT, PredictOptions
 
 MAX = 65535  # a probability of 1, as it is stored
+SUMMARY, COCO = "summary.csv", "coco.json"  # tables of all images
 UNKNOWN, MOST_SCALES = "not stated", 4  # what is said of the files' resolutions
 LONGEST_ENDING = "_instances.ome.tif.tmp"  # of the names of results
 
@@ -167,19 +169,29 @@ def predict_all(
     options: PredictOptions,
     key: str,
     columns: Sequence[str],
-    work: Callable[[str, Slide, Path, str], tuple[list[Path], dict[str, int]]],
-) -> tuple[str, dict[str, dict[str, int]]]:
+    work: Callable[[str, Slide, Path, str], tuple[list[Path], dict[str, float]]],
+    beside: Mapping[str, Path] | None = None,
+) -> tuple[str, dict[str, dict[str, float]]]:
     """Do every image of this shard that is not done.
 
     `work(name, slide, folder for unfinished maps, key)` writes an image's results and returns
     their paths and the numbers of its row of summary.csv, by its `columns`. The table is written
-    when all images are done. Returns what to tell, and the rows of all images that are done, by
+    when all images are done. beside: another file that an image's result depends on; images
+    without one are left out. Returns what to tell, and the rows of all images that are done, by
     name.
     """
     paths, notes = find_slides(list(options.images)), []
+    inputs = {name: (path,) for name, path in paths.items()}
+    if beside is not None:
+        inputs = {name: (paths[name], file) for name, file in beside.items()}
+    if options.model == PACKAGED and distributed.is_main():
+        card = PACKAGED.with_suffix(".md").relative_to(PROJECT)
+        print(f"model: the one that comes with this project; its scores and limits: {card}")
     scales: Counter[str] = Counter()
 
     def predict_one(name: str) -> tuple[list[Path], dict]:
+        for table in (SUMMARY, COCO):  # of all images as they were
+            (options.out / table).unlink(missing_ok=True)
         with suppress(FileNotFoundError):
             os.stat(options.out / f".{name}{LONGEST_ENDING}")  # too long? Before the work
         slide = open_slide(paths[name], options.mpp, options.file_mpp)
@@ -193,7 +205,6 @@ def predict_all(
         shutil.rmtree(folder, ignore_errors=True)
         return result
 
-    inputs = {name: (path,) for name, path in paths.items()}
     try:
         done = DoneFiles(options.out, key, {column: float for column in columns})
         rows = process_shard(done, inputs, predict_one, options.shard, "predicting")
@@ -202,11 +213,14 @@ def predict_all(
             print(scale_line(options.mpp, scales))
         for line in grouped(notes):
             print(line)
-    if len(rows) < len(paths):
-        waiting = "summary.csv waits for all of them"
-        return f"{len(rows)} of {len(paths)} images are done; {waiting}", rows
+    if distributed.is_main():
+        for line in first_look(rows):
+            print(line)
+    if len(rows) < len(inputs):
+        waiting = f"{SUMMARY} waits for all of them"
+        return f"{len(rows)} of {len(inputs)} images are done; {waiting}", rows
     if distributed.is_main():
         lines = [[name, *(row[c] for c in columns)] for name, row in sorted(rows.items())]
-        write_table(options.out / "summary.csv", ["image", *columns], lines)
+        write_table(options.out / SUMMARY, ["image", *columns], lines)
     nuclei = sum(row["nuclei"] for row in rows.values())
-    return f"{nuclei} nuclei in {len(paths)} images; see {options.out}", rows
+    return f"{nuclei} nuclei in {len(inputs)} images; see {options.out}", rows

@@ -83,8 +83,8 @@ def stamp(path: Path) -> list[int]:
 class DoneFiles:
     """What is done in a folder: one small file for each image, written last.
 
-    An image counts as done for the same `key` (weights and settings), input files of the same
-    content and with all of its output files in place, at their sizes.
+    An image counts as done for the same `key` (weights and settings), and for input and output
+    files of the same content.
     """
 
     def __init__(self, folder: Path, key: str, form: object = None):
@@ -95,21 +95,35 @@ class DoneFiles:
         """The lock of the process that does an image."""
         return marker_path(self.folder, name).with_suffix(".lock")
 
-    def _is_whole(self, file: str, size: int | None) -> bool:
-        path = self.folder / file
-        return path.is_file() and size in (None, path.stat().st_size)
+    def _note(self, name: str) -> dict | None:
+        """What is noted of an image, or None where it was never done."""
+        form = {"key": str, "inputs": [[None]], "files": {str: [None]}, "value": self.form}
+        try:
+            return read_json(marker_path(self.folder, name), form)
+        except InputError:  # not there, or damaged
+            return None
 
     def get(self, name: str, inputs: Sequence[Path | None]) -> object:
         """What `put` was given for an image, or None where it is not done."""
-        form = {"key": str, "inputs": [[None]], "files": dict, "value": self.form}
-        try:
-            done = read_json(marker_path(self.folder, name), form)
-        except InputError:  # not there, or damaged
+        note = self._note(name)
+        if note is None or note["key"] != self.key or not note["files"]:
             return None
-        files = done["files"]
-        whole = done["key"] == self.key and bool(files)
-        whole = whole and all(self._is_whole(file, size) for file, size in files.items())
-        return done["value"] if whole and _are_as_noted(inputs, done["inputs"]) else None
+        outputs = [self.folder / file for file in note["files"]]
+        same = all(path.is_file() for path in outputs)
+        same = same and are_as_noted(outputs, list(note["files"].values()))
+        return note["value"] if same and are_as_noted(inputs, note["inputs"]) else None
+
+    def refuse_edited(self, name: str) -> None:
+        """Raise InputError where an output file was changed by hand: it would be written over.
+
+        One that was emptied holds nothing to lose.
+        """
+        for file, known in ((self._note(name) or {}).get("files") or {}).items():
+            path = self.folder / file
+            if path.is_file() and path.stat().st_size and not are_as_noted([path], [known]):
+                raise InputError(
+                    f"{path}: changed since it was written; remove it to have it made again"
+                )
 
     def is_outdated(self, name: str, inputs: Sequence[Path | None]) -> bool:
         """Whether an image was done, but not as it would be now."""
@@ -120,18 +134,20 @@ class DoneFiles:
 
         inputs: `noted` before the work, so that an image that changed meanwhile is done again.
         """
-        listed = {os.path.relpath(f, self.folder): f.stat().st_size for f in files}
+        paths = list(files)
+        names = [os.path.relpath(path, self.folder) for path in paths]
+        listed = dict(zip(names, noted(paths), strict=True))
         done = {"key": self.key, "inputs": inputs, "files": listed, "value": value}
         write_json(marker_path(self.folder, name), done)
 
 
-def noted(inputs: Sequence[Path | None]) -> list[list]:
-    """What input files are recognised by: stamp and content of each; [] where one is absent."""
-    return [[stamp(p), content_hash(p)] if p and p.is_file() else [] for p in inputs]
+def noted(paths: Sequence[Path | None]) -> list[list]:
+    """What files are recognised by: stamp and content of each; [] where one is absent."""
+    return [[stamp(p), content_hash(p)] if p and p.is_file() else [] for p in paths]
 
 
-def _are_as_noted(inputs: Sequence[Path | None], notes: list[list]) -> bool:
-    """Whether input files hold what they held at `noted`.
+def are_as_noted(paths: Sequence[Path | None], notes: list[list]) -> bool:
+    """Whether files hold what they held at `noted`.
 
     A file is read only where its stamp has changed, as it does with a hard link or `chmod`, too.
     """
@@ -141,7 +157,7 @@ def _are_as_noted(inputs: Sequence[Path | None], notes: list[list]) -> bool:
             return not note
         return stamp(path) in note or content_hash(path) in note
 
-    return len(inputs) == len(notes) and all(map(is_same, inputs, notes))
+    return len(paths) == len(notes) and all(map(is_same, paths, notes))
 
 
 def _do_image(done: DoneFiles, name: str, inputs: Sequence[Path | None], work: Work) -> bool:
@@ -154,6 +170,7 @@ def _do_image(done: DoneFiles, name: str, inputs: Sequence[Path | None], work: W
         return False
     try:
         if done.get(name, inputs) is None:  # else it was done meanwhile
+            done.refuse_edited(name)
             before = noted(inputs)
             files, value = work(name)
             done.put(name, before, files, value)

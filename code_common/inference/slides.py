@@ -60,6 +60,7 @@ class Slide:
     thumbnail: Callable[[], np.ndarray] | None
     notes: tuple[str, ...] = ()  # what a user should know of how the file is read, each a line
     file_mpp: float | None = None  # microns per pixel of the file, as given or stated
+    file_shape: tuple[int, int] | None = None  # rows and columns of the file; None: those of shape
 
     @property
     def large(self) -> bool:
@@ -150,14 +151,23 @@ def _open(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
     if is_nearly_constant(image):
         notes.append(f"{path}: {NOTHING}")
     known_mpp = _known_mpp(path, file_mpp, read_mpp(path), notes)
+    read_at, file_shape = mpp or file_mpp, image.shape[:2]
     if mpp:
         scale = _scale(path, mpp, known_mpp)
-        height, width = (max(1, round(n / scale)) for n in image.shape[:2])
         if scale != 1:
+            height, width = _scaled(file_shape, scale)
             check_memory(path, (height, width), image.shape[2])
+            # Not stretched: a pixel is as large at the last border as at the first.
+            image = image[: max(1, round(height * scale)), : max(1, round(width * scale))]
             image = cv2.resize(image, (width, height), interpolation=_resampling(scale))
-    shape, read_at = image.shape[:2], mpp or file_mpp
-    return Slide(shape, reader(image), read_at, scale, None, tuple(notes), known_mpp)
+    shape, known = image.shape[:2], (known_mpp, file_shape)
+    return Slide(shape, reader(image), read_at, scale, None, tuple(notes), *known)
+
+
+def _scaled(shape: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Rows and columns of the pixels with a side of `scale` that fit on an image [H, W]."""
+    height, width = (max(1, int(n / scale)) for n in shape)
+    return height, width
 
 
 def _known_mpp(
@@ -246,8 +256,9 @@ def _open_large(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
     known_mpp = _known_mpp(path, file_mpp, stated, notes)
     scale = _scale(path, mpp, known_mpp) if mpp else 1.0
     pyramid, read_at = PyramidFile(file, scale), mpp or known_mpp
+    known = known_mpp, tuple(file.dimensions[::-1])
     return Slide(
-        pyramid.shape, pyramid.read, read_at, scale, pyramid.thumbnail, tuple(notes), known_mpp
+        pyramid.shape, pyramid.read, read_at, scale, pyramid.thumbnail, tuple(notes), *known
     )
 
 
@@ -287,7 +298,7 @@ class PyramidFile:
     def __init__(self, file: Any, scale: float):
         """file: a TiffSlide, for example; scale: side of a pixel in pixels of the file."""
         self.file, self.scale = file, scale
-        self.shape: tuple[int, int] = tuple(max(1, int(n / scale)) for n in file.dimensions[::-1])
+        self.shape = _scaled(file.dimensions[::-1], scale)
 
     def region(self, row: int, col: int, rows: int, cols: int, scale: float) -> np.ndarray:
         """The part [rows, cols, 3] uint8 from (row, col).
@@ -343,16 +354,16 @@ class LargeTiff:
         found = list(self.notes)
         known_mpp = _known_mpp(self.path, file_mpp, read_mpp(self.path), found)
         scale = _scale(self.path, mpp, known_mpp) if mpp else 1.0
-        read_at, notes = mpp or file_mpp, tuple(found)
+        read_at, notes, known = mpp or file_mpp, tuple(found), (known_mpp, self.shape)
         if scale == 1:
-            return Slide(self.shape, self.read, read_at, scale, self.thumbnail, notes, known_mpp)
+            return Slide(self.shape, self.read, read_at, scale, self.thumbnail, notes, *known)
         scaled = PyramidFile(self, scale)
 
         def thumbnail() -> np.ndarray:
             size = [-(-n // THUMBNAIL_SCALE) for n in scaled.shape[::-1]]
             return cv2.resize(self.thumbnail(), size, interpolation=cv2.INTER_AREA)
 
-        return Slide(scaled.shape, scaled.read, read_at, scale, thumbnail, notes, known_mpp)
+        return Slide(scaled.shape, scaled.read, read_at, scale, thumbnail, notes, *known)
 
     def get_best_level_for_downsample(self, scale: float) -> int:
         """The number of the only level."""

@@ -8,9 +8,11 @@ import torch
 
 from code_common.config import fingerprint
 from code_common.errors import InputError
-from code_common.files.reading import read_json
+from code_common.files.contents import refuse_unfinished
+from code_common.files.reading import read_json, read_table
 from code_common.files.run_folder import (
     STAGES,
+    all_points_paths,
     metrics_path,
     options_path,
     results_folder,
@@ -31,7 +33,7 @@ SETTINGS = {
 # What the validation images of a run may have chosen; it comes from selection.json.
 CHOSEN_ON_VALIDATION = ("threshold", "instances")
 # The options that a packed run tells about itself.
-CARD_FIELDS = ("dataset", "ratio", "repeat", "random_seed", "model", "epochs")
+CARD_FIELDS = ("dataset", "ratio", "repeat", "random_seed", "profile", "model", "width", "epochs")
 # What a packed run holds of a checkpoint; `members` is that of older ones, see network_of.
 WEIGHTS = ("model", "members", "width", "stem_stride", "out_channels", "network")
 
@@ -47,12 +49,13 @@ class TrainedStage:
 
 
 def _pack_stage(folder: Path, stage: str) -> dict:
+    refuse_unfinished(folder)
     saved, selection = read_json(options_path(folder)), read_json(selection_path(folder))
     try:
         checkpoint = checkpoint_path(folder, selection["checkpoint"])
         options = options_today(saved["options"])
         settings = {k: options[k] for k in SETTINGS[stage]}
-        card = {k: options[k] for k in CARD_FIELDS}
+        card = {k: options[k] for k in CARD_FIELDS if k in options}
     except (AttributeError, KeyError, TypeError):
         raise InputError(
             f"{folder}: options.json or selection.json is not of this project"
@@ -64,6 +67,9 @@ def _pack_stage(folder: Path, stage: str) -> dict:
         scores = read_json(metrics_path(results_folder(folder)))
         if isinstance(scores, dict):
             card["test"] = scores.get("pooled", scores.get("mean"))
+    if stage == "detection":
+        tables = [read_table(path, "row")["row"] for path in all_points_paths(folder)]
+        card |= {"training_images": len(tables), "annotated_points": sum(map(len, tables))}
     weights = {k: state[k] for k in WEIGHTS if k in state}  # older checkpoints tell less
     return {**weights, "settings": settings, "card": card}
 

@@ -26,6 +26,9 @@ class Darkness(torch.nn.Module):
 
     def __init__(self, channels):
         super().__init__()
+        # Of the disks and what lies between them.
+        self.register_buffer("mean", torch.full((1, 3, 1, 1), 0.7))
+        self.register_buffer("std", torch.full((1, 3, 1, 1), 0.25))
         kernel = torch.zeros(channels, 3, 5, 5)
         kernel[-1] = -40 / 75
         self.kernel = torch.nn.Parameter(kernel)

@@ -158,6 +158,21 @@ def test_an_image_whose_files_changed_is_done_again(tmp_path, change):
     assert images.calls == ["a", "b", "c", "b"]
 
 
+@pytest.mark.parametrize("key", ["weights", "other"])
+def test_a_result_that_was_edited_is_not_written_over(tmp_path, key):
+    """The others are done, and it is, too, once it was removed."""
+    images = Images(tmp_path, "a", "b", "c")
+    images.process()
+    edited = images.out / "b.txt"
+    edited.write_text("B")  # of the same size
+    with pytest.raises(InputError, match=r"^.*b\.txt: changed since it was written; remove it"):
+        images.process(key=key)
+    assert edited.read_text() == "B"
+    edited.unlink()
+    images.process(key=key)
+    assert edited.read_text() == "b" and images.calls.count("b") == 2
+
+
 def test_other_weights_do_everything_again(tmp_path):
     images = Images(tmp_path, "a", "b", "c")
     images.process()

@@ -124,7 +124,6 @@ def good_and_bad_files(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--images in --out o", "--model is missing"),
         ("--model model.pt --out o", "--images is missing"),
         ("--model nothing.pt --images in --out o", "no such checkpoint"),
         ("--model in --images in --out o", "no finished run"),
