@@ -281,7 +281,8 @@ def check_first_weights(options: CommonOptions) -> None:
     pretrained, start_from = options.pretrained, options.start_from
     if start_from and not start_from.is_file():
         raise InputError(
-            f"--start-from {start_from}: no such file; expected one of tools/export_model.py"
+            f"--start-from {start_from}: {'a folder' if start_from.is_dir() else 'no such file'}; "
+            "expected a file of tools/export_model.py"
         )
     if pretrained not in ("imagenet", "none") and not Path(pretrained).is_file():
         raise InputError(

@@ -178,12 +178,20 @@ def refuse_other_data(stage_1: Path, inputs: Inputs, options: CommonOptions) -> 
         print(f"{stage_1}: made with --ratio {ratio}, not {options.ratio}")
 
 
-def do_alone(action: Callable[[CommonOptions], T], options: CommonOptions) -> T:
+def do_alone(
+    action: Callable[[CommonOptions], T], options: CommonOptions, trains: bool = False
+) -> T:
     """Do what a script of one step does, with the run folder for itself.
 
-    Raises InputError where main.py is working there, or has made a run with other options.
+    trains: whether it trains, which takes long and may be stopped. Raises InputError where main.py
+    is working there, or has made a run: one with other options, or any, if the script trains.
     """
     refuse_other_run(options)
+    if trains and marker_paths(options.save_dir):
+        raise InputError(
+            f"{options.save_dir}: holds a run of main.py, whose networks this would replace; go on "
+            "with main.py, or give another --save-dir"
+        )
     if distributed.is_main():
         lock = _lock(options.save_dir)  # until it is closed, or the process ends
     result = action(options)
@@ -288,6 +296,7 @@ class Run:
             "contents": inputs.contents,
             "detections": inputs.detections,
             "annotated": inputs.annotated,
+            "detected": list(inputs.detected),
             # Sets and groups, by the names of their images.
             "split": fingerprint(read_split(options.data_dir)),
         }

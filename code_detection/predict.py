@@ -85,14 +85,14 @@ def found_in(out: Path, name: str) -> Found:
 
 def write_page_of_done(options: DetectionPredictOptions, page: Path, key: str) -> list[str]:
     """Write the page of the images that are done; returns a line for each that is not in it."""
-    done = DoneFiles(options.out, key)
+    done, paths = DoneFiles(options.out, key), find_slides(list(options.images))
     images = {
-        name: path
-        for name, path in sorted(find_slides(list(options.images)).items())
-        if done.get(name, (path,)) is not None
+        name: path for name, path in sorted(paths.items()) if done.get(name, (path,)) is not None
     }
     if not images:
         return []
+    if len(images) < len(paths):
+        print(f"{page}: {len(paths) - len(images)} images that are not done are not in it")
     earlier = sum(not candidates_path(options.out, name).is_file() for name in images)
     if earlier:
         print(
@@ -117,7 +117,7 @@ def predict(options: DetectionPredictOptions) -> str:
     tiling = tiling_of(options, device)
     key = result_key(options, [stage], tiling)
 
-    def work(name: str, slide: Slide, folder: Path, key: str) -> tuple[list[Path], dict]:
+    def work(name: str, slide: Slide, folder: Path, key: str) -> tuple[list[Path], dict, list[str]]:
         wanted = wanted_tiles(slide, options.tissue, options.tile)
         points, probs = detect_slide(stage, slide, folder, key, tiling, wanted)
         files = [options.out / f"{name}_points.{kind}" for kind in ("csv", "geojson", "png")]
@@ -126,14 +126,13 @@ def predict(options: DetectionPredictOptions) -> str:
         picture, _, by = reduced(slide)
         write_png(files[2], mark(picture, points // by, "circle", GREEN, max(1, 5 // by)))
         candidates = candidates_path(options.out, name)
-        candidates.unlink(missing_ok=True)  # those of another model
         if options.annotate:
             # The probability map is there already: no network runs.
             places, nearly = detect_slide(less_strict(stage), slide, folder, key, tiling, wanted)
             far = KDTree(points).query(places)[0] > stage.settings["r1"]
             write_points(candidates, in_file(slide, places[far]), nearly[far])
             files.append(candidates)
-        return files, {"nuclei": len(points)}
+        return files, {"nuclei": len(points)}, []
 
     message, errors = "", []
     try:

@@ -108,4 +108,4 @@ def train(options: TrainOptions) -> None:
 
 
 if __name__ == "__main__":
-    run(partial(do_alone, train), options)
+    run(partial(do_alone, train, trains=True), options)

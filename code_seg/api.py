@@ -22,6 +22,7 @@ from code_common.inference.tiling import reader
 from code_common.inference.trained_run import TrainedStage, load_trained_run
 from code_common.launch import choose_device, tiling_of
 from code_common.options import PACKAGED, InferenceOptions, check_inference
+from code_seg.options import METHODS
 from code_seg.segmenter import empty_map, make_segmenter, nuclei_of_points, numbered
 
 
@@ -62,6 +63,10 @@ def segment(
     and where the model lacks what is needed.
     """
     slide, device = _as_slide(image), choose_device(model.inference)
+    if instances not in ("auto", *METHODS):
+        raise InputError(f"instances must be one of auto, {', '.join(METHODS)}, not {instances!r}")
+    if only_points and points is None:
+        raise InputError("only_points: give points, too")
     if points is not None:
         points = _inside(points, slide.shape)
     tiling = tiling_of(model.inference, device)
@@ -116,7 +121,7 @@ def _as_slide(image: np.ndarray) -> Slide:
 
 
 def _inside(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Points [N, 2] as whole pixels of an image [H, W].
+    """Points [N, 2] as different whole pixels of an image [H, W].
 
     Raises InputError for an array of another form, and where one lies outside.
     """
@@ -132,4 +137,4 @@ def _inside(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         )
     if not ((points >= 0) & (points < shape)).all():  # nan is not
         raise InputError(f"a point outside of the image of {shape[0]} rows, {shape[1]} columns")
-    return np.floor(points).astype(np.int64)
+    return np.unique(np.floor(points).astype(np.int64), axis=0)

@@ -21,6 +21,7 @@ USUAL = 10.0  # radius of a nucleus in pixels, where none is found to measure it
 BESIDE = 0.5  # a point this near to a nucleus without a point was set beside it
 AROUND = 0.25  # a nucleus grows from the highest probability this near to its point
 LARGEST = 1.5  # how far it grows
+SMOOTH = 0.3  # deviation of the Gaussian that smooths the probability in which it grows
 LEAST = 0.1  # probability under which nothing grows
 FALL = 0.5  # share of the highest probability down to which it grows
 NOTHING, SMALL, SHARED = "nothing seen there", "too small", "in the nucleus of another point"
@@ -39,6 +40,13 @@ def nearest(mask: np.ndarray, points: np.ndarray, min_area: int) -> np.ndarray:
             out[mask] = number + 1
             return out
         points = np.delete(points, areas.argmin(), axis=0)
+
+
+def smooth(prob: np.ndarray, free: np.ndarray, deviation: float) -> np.ndarray:
+    """A map [h, w] smoothed by a Gaussian that sees only what is free (1), and 0 elsewhere."""
+    seen = cv2.GaussianBlur(free, (0, 0), deviation)
+    summed = cv2.GaussianBlur(prob.astype(np.float32) * free, (0, 0), deviation)
+    return free * summed / np.maximum(seen, 1e-3)
 
 
 class PointNuclei:
@@ -129,7 +137,8 @@ class PointNuclei:
     def _grown(self, n: int) -> tuple[int, str]:
         """A nucleus of lower probability around a point; 0 and why there is none."""
         row, col, ids, distance = self._window(n, LARGEST * self.radius)
-        prob = np.where(ids == 0, self.read_prob(row, col, *ids.shape), 0)
+        free = (ids == 0).astype(np.float32)
+        prob = smooth(self.read_prob(row, col, *ids.shape), free, SMOOTH * self.radius)
         near = np.where(distance <= max(1, AROUND * self.radius), prob, 0)
         highest = near.max()
         if highest < LEAST:

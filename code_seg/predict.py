@@ -21,7 +21,6 @@ from collections.abc import Iterable
 import numpy as np
 
 from code_common.files.geojson import Features, nucleus_feature
-from code_common.files.images import grouped
 from code_common.files.reading import read_json
 from code_common.files.run_folder import nuclei_path
 from code_common.files.writing import printable, whole_file, write_png
@@ -66,14 +65,12 @@ def predict(options: SegPredictOptions) -> str:
         stages, options.model, options.instances, tiling_of(options, device), options.tissue,
         detects=own is None,
     )  # fmt: skip
-    notes: list[str] = []
     columns = COLUMNS + (COLUMNS_OF_POINTS if own else ())
 
-    def work(name: str, slide: Slide, folder: Path, key: str) -> tuple[list[Path], dict]:
-        in_file, points, found = None, None, None
+    def work(name: str, slide: Slide, folder: Path, key: str) -> tuple[list[Path], dict, list[str]]:
+        in_file, points, found, lines = None, None, None, []
         if own:
-            in_file, points, told = own.read(name, slide)
-            notes.extend(told)
+            in_file, points, lines = own.read(name, slide)
         probs, points = segmenter.maps(slide, folder, key, points)
         labels = empty_map(folder / "labels.u32", slide.shape)
         if own:
@@ -96,7 +93,7 @@ def predict(options: SegPredictOptions) -> str:
         unlike = unlike_in_colour(picture, segmenter.stage) + unsure(sure)
         if segmenter.detector:
             unlike += unlike_in_size(areas, segmenter.detector.settings["r1"])
-        notes.extend(f"{name}: {line}" for line in unlike)
+        lines += [f"{name}: {line}" for line in unlike]
         height, width = slide.file_shape or slide.shape
         radius = round(float(np.sqrt(np.median(areas) / np.pi)), 2) if areas else 0
         values = [len(areas), radius, round(unsure_share(sure), 4), width, height]
@@ -104,16 +101,16 @@ def predict(options: SegPredictOptions) -> str:
             files.append(given_points_path(options.out, name))
             write_given_points(files[-1], in_file, numbers, found.notes)
             values += [len(points), int((numbers == 0).sum())]
-        return files, dict(zip(columns, values, strict=True))
+        return files, dict(zip(columns, values, strict=True)), lines
 
     used = [stage for stage in (segmenter.stage, segmenter.detector) if stage]
     of_points = (options.only_points,) if own else ()
     key = result_key(options, used, segmenter.tiling, segmenter.method, *of_points)
     beside = own.files if own else None
     message, rows = predict_all(options, key, columns, work, beside)
-    for line in [*grouped(notes), *(own.notes if own else [])]:
-        print(line)
-    if own:
+    if own and distributed.is_main():
+        for line in own.notes:
+            print(line)
         print(told_of_points(rows.values(), options.out))
     wanted = len(own.files if own else paths)
     if options.coco and len(rows) == wanted and distributed.is_main():

@@ -159,4 +159,4 @@ def train(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    run(partial(do_alone, train), options)
+    run(partial(do_alone, train, trains=True), options)

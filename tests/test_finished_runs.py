@@ -1,5 +1,6 @@
 """A finished run knows what is its own, and nothing else is taken for it, or lost with it."""
 
+import importlib
 import os
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from conftest import both_stages, run_here
 
+from code_common.config import parse
 from code_common.errors import InputError
 from code_common.files.reading import read_json
 from code_common.files.run_folder import (
@@ -22,7 +24,8 @@ from code_common.files.run_folder import (
 )
 from code_common.files.writing import write_json
 from code_common.inference.trained_run import load_trained_run
-from code_common.steps import noted_files, remove_run
+from code_common.steps import do_alone, noted_files, remove_run
+from tools import export_model, score
 
 PACKAGES = dict(zip(STAGES, ("code_detection", "code_seg"), strict=True))
 # Notes, what other programs leave, and copies that were edited.
@@ -101,6 +104,17 @@ def test_a_run_in_which_a_step_is_to_be_done_again_is_no_model(finished, stage):
     write_json(marker, {"files": read_json(marker)["files"]})
     with pytest.raises(InputError, match=f"'{marker.stem}' is to be done again; finish this run"):
         load_trained_run(finished, torch.device("cpu"))
+
+
+def test_a_stage_2_of_earlier_detections_is_no_model(finished, tmp_path):
+    """Stage 1 was restarted with other options, and stage 2 was not."""
+    points = finished / "detection" / "detections" / "train0_points.csv"
+    text = points.read_text()
+    points.write_text(text.replace("0.", "1.", 1))
+    with pytest.raises(InputError, match="segmentation: made of other detections than those"):
+        load_trained_run(finished, torch.device("cpu"))
+    points.write_text(text)
+    load_trained_run(finished, torch.device("cpu"))
 
 
 def test_stage_2_does_not_begin_with_half_of_stage_1(finished, tmp_path):
@@ -182,3 +196,35 @@ def test_stage_1_of_another_data_set_is_refused(finished, tmp_path, what):
     with pytest.raises(InputError, match="a run on other images, labels or sets than those of"):
         run_here("code_seg", "main", *arguments(tmp_path, "segmentation", *given))
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_training_by_itself_leaves_a_run_of_main_alone(finished, tmp_path, stage):
+    before = {path: path.read_bytes() for path in files_in(finished / stage)}
+    with pytest.raises(InputError, match=r"holds a run of main\.py, whose networks this would"):
+        do_alone(stop, options_of(stage, tmp_path), trains=True)
+    assert {path: path.read_bytes() for path in files_in(finished / stage)} == before
+
+
+def options_of(stage, home):
+    module = importlib.import_module(f"{PACKAGES[stage]}.options")
+    return parse(module.Options, "", list(map(str, arguments(home, stage))))
+
+
+def test_no_tool_writes_among_the_results_of_a_run(finished, tmp_path):
+    """Its checkpoint or its scores would be replaced."""
+    test, best = finished / "segmentation" / "test", finished / "segmentation/labels/best.pt"
+    before = best.read_bytes()
+    for given in (["--out", best], ["--out", tmp_path / "m.pt", "--card", test / "card.md"]):
+        with pytest.raises(InputError, match="lies in the run folder"):
+            export_model.main(export_model.parse_arguments(as_words("--run", finished, *given)))
+    assert best.read_bytes() == before and not (tmp_path / "m.pt").exists()
+    data = tmp_path / "data" / "tiny"
+    given = ["--images", data / "images", "--labels", data / "labels_instance"]
+    with pytest.raises(InputError, match="lies in the run folder"):
+        score.main(score.parse_arguments(as_words(*given, "--predicted", test, "--out", test)))
+    assert "instances" in read_json(metrics_path(test))
+
+
+def as_words(*given):
+    return list(map(str, given))

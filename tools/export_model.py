@@ -50,6 +50,7 @@ if __name__ == "__main__":
 
 import torch
 
+from code_common.files.contents import refuse_in_run
 from code_common.files.reading import read_json
 from code_common.files.run_folder import STAGES
 from code_common.files.writing import write_bytes
@@ -80,6 +81,11 @@ def main(arguments: argparse.Namespace) -> None:
 
     Raises InputError where there is no finished run.
     """
+    for flag, path in (("--out", arguments.out), ("--card", arguments.card)):
+        if path:
+            refuse_in_run(path, flag)
+    if arguments.out and arguments.out == arguments.card:
+        raise InputError(f"--card {arguments.card}: is --out, too; give it a name of its own")
     packed = read_packed_run(arguments.run)
     stages = [stage for stage in STAGES if stage in packed]
     for stage in STAGES:

@@ -60,6 +60,7 @@ if __name__ == "__main__":
 
 import numpy as np
 
+from code_common.files.contents import refuse_in_run
 from code_common.files.data_set import ImageFiles, find_images
 from code_common.files.images import image_shape, read_instances, read_label
 from code_common.files.reading import read_points
@@ -157,7 +158,8 @@ def check_kinds(scored: dict[str, Scored], predicted: Path) -> None:
     partly = [name for name, columns in kinds.items() if columns < every]
     if partly:
         raise InputError(
-            f"{predicted}: images with a map or with points alone, others have both: {some(partly)}"
+            f"{predicted}: expected a map of each image, points of each, or both of each; these "
+            f"have one alone: {some(partly)}"
         )
 
 
@@ -177,6 +179,7 @@ def main(arguments: argparse.Namespace) -> None:
     all images and their intervals. Raises InputError where nothing can be scored and, once the
     others are, for each image that cannot be.
     """
+    refuse_in_run(arguments.out, "--out")
     for folder in (arguments.labels, arguments.predicted):
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder")
@@ -197,7 +200,10 @@ def main(arguments: argparse.Namespace) -> None:
             f"{arguments.predicted}: nothing to score; expected NAME_instances.tif or "
             f"NAME_points.csv of the {len(known)} images with a true map in {arguments.labels}"
         )
-    check_kinds(scored, arguments.predicted)
+    try:
+        check_kinds(scored, arguments.predicted)
+    except InputError as error:
+        raise InputError("\nerror: ".join([*errors.values(), str(error)])) from None
     not_scored = {
         "without a true map": [files.name for files in images if not files.instances],
         "without a prediction": [name for name, image in found.items() if not image],

@@ -87,6 +87,10 @@ class Sources:
             if first < ranks[path] <= 3 and same_letters(path.name) not in self.image_files
         ]
         files = [path for path in files if ranks[path] == first]
+        own = [path for path in files if path.name == f"{image}_points.csv"]
+        if own and {path.name for path in files} == {own[0].name, f"{image}_points.geojson"}:
+            self.passed_over += [path for path in files if path not in own]  # the same detections
+            files = own
         if len(files) > 1:
             names = ", ".join(path.name for path in files)
             raise InputError(f"{self.folder}: {names} are for one image; keep one of them")

@@ -9,11 +9,19 @@ from code_common.config import fingerprint
 from code_common.errors import InputError
 from code_common.files.data_set import ImageFiles
 from code_common.files.reading import read_json
-from code_common.files.run_folder import marker_path, marker_paths
+from code_common.files.run_folder import (
+    STAGES,
+    detections_folder,
+    marker_path,
+    marker_paths,
+    options_path,
+)
 
 # A step's marker: its seconds, unless it is to be done again, and the files that it wrote, unless
 # it is of an older version: place in the run folder -> hash.
 MARKER = {"seconds?": float, "files?": {str: str}}
+# What options.json tells of the detections that stage 2 was made of.
+MADE_OF = {"options?": dict, "detections?": str, "detected?": [str]}
 
 
 class Inputs(NamedTuple):
@@ -24,6 +32,7 @@ class Inputs(NamedTuple):
     detections: str = ""  # the same as `contents`, of the detections of stage 1 alone
     annotated: str = ""  # of the points that stage 1 drew
     images: str = ""  # of the images and labels alone: what `contents` is for stage 1
+    detected: tuple[str, ...] = ()  # names of the files of detections, in their order
 
 
 def files_fingerprint(
@@ -44,12 +53,13 @@ def files_fingerprint(
         size, beginning, content = _size_and_hashes(path)
         contents.append((path.name, size, content))
         beginnings.append((path.name, size, content if size <= 8 << 20 else beginning))
-    of_stage_1 = (
-        fingerprint([(path.name, content_hash(path)) for path in paths])
-        for paths in (detections, annotated)
-    )
-    of_images = fingerprint(contents[: len(files)])
-    return Inputs(fingerprint(contents), fingerprint(beginnings), *of_stage_1, of_images)
+    of_stage_1 = (_by_name(paths) for paths in (detections, annotated))
+    of_images, names = fingerprint(contents[: len(files)]), tuple(path.name for path in detections)
+    return Inputs(fingerprint(contents), fingerprint(beginnings), *of_stage_1, of_images, names)
+
+
+def _by_name(paths: Sequence[Path]) -> str:
+    return fingerprint([(path.name, content_hash(path)) for path in paths])
 
 
 def _size_and_hashes(path: Path) -> tuple[int, str, str]:
@@ -80,6 +90,13 @@ def read_marker(folder: Path, step: str) -> dict:
     return read_json(marker_path(folder, step), MARKER)
 
 
+def refuse_in_run(path: Path, flag: str) -> None:
+    """Raise InputError where a file or folder to write lies in a run folder, among its results."""
+    for folder in (path.resolve(), *path.resolve().parents):
+        if options_path(folder).is_file():
+            raise InputError(f"{flag} {path}: lies in the run folder {folder}; give another place")
+
+
 class Unfinished(InputError):
     """A step of a run is to be done again."""
 
@@ -93,10 +110,23 @@ def is_done(folder: Path, step: str) -> bool:
 
 
 def refuse_unfinished(folder: Path) -> None:
-    """Raise Unfinished where a step of a run is to be done again: what is there does not fit."""
+    """Raise Unfinished where what is in a run folder does not fit together.
+
+    A step is to be done again, or stage 1 has other detections than stage 2 was made of.
+    """
     for path in marker_paths(folder):
         if not is_done(folder, path.stem):
             raise Unfinished(
                 f"{folder}: '{path.stem}' is to be done again; finish this run first, with the "
                 "command that began it"
             )
+    if options_path(folder).is_file():
+        saved = read_json(options_path(folder), MADE_OF)
+        found = detections_folder(folder.parent / STAGES[0])
+        elsewhere = (saved.get("options") or {}).get("detection_results_dir")
+        if saved.get("detected") and found.is_dir() and not elsewhere:
+            if _by_name([found / name for name in saved["detected"]]) != saved["detections"]:
+                raise Unfinished(
+                    f"{folder}: made of other detections than those that are in {found} now; make "
+                    "it anew, with code_seg/main.py --restart"
+                )

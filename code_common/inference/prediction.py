@@ -14,7 +14,7 @@ from code_common.errors import InputError
 from code_common.files.contents import content_hash
 from code_common.files.images import grouped
 from code_common.files.reading import read_json
-from code_common.files.writing import write_json, write_table
+from code_common.files.writing import printable, write_json, write_table
 from code_common.inference.detections import detect_in_parts
 from code_common.inference.first_look import first_look
 from code_common.inference.magnification import enlarged_slide, reduced_rows
@@ -165,22 +165,27 @@ def scale_line(mpp: float | None, files: Counter[str]) -> str:
     return f"images are {how}{of_files}"
 
 
+def form_of(columns: Sequence[str]) -> dict:
+    """The form of what `predict_all` notes of an image, as `read_json` takes it."""
+    return {"row": {column: float for column in columns}, "lines": [str]}
+
+
 def predict_all(
     options: PredictOptions,
     key: str,
     columns: Sequence[str],
-    work: Callable[[str, Slide, Path, str], tuple[list[Path], dict[str, float]]],
+    work: Callable[[str, Slide, Path, str], tuple[list[Path], dict[str, float], list[str]]],
     beside: Mapping[str, Path] | None = None,
 ) -> tuple[str, dict[str, dict[str, float]]]:
     """Do every image of this shard that is not done.
 
     `work(name, slide, folder for unfinished maps, key)` writes an image's results and returns
-    their paths and the numbers of its row of summary.csv, by its `columns`. The table is written
-    when all images are done. beside: another file that an image's result depends on; images
-    without one are left out. Returns what to tell, and the rows of all images that are done, by
-    name.
+    their paths, the numbers of its row of summary.csv, by its `columns`, and lines that a user
+    should know. The table is written when all images are done. beside: another file that an image's
+    result depends on; images without one are left out. Returns what to tell, and the rows of all
+    images that are done, by name.
     """
-    paths, notes = find_slides(list(options.images)), []
+    paths = find_slides(list(options.images))
     inputs = {name: (path,) for name, path in paths.items()}
     if beside is not None:
         inputs = {name: (paths[name], file) for name, file in beside.items()}
@@ -195,26 +200,27 @@ def predict_all(
         with suppress(FileNotFoundError):
             os.stat(options.out / f".{name}{LONGEST_ENDING}")  # too long? Before the work
         slide = open_slide(paths[name], options.mpp, options.file_mpp)
-        notes.extend(slide.notes)
+        lines = list(slide.notes)
         look = slide.thumbnail and options.tissue == "auto"  # which needs the thumbnail anyway
         if look and not tissue(slide.thumbnail()).any():
-            notes.append(f"{paths[name]}: {NOTHING}")
+            lines.append(f"{paths[name]}: {NOTHING}")
         scales[f"{slide.file_mpp:.3g}" if slide.file_mpp else UNKNOWN] += 1
         folder = options.out / ".work" / name
-        result = work(name, slide, folder, fingerprint(key, content_hash(paths[name])))
+        key_of_work = fingerprint(key, content_hash(paths[name]))
+        files, row, more = work(name, slide, folder, key_of_work)
         shutil.rmtree(folder, ignore_errors=True)
-        return result
+        return files, {"row": row, "lines": [printable(line) for line in lines + more]}
 
     try:
-        done = DoneFiles(options.out, key, {column: float for column in columns})
-        rows = process_shard(done, inputs, predict_one, options.shard, "predicting")
+        done_files = DoneFiles(options.out, key, form_of(columns))
+        done = process_shard(done_files, inputs, predict_one, options.shard, "predicting")
     finally:
         if distributed.is_main():
             print(scale_line(options.mpp, scales))
-        for line in grouped(notes):
-            print(line)
+    rows = {name: value["row"] for name, value in done.items()}
     if distributed.is_main():
-        for line in first_look(rows):
+        told = (line for _, value in sorted(done.items()) for line in value["lines"])
+        for line in [*first_look(rows), *grouped(told)]:
             print(line)
     if len(rows) < len(inputs):
         waiting = f"{SUMMARY} waits for all of them"

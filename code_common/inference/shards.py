@@ -103,6 +103,10 @@ class DoneFiles:
         except InputError:  # not there, or damaged
             return None
 
+    def _files(self, name: str) -> dict[str, list]:
+        """The files that are noted of an image: what each is recognised by."""
+        return (self._note(name) or {"files": {}})["files"]
+
     def get(self, name: str, inputs: Sequence[Path | None]) -> object:
         """What `put` was given for an image, or None where it is not done."""
         note = self._note(name)
@@ -118,9 +122,10 @@ class DoneFiles:
 
         One that was emptied holds nothing to lose.
         """
-        for file, known in ((self._note(name) or {}).get("files") or {}).items():
+        for file, known in self._files(name).items():
             path = self.folder / file
-            if path.is_file() and path.stat().st_size and not are_as_noted([path], [known]):
+            there = known and path.is_file() and path.stat().st_size
+            if there and not are_as_noted([path], [known]):
                 raise InputError(
                     f"{path}: changed since it was written; remove it to have it made again"
                 )
@@ -129,21 +134,36 @@ class DoneFiles:
         """Whether an image was done, but not as it would be now."""
         return os.path.isfile(marker_path(self.folder, name)) and self.get(name, inputs) is None
 
+    def forget(self, name: str) -> None:
+        """Note of an image that it is to be done again: any of its files may be another one now."""
+        if note := self._note(name):
+            files = dict.fromkeys(note["files"], [])
+            write_json(marker_path(self.folder, name), {**note, "key": "", "files": files})
+
     def put(self, name: str, inputs: list[list], files: Iterable[Path], value: object) -> None:
         """Record that an image is done; `value` is any JSON value but null.
 
-        inputs: `noted` before the work, so that an image that changed meanwhile is done again.
+        Files of an earlier call that are not among `files` are removed. inputs: `noted` before the
+        work, so that an image that changed meanwhile is done again.
         """
         paths = list(files)
         names = [os.path.relpath(path, self.folder) for path in paths]
         listed = dict(zip(names, noted(paths), strict=True))
+        for stale in self._files(name).keys() - listed.keys():  # of a call with other options
+            (self.folder / stale).unlink(missing_ok=True)
         done = {"key": self.key, "inputs": inputs, "files": listed, "value": value}
         write_json(marker_path(self.folder, name), done)
 
 
 def noted(paths: Sequence[Path | None]) -> list[list]:
     """What files are recognised by: stamp and content of each; [] where one is absent."""
-    return [[stamp(p), content_hash(p)] if p and p.is_file() else [] for p in paths]
+    return [_noted(path) for path in paths]
+
+
+def _noted(path: Path | None) -> list:
+    if path and path.is_dir():  # masks of single nuclei
+        return [[name, *_noted(path / name)] for name in sorted(os.listdir(path))]
+    return [stamp(path), content_hash(path)] if path and path.is_file() else []
 
 
 def are_as_noted(paths: Sequence[Path | None], notes: list[list]) -> bool:
@@ -154,7 +174,7 @@ def are_as_noted(paths: Sequence[Path | None], notes: list[list]) -> bool:
 
     def is_same(path: Path | None, note: list) -> bool:
         if not (path and path.is_file()):
-            return not note
+            return _noted(path) == note
         return stamp(path) in note or content_hash(path) in note
 
     return len(paths) == len(notes) and all(map(is_same, paths, notes))
@@ -171,6 +191,7 @@ def _do_image(done: DoneFiles, name: str, inputs: Sequence[Path | None], work: W
     try:
         if done.get(name, inputs) is None:  # else it was done meanwhile
             done.refuse_edited(name)
+            done.forget(name)  # what is written from now on was not edited
             before = noted(inputs)
             files, value = work(name)
             done.put(name, before, files, value)

@@ -59,6 +59,19 @@ def test_nuclei_of_points_are_those_of_predict(tmp_path, image, model, only_poin
     assert np.array_equal(segment(image, model, points, only_points=only_points), expected)
 
 
+def test_a_point_that_stands_twice_counts_once(image, model):
+    points = np.argwhere(image[..., 0] < 150)[::200]
+    one, two = (segment(image, model, p, only_points=True) for p in (points, points.repeat(2, 0)))
+    assert np.array_equal(one, two)
+
+
+def test_what_makes_no_sense_together_is_refused(image, model):
+    with pytest.raises(InputError, match="only_points: give points, too"):
+        segment(image, model, only_points=True)
+    with pytest.raises(InputError, match="instances must be one of auto, components"):
+        segment(image, model, instances="xx")
+
+
 def test_no_points_leave_components_whole(image, model):
     alone = segment(image, model, np.zeros((0, 2)), "points")
     assert np.array_equal(alone, segment(image, model, instances="components"))

@@ -158,6 +158,47 @@ def test_an_image_whose_files_changed_is_done_again(tmp_path, change):
     assert images.calls == ["a", "b", "c", "b"]
 
 
+def test_an_image_that_was_stopped_while_it_was_done_again_is_not_taken_for_edited(tmp_path):
+    images = Images(tmp_path, "a")
+    images.process()
+    work = images.work
+
+    def write_and_stop(name):
+        (images.out / "a.txt").write_text("half")
+        raise KeyboardInterrupt
+
+    images.work = write_and_stop
+    with pytest.raises(KeyboardInterrupt):
+        images.process(key="other")
+    images.work = work
+    images.process(key="other")
+    assert (images.out / "a.txt").read_text() == "a"
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_files_that_the_new_options_do_not_give_are_removed(tmp_path, stopped):
+    images = Images(tmp_path, "a", "b")
+    work = images.work
+
+    def write_more(name):
+        files, value = work(name)
+        (images.out / f"{name}_more.txt").write_text("more")
+        return [*files, images.out / f"{name}_more.txt"], value
+
+    def stop(name):
+        raise KeyboardInterrupt
+
+    images.work = write_more
+    images.process()
+    if stopped:
+        images.work = stop
+        with pytest.raises(KeyboardInterrupt):
+            images.process(key="other")
+    images.work = work
+    images.process(key="other")
+    assert sorted(p.name for p in images.out.glob("*.txt")) == ["a.txt", "b.txt"]
+
+
 @pytest.mark.parametrize("key", ["weights", "other"])
 def test_a_result_that_was_edited_is_not_written_over(tmp_path, key):
     """The others are done, and it is, too, once it was removed."""

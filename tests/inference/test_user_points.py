@@ -10,6 +10,8 @@ from test_predict import options, take_darkness_for_any_run
 from code_common.errors import InputError
 from code_common.files.images import read_image, read_label
 from code_common.files.writing import write_png, write_table
+from code_detection.options import DetectionPredictOptions
+from code_detection.predict import predict as predict_points
 from code_seg.predict import predict
 
 SHAPE = (120, 140)
@@ -168,3 +170,41 @@ def test_no_detector_is_needed(tiles, stages):
 def test_only_points_needs_points(tiles):
     with pytest.raises(InputError, match="--only-points: give --points, too"):
         options(tiles.folder, tiles.folder / "in", only_points=True)
+
+
+def test_points_of_a_folder_of_masks_are_compared_as_well(tiles):
+    """As in the Data Science Bowl: one mask for each nucleus."""
+    masks = tiles.folder / "points" / "a" / "masks"
+    for k, (row, col) in enumerate(tiles.centres["a"].tolist()):
+        mask = np.zeros(SHAPE, np.uint8)
+        mask[row - 2 : row + 3, col - 2 : col + 3] = 255
+        write_png(masks / f"{k}.png", mask)
+    assert tiles.predict("points", only_points=True).startswith("6 nuclei")
+    (masks / "0.png").unlink()
+    assert tiles.predict("points", only_points=True).startswith("5 nuclei")
+
+
+def test_lines_about_an_image_are_told_by_every_call(tiles, capsys):
+    places = {name: centres.tolist() for name, centres in tiles.centres.items()}
+    places["a"] = [*places["a"], places["a"][0]]  # twice
+    said = []
+    for _ in range(2):
+        tiles.predict(as_csv(tiles, places))
+        said.append(capsys.readouterr().out)
+        assert "left out: 1 point (in the pixel of another)" in said[-1]
+    assert said[0].splitlines()[1:] == said[1].splitlines()[1:]  # but for the scale of what is read
+
+
+def test_points_of_an_earlier_call_do_not_stay(tiles):
+    places = {name: centres.tolist() for name, centres in tiles.centres.items()}
+    tiles.predict(as_csv(tiles, places))
+    predict(options(tiles.folder, tiles.folder / "in", instances="points"))
+    assert not list((tiles.folder / "out").glob("*_given_points.csv"))
+
+
+def test_the_detections_of_predict_are_points_as_they_lie(tiles):
+    """code_detection/predict.py writes them twice, as a table and for QuPath."""
+    out = tiles.folder / "found"
+    given = {"cls": DetectionPredictOptions, "out": out}
+    predict_points(options(tiles.folder, tiles.folder / "in", **given))
+    assert tiles.predict("found", only_points=True).startswith("12 nuclei in 2 images")

@@ -85,7 +85,7 @@ def test_the_map_of_a_large_image_is_scored(labelled):
 def test_images_with_half_of_their_results_are_refused(labelled):
     data, predicted = labelled
     (predicted / "val0_points.csv").unlink()
-    with pytest.raises(InputError, match=r"or with points alone, others have both: 1 \(val0\)"):
+    with pytest.raises(InputError, match=r"these have one alone: 1 \(val0\)"):
         run_score(data, predicted)
 
 
