@@ -124,7 +124,7 @@ def told_of_points(rows: Iterable[dict[str, float]], out: Path) -> str:
     table = given_points_path(out, "*")
     if not without:
         return f"each of {points} points has a nucleus: {table}"
-    return f"{without} of {points} points have no nucleus; why, tells {table}"
+    return f"{without} of {points} points have no nucleus; {table} tells why"
 
 
 def write_coco(out: Path, images: dict[str, tuple[str, dict]]) -> None:

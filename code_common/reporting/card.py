@@ -48,7 +48,10 @@ def make_card(about: str, packed: Mapping, scores: Mapping[str, Mapping]) -> str
             for what, of in scores.items()
         ]
         titles = ["images", "tiles", "patients", *SCORES.values()]
-        note = "Means over the tiles, with 95 % intervals over the patients (`tools/score.py`)."
+        note = (
+            "Means over the tiles; detection F1 counts all tiles together. In brackets: 95 % intervals "
+            "over the patients (`tools/score.py`)."
+        )
         parts += ["## Scores", note, _table(titles, rows)]
     return "\n\n".join(parts) + "\n"
 
