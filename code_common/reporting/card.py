@@ -49,8 +49,8 @@ def make_card(about: str, packed: Mapping, scores: Mapping[str, Mapping]) -> str
         ]
         titles = ["images", "tiles", "patients", *SCORES.values()]
         note = (
-            "Means over the tiles; detection F1 counts all tiles together. In brackets: 95 % intervals "
-            "over the patients (`tools/score.py`)."
+            "Means over the tiles; detection F1 counts all tiles together. In brackets: 95 % "
+            "intervals over the patients (`tools/score.py`)."
         )
         parts += ["## Scores", note, _table(titles, rows)]
     return "\n\n".join(parts) + "\n"
