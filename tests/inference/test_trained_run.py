@@ -1,6 +1,5 @@
 """A run that was exported to one file: what it holds, and the commands that predict with it."""
 
-import argparse
 import os
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from code_common.learning.checkpoints import checkpoint_bytes
 from code_seg.options import SegPredictOptions
 from code_seg.predict import predict
 from tools.export_model import main as export
+from tools.export_model import parse_arguments
 
 CPU = torch.device("cpu")
 
@@ -208,9 +208,11 @@ def test_a_file_that_loads_and_is_nonsense_is_named(tmp_path, named):
     torch.save(run, tmp_path / "model.pt")
     with pytest.raises(InputError, match=rf"^\S*model\.pt: .*{named}"):
         load_trained_run(tmp_path / "model.pt", CPU)
-    arguments = argparse.Namespace(run=tmp_path / "model.pt", out=tmp_path / "copy.pt", onnx=None)
+    arguments = parse_arguments(
+        ["--run", str(tmp_path / "model.pt"), "--out", str(tmp_path / "o.pt")]
+    )
     with pytest.raises(InputError, match=rf"^\S*model\.pt: .*{named}"):
-        export(arguments)
+        export(parse_arguments(given))
     assert not (tmp_path / "copy.pt").exists()
 
 
