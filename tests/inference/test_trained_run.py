@@ -208,9 +208,7 @@ def test_a_file_that_loads_and_is_nonsense_is_named(tmp_path, named):
     torch.save(run, tmp_path / "model.pt")
     with pytest.raises(InputError, match=rf"^\S*model\.pt: .*{named}"):
         load_trained_run(tmp_path / "model.pt", CPU)
-    arguments = parse_arguments(
-        ["--run", str(tmp_path / "model.pt"), "--out", str(tmp_path / "o.pt")]
-    )
+    given = ["--run", str(tmp_path / "model.pt"), "--out", str(tmp_path / "copy.pt")]
     with pytest.raises(InputError, match=rf"^\S*model\.pt: .*{named}"):
         export(parse_arguments(given))
     assert not (tmp_path / "copy.pt").exists()
