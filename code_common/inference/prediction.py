@@ -170,6 +170,11 @@ def form_of(columns: Sequence[str]) -> dict:
     return {"row": {column: float for column in columns}, "lines": [str]}
 
 
+def lines_of(done: Iterable[dict | None]) -> list[str]:
+    """What a user should know of the images that are done. done: notes of `form_of`, or None."""
+    return grouped(line for value in done if value for line in value["lines"])
+
+
 def predict_all(
     options: PredictOptions,
     key: str,
@@ -211,16 +216,19 @@ def predict_all(
         shutil.rmtree(folder, ignore_errors=True)
         return files, {"row": row, "lines": [printable(line) for line in lines + more]}
 
+    done_files = DoneFiles(options.out, key, form_of(columns))
     try:
-        done_files = DoneFiles(options.out, key, form_of(columns))
         done = process_shard(done_files, inputs, predict_one, options.shard, "predicting")
+    except InputError:  # of some images
+        for line in lines_of(done_files.get(name, files) for name, files in inputs.items()):
+            print(line)
+        raise
     finally:
         if distributed.is_main():
             print(scale_line(options.mpp, scales))
     rows = {name: value["row"] for name, value in done.items()}
     if distributed.is_main():
-        told = (line for _, value in sorted(done.items()) for line in value["lines"])
-        for line in [*first_look(rows), *grouped(told)]:
+        for line in [*first_look(rows), *lines_of(done[name] for name in sorted(done))]:
             print(line)
     if len(rows) < len(inputs):
         waiting = f"{SUMMARY} waits for all of them"

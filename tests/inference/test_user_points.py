@@ -129,11 +129,13 @@ def test_points_of_no_image_are_an_error(tiles):
         tiles.predict("absent")
 
 
-def test_wrong_points_of_one_image_do_not_stop_the_others(tiles):
-    source = as_csv(tiles, {"a": [(500, 3)], "b": tiles.centres["b"].tolist()})
+def test_wrong_points_of_one_image_do_not_stop_the_others(tiles, capsys):
+    twice = [*tiles.centres["b"].tolist(), tiles.centres["b"][0].tolist()]
+    source = as_csv(tiles, {"a": [(500, 3)], "b": twice})
     with pytest.raises(InputError, match=r"a\.csv: 1 of 1 points lie outside"):
         tiles.predict(source)
     assert tiles.found("b").max() == 6
+    assert "b.csv: left out: 1 point (in the pixel of another)" in capsys.readouterr().out
 
 
 def test_other_points_do_an_image_again(tiles, capsys):
