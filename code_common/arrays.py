@@ -1,4 +1,4 @@
-"""Array functions that both stages need: optimal assignment and exact distance transform."""
+"""Array functions that several parts need: assignment, exact distance transform, holes."""
 
 import cv2
 import numpy as np
@@ -44,3 +44,17 @@ def distance_transform(free: np.ndarray) -> np.ndarray:
     """
     distance = cv2.distanceTransform(free, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return np.sqrt(np.rint(np.square(distance)))
+
+
+def framed(mask: np.ndarray, value: int = 0) -> np.ndarray:
+    """A mask [H, W] uint8 in a frame of one pixel of a value: [H + 2, W + 2]."""
+    return cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=value)
+
+
+def fill_holes(mask: np.ndarray) -> np.ndarray:
+    """Mask [H, W] uint8 (0, 1) with its holes filled.
+
+    A hole is background that is not 4-connected with the border of the image.
+    """
+    _, parts = cv2.connectedComponents(framed(1 - mask, 1), connectivity=4)
+    return (parts != parts[0, 0])[1:-1, 1:-1].astype(np.uint8)

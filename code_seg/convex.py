@@ -13,10 +13,9 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from skimage.morphology import h_maxima
 
-from code_common.arrays import distance_transform
+from code_common.arrays import distance_transform, fill_holes, framed
 from code_common.inference.streaming import DiskMap, ReadPart
 from code_seg.instances import PointsByRow, cut, within
-from code_seg.morphology import fill_holes
 
 # Chosen by four folds of the training and validation tiles of MO (lab_notebook.md in docs).
 CONVEX = 0.88  # a mask is convex if it fills at least this share of its convex hull
@@ -33,7 +32,8 @@ DETECTED, UNDETECTED = 0.2, 0.5
 def convex_hull(mask: np.ndarray) -> np.ndarray:
     """Mask [H, W] bool of the convex hull of a mask [H, W], which must not be empty."""
     hull = np.zeros(mask.shape, np.uint8)
-    corners = cv2.convexHull(cv2.findNonZero(mask.astype(np.uint8)))
+    outlines = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
+    corners = cv2.convexHull(np.concatenate(outlines))
     return cv2.fillConvexPoly(hull, corners, 1) > 0
 
 
@@ -43,13 +43,32 @@ def depth_maxima(mask: np.ndarray, neck: float) -> np.ndarray:
     Depth is the distance to the background. A neck is less deep than both its sides by the share
     `neck` of the largest depth.
     """
-    depth = distance_transform(np.pad(mask, 1).astype(np.uint8))
+    depth = distance_transform(framed(mask.astype(np.uint8)))
     depth = cv2.GaussianBlur(depth, (0, 0), 1, borderType=cv2.BORDER_CONSTANT)[1:-1, 1:-1] * mask
     highest = (depth == cv2.dilate(depth, np.ones((3, 3), np.uint8))) & mask
     count, parts = cv2.connectedComponents(highest.astype(np.uint8), connectivity=8)
-    if count > 2:  # several maxima; most nuclei have one and do not need this slower way
-        count, parts = cv2.connectedComponents(h_maxima(depth, neck * depth.max()).astype(np.uint8))
-    return np.array(ndimage.maximum_position(depth, parts, range(1, count)), int).reshape(-1, 2)
+    least = neck * depth.max()
+    if count > 2 and not has_one_maximum(depth, highest, least):
+        count, parts = cv2.connectedComponents(h_maxima(depth, least).astype(np.uint8))
+        if count > 2:
+            places = ndimage.maximum_position(depth, parts, range(1, count))
+            return np.array(places, int).reshape(-1, 2)
+    return np.array(np.unravel_index(depth.argmax(), depth.shape)).reshape(1, 2)
+
+
+def has_one_maximum(depth: np.ndarray, highest: np.ndarray, least: float) -> bool:
+    """Whether `h_maxima`, which is slow, surely finds one maximum in a depth [H, W] >= 0.
+
+    highest [H, W] bool: the pixels that are no less deep than their neighbours. From each of them
+    a way leads to a deeper pixel and falls by less than `least`. Where a difference is so small
+    that the rounding in `h_maxima` may decide, this is False.
+    """
+    for row, col in np.argwhere(highest & (depth < depth.max())).tolist():
+        top = depth[row, col]
+        parts = cv2.connectedComponents((depth > top - 0.999 * least).astype(np.uint8))[1]
+        if depth[parts == parts[row, col]].max() < 1.0001 * top:
+            return False
+    return np.count_nonzero(depth == depth.max()) == 1
 
 
 def cut_to_convex(mask: np.ndarray, points: np.ndarray, min_area: int) -> np.ndarray:
@@ -62,7 +81,8 @@ def cut_to_convex(mask: np.ndarray, points: np.ndarray, min_area: int) -> np.nda
     out, waiting, count = np.zeros(mask.shape, np.int32), [(0, 0, mask)], 0
     while waiting:
         row, col, piece = waiting.pop()
-        is_convex = piece.sum() >= CONVEX * convex_hull(piece).sum()
+        area, hull_area = np.count_nonzero(piece), np.count_nonzero(convex_hull(piece))
+        is_convex = area >= CONVEX * hull_area
         neck = NECK_OF_CONVEX if is_convex else NECK
         parts = cut(piece, depth_maxima(piece, neck), min_area)
         if parts.max() == 1 and not is_convex:
@@ -88,7 +108,7 @@ def fill_gaps(nuclei: np.ndarray, prob: np.ndarray) -> np.ndarray:
         nucleus, free = nuclei[box] == k, out[box] == 0
         filled = nucleus | (convex_hull(nucleus) & doubtful[box] & free)
         _, parts = cv2.connectedComponents(filled.astype(np.uint8), connectivity=8)
-        filled = parts == parts[tuple(np.argwhere(nucleus)[0])]
+        filled = parts == parts.flat[nucleus.argmax()]
         out[box][fill_holes(filled.astype(np.uint8)).astype(bool) & free] = k
     return out
 

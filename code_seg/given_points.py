@@ -11,8 +11,8 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from code_common.arrays import fill_holes
 from code_common.inference.streaming import DiskMap, ReadPart
-from code_seg.morphology import fill_holes
 
 Part = tuple[int, int, np.ndarray]  # first row, first column, ids [h, w]
 

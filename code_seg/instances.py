@@ -7,7 +7,7 @@ import numpy as np
 from scipy import ndimage
 from skimage.segmentation import watershed
 
-from code_common.arrays import distance_transform
+from code_common.arrays import distance_transform, fill_holes, framed
 from code_common.inference.streaming import Components, ReadPart, component_masks
 from code_seg.morphology import fill_own_holes, remove_small
 
@@ -50,10 +50,13 @@ def _without_holes(mask: np.ndarray, around: np.ndarray, min_area: int) -> np.nd
 
     around [h, w] bool: all that lies in its box.
     """
+    own = mask.astype(np.uint8)
+    if np.array_equal(fill_holes(own), own):
+        return mask
     others = remove_small((around & ~mask).astype(np.uint8), min_area)
-    filled = fill_own_holes(mask.astype(np.uint8) | others)
+    filled = fill_own_holes(own | others)
     parts = cv2.connectedComponents(filled, connectivity=8)[1]
-    return parts == parts[tuple(np.argwhere(mask)[0])]
+    return parts == parts.flat[mask.argmax()]
 
 
 class PointsByRow:
@@ -81,8 +84,8 @@ def cut(mask: np.ndarray, points: np.ndarray, min_area: int) -> np.ndarray:
     """
     if len(points) < 2:
         return mask.astype(np.int32)
-    mask, points = np.pad(mask, 1), points + 1
-    depth = distance_transform(mask.astype(np.uint8))
+    mask, points = framed(mask.astype(np.uint8)), points + 1
+    depth = distance_transform(mask)
     while True:
         markers = np.zeros(mask.shape, np.int32)
         markers[points[:, 0], points[:, 1]] = np.arange(1, len(points) + 1)

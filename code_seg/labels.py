@@ -8,7 +8,8 @@ import numpy as np
 from scipy import ndimage
 from scipy.cluster.vq import kmeans2, vq
 
-from code_seg.morphology import dilated_points, disk, fill_holes, remove_small
+from code_common.arrays import fill_holes
+from code_seg.morphology import dilated_points, disk, remove_small
 
 BACKGROUND, NUCLEUS, IGNORED = 0, 1, 2  # values of a label
 _COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 0]], np.uint8)  # of these values, on disk

@@ -3,6 +3,8 @@
 import cv2
 import numpy as np
 
+from code_common.arrays import framed
+
 
 def disk(radius: int) -> np.ndarray:
     """Disk [2r + 1, 2r + 1] uint8 of the pixels at most `radius` pixels from the centre."""
@@ -17,16 +19,6 @@ def dilated_points(points: np.ndarray, shape: tuple[int, int], radius: int) -> n
     return cv2.dilate(mask, disk(radius)) > 0
 
 
-def fill_holes(mask: np.ndarray) -> np.ndarray:
-    """Mask [H, W] uint8 (0, 1) with its holes filled.
-
-    A hole is background that is not 4-connected with the border of the image.
-    """
-    empty = np.pad(1 - mask, 1, constant_values=1)
-    _, parts = cv2.connectedComponents(empty, connectivity=4)
-    return (parts != parts[0, 0])[1:-1, 1:-1].astype(np.uint8)
-
-
 def fill_own_holes(mask: np.ndarray) -> np.ndarray:
     """Mask [H, W] uint8 (0, 1) with the holes of its nuclei filled, and no lumen.
 
@@ -35,17 +27,19 @@ def fill_own_holes(mask: np.ndarray) -> np.ndarray:
     a frame.
     """
     _, parts, part_stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    empty = np.pad(1 - mask, 1, constant_values=1)
-    _, holes, hole_stats, _ = cv2.connectedComponentsWithStats(empty, connectivity=4)
+    empty = framed(1 - mask, 1)
+    count, holes, hole_stats, _ = cv2.connectedComponentsWithStats(empty, connectivity=4)
     outside, holes = holes[0, 0], holes[1:-1, 1:-1]
-    pairs = []  # hole, component beside it
+    if count == 2:  # no background but the outside
+        return mask
+    pairs = []  # hole and component beside it, as one number
     for axis in (0, 1):
         first, last = (slice(0, -1), slice(1, None)), (slice(1, None), slice(0, -1))
         for a, b in zip(first, last, strict=True):
             hole, part = (np.moveaxis(m, axis, 0)[s] for m, s in ((holes, a), (parts, b)))
             beside = (hole > 0) & (hole != outside) & (part > 0)
-            pairs.append(np.unique(np.stack([hole[beside], part[beside]], 1), axis=0))
-    borders = np.unique(np.concatenate(pairs), axis=0)
+            pairs.append(hole[beside].astype(np.int64) * len(part_stats) + part[beside])
+    borders = np.stack(np.divmod(np.unique(np.concatenate(pairs)), len(part_stats)), 1)
     number = np.bincount(borders[:, 0], minlength=len(hole_stats))
     fits = (
         part_stats[borders[:, 1], cv2.CC_STAT_AREA] >= hole_stats[borders[:, 0], cv2.CC_STAT_AREA]

@@ -12,20 +12,22 @@ import numpy as np
 from scipy import ndimage
 from skimage.measure import find_contours
 
+from code_common.arrays import fill_holes, framed
+
 COLOUR = [230, 200, 40]  # of the class in QuPath
 _NAMESPACE = uuid.UUID("b5b5fd32-6ac4-4b1c-9d19-1c6a2f7f3a11")
 
 
-def rings(mask: np.ndarray) -> list[list[list[float]]]:
-    """Closed outlines, lists of (x, y) in pixels, of the components of a mask [H, W] bool.
+def rings(mask: np.ndarray) -> list[np.ndarray]:
+    """Closed outlines, each [K, 2] (x, y) in pixels, of the components of a mask [H, W] bool.
 
     Holes are filled. Pixels that share an edge are in one component. An outline runs through the
     middles of the edges between pixels, and never twice through one point.
     """
-    filled = ndimage.binary_fill_holes(mask)
-    contours = find_contours(np.pad(filled, 1).astype(np.uint8), 0.5, fully_connected="low")
-    # find_contours gives indices of pixel centres in the padded mask: - 1 for the padding, + 1/2.
-    return [(contour[:, ::-1] - 0.5).tolist() for contour in contours]
+    filled = fill_holes(mask.astype(np.uint8))
+    contours = find_contours(framed(filled), 0.5, fully_connected="low")
+    # find_contours gives indices of pixel centres in the framed mask: - 1 for the frame, + 1/2.
+    return [contour[:, ::-1] - 0.5 for contour in contours]
 
 
 def nucleus_feature(
@@ -42,7 +44,7 @@ def nucleus_feature(
     several components is a MultiPolygon. The same nucleus always gets the same id.
     """
     x_y = np.array(corner[::-1])
-    parts = [[((np.array(ring) + x_y) * scale).round(2).tolist()] for ring in rings(mask)]
+    parts = [[((ring + x_y) * scale).round(2).tolist()] for ring in rings(mask)]
     one = len(parts) == 1
     return {
         "type": "Feature",
@@ -98,13 +100,13 @@ class Features:
     """A GeoJSON file that is written feature by feature: `add` any number of times, then `end`."""
 
     def __init__(self, file: BinaryIO):
-        self.file, self.count = file, 0
+        self.file, self.count, self.encode = file, 0, json.JSONEncoder(allow_nan=False).encode
         file.write(b'{"type": "FeatureCollection", "features": [')
 
     def add(self, feature: dict) -> None:
         """Write one more feature."""
         self.file.write(b",\n" if self.count else b"\n")
-        self.file.write(json.dumps(feature, allow_nan=False).encode())
+        self.file.write(self.encode(feature).encode())
         self.count += 1
 
     def end(self) -> None:

@@ -21,6 +21,7 @@ BLOCK = 2048  # side in pixels of the blocks in which components are found
 # A longer component is no cluster of nuclei, and it might cover the whole slide. It is cut along
 # the borders of the blocks, whose grid begins at the image's corner.
 LONGEST = 4096
+HELD = 2**27  # bytes; a map that is not larger is held in memory
 
 # (first row, first column, rows, columns) -> that part of a map, [rows, columns]
 ReadPart = Callable[[int, int, int, int], np.ndarray]
@@ -29,17 +30,22 @@ ReadPart = Callable[[int, int, int, int], np.ndarray]
 class DiskMap:
     """A map [H, W] in a file of zeros. Only what is written takes room on the disk.
 
-    Parts are read and written like those of any file. A file that was mapped into the memory would
-    end the process without a word where the disk is full.
+    A map of at most HELD bytes is held in memory. Its file has what was written when `synchronise`
+    returns. Parts of a larger map are read and written like those of any file: one that was mapped
+    into the memory would end the process without a word where the disk is full.
     """
 
     def __init__(self, path: Path, shape: tuple[int, int], dtype: type):
         self.path, self.shape, self.dtype = path, shape, np.dtype(dtype)
         path.parent.mkdir(parents=True, exist_ok=True)
         size = shape[0] * shape[1] * self.dtype.itemsize
-        if not path.is_file() or path.stat().st_size != size:
+        is_new = not path.is_file() or path.stat().st_size != size
+        if is_new:
             with open(path, "wb") as file:
                 file.truncate(size)
+        self._held, self._unsaved = None, (shape[0], 0)  # the map; its rows that the file lacks
+        if size <= HELD:
+            self._held = np.zeros(shape, dtype) if is_new else self._load(0, 0, *shape, 1)
 
     def _place(self, row: int, col: int) -> int:
         """Where a pixel lies in the file."""
@@ -50,6 +56,12 @@ class DiskMap:
 
         With `step` it is only every step-th row and column of the part.
         """
+        if self._held is None:
+            return self._load(row, col, rows, cols, step)
+        return self._held[row : row + rows : step, col : col + cols : step].copy()
+
+    def _load(self, row: int, col: int, rows: int, cols: int, step: int) -> np.ndarray:
+        """`read` from the file."""
         lines = range(row, min(row + rows, self.shape[0]), step)
         part = np.zeros((len(lines), min(cols, self.shape[1] - col)), self.dtype)
         with open(self.path, "rb") as file:
@@ -61,6 +73,15 @@ class DiskMap:
 
     def write(self, row: int, col: int, part: np.ndarray) -> None:
         """Write a part [rows, cols] at (row, col)."""
+        if self._held is None:
+            self._save(row, col, part)
+            return
+        rows, cols = part.shape
+        self._held[row : row + rows, col : col + cols] = part
+        self._unsaved = min(row, self._unsaved[0]), max(row + rows, self._unsaved[1])
+
+    def _save(self, row: int, col: int, part: np.ndarray) -> None:
+        """`write` into the file."""
         try:
             with open(self.path, "r+b") as file:
                 for k, line in enumerate(np.ascontiguousarray(part, self.dtype), row):
@@ -72,6 +93,10 @@ class DiskMap:
 
     def synchronise(self) -> None:
         """Return when what was written is on the disk."""
+        if self._held is not None:
+            first, end = self._unsaved
+            self._save(first, 0, self._held[first:end])
+            self._unsaved = self.shape[0], 0
         with open(self.path, "rb") as file:
             os.fsync(file.fileno())
 
@@ -128,14 +153,14 @@ def _find_pieces(
         for col in range(0, width, block):
             mask = read_mask(row, col, min(block, height - row), min(block, width - col))
             in_block, labels = _components_of_block(mask, row, col)
-            ids = np.where(labels, labels.astype(np.int64) + count, 0)
+            ids = np.append(0, np.arange(len(in_block.areas)) + count + 1)
             pieces.append(in_block)
             count += len(in_block.areas)
-            end = col + ids.shape[1]
-            pairs.append(_touching(ids[0], above[col : end + 2]))
-            pairs.append(_touching(ids[:, 0], left))
-            left = np.pad(ids[:, -1], 1)
-            last_row[col + 1 : end + 1] = ids[-1]
+            end = col + labels.shape[1]
+            pairs.append(_touching(ids[labels[0]], above[col : end + 2]))
+            pairs.append(_touching(ids[labels[:, 0]], left))
+            left = np.pad(ids[labels[:, -1]], 1)
+            last_row[col + 1 : end + 1] = ids[labels[-1]]
         above = last_row
     columns = zip(*pieces, strict=True)
     return Components(*(np.concatenate(values) for values in columns)), np.concatenate(pairs) - 1
@@ -150,9 +175,9 @@ def _components_of_block(mask: np.ndarray, row: int, col: int) -> tuple[Componen
     corners = np.stack([top, left], 1) + (row, col)
     boxes = np.hstack([corners, corners + np.stack([height, width], 1)])
     # Pixels are visited from the last to the first. The value written last stays: the first pixel.
-    pixels = labels.ravel()
+    pixels = np.flatnonzero(labels)[::-1]
     first = np.zeros(count, np.int64)
-    first[pixels[::-1]] = np.arange(pixels.size - 1, -1, -1)
+    first[labels.ravel()[pixels]] = pixels
     firsts = np.stack(np.divmod(first[1:], labels.shape[1]), 1) + (row, col)
     return Components(boxes, area, firsts), labels
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from code_common.errors import InputError
+from code_common.inference import streaming
 from code_common.inference.streaming import DiskMap, component_masks, find_components
 from code_common.inference.tiling import reader
 
@@ -77,19 +78,44 @@ def test_nothing_and_everything():
     assert full.areas.tolist() == [900] and full.boxes.tolist() == [[0, 0, 30, 30]]
 
 
+@pytest.fixture(params=["held in memory", "in its file"])
+def held(request, monkeypatch):
+    """Whether a map is held in memory: each test sees both kinds."""
+    if request.param == "in its file":
+        monkeypatch.setattr(streaming, "HELD", 0)
+    return request.param == "held in memory"
+
+
 @pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
-def test_a_map_on_disk(tmp_path, dtype):
+def test_a_map_on_disk(tmp_path, held, dtype):
     disk = DiskMap(tmp_path / "a" / "map", (1000, 3000), dtype)
     assert (disk.path.stat().st_blocks * 512) < 100_000  # nothing is written yet
     part = np.arange(12, dtype=dtype).reshape(3, 4)
     disk.write(7, 2990, part)
+    disk.synchronise()
+    assert (disk.path.stat().st_blocks * 512) < 100_000  # a few rows are
     again = DiskMap(disk.path, disk.shape, dtype)
     assert np.array_equal(again.read(7, 2990, 3, 4), part)
     assert disk.read(990, 2998, 50, 50).shape == (10, 2)  # what lies outside is left out
     assert disk.read(0, 0, 1000, 3000).sum() == part.sum()
 
 
-def test_parts_of_a_map_by_steps(tmp_path):
+def test_a_part_that_was_read_is_no_view_of_the_map(tmp_path, held):
+    disk = DiskMap(tmp_path / "map", (5, 5), np.uint16)
+    disk.read(0, 0, 5, 5)[:] = 9
+    assert not disk.read(0, 0, 5, 5).any()
+
+
+def test_only_changed_rows_are_written_again(tmp_path):
+    disk = DiskMap(tmp_path / "map", (6, 4), np.uint16)
+    for row in (0, 3):
+        disk.write(row, 0, np.ones((2, 4), np.uint16))
+        disk.synchronise()
+        assert np.fromfile(disk.path, np.uint16).sum() == 8
+        disk.path.write_bytes(bytes(disk.path.stat().st_size))
+
+
+def test_parts_of_a_map_by_steps(tmp_path, held):
     whole = np.random.default_rng(0).integers(0, 9, (50, 70)).astype(np.uint16)
     disk = DiskMap(tmp_path / "map", whole.shape, np.uint16)
     disk.write(0, 0, whole[:, :40].T.copy().T)  # in another order in the memory
@@ -99,16 +125,18 @@ def test_parts_of_a_map_by_steps(tmp_path):
         assert np.array_equal(part, whole[row : row + rows : step, col : col + cols : step])
 
 
-def test_a_full_disk_is_an_error_of_the_map(tmp_path):
+def test_a_full_disk_is_an_error_of_the_map(tmp_path, held):
     """Not the end of the process, as where a mapped file finds no room."""
     disk = DiskMap(tmp_path / "map", (5, 5), np.uint16)
     disk.path = Path("/dev/full")
     with pytest.raises(OSError) as full:
         disk.write(0, 0, np.ones((5, 5), np.uint16))
+        disk.synchronise()
     assert full.value.errno == errno.ENOSPC and full.value.filename == "/dev/full"
 
 
-def test_a_map_that_was_cut_off_is_told(tmp_path):
+def test_a_map_that_was_cut_off_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(streaming, "HELD", 0)
     disk = DiskMap(tmp_path / "map", (5, 5), np.uint16)
     os.truncate(disk.path, 20)
     with pytest.raises(InputError, match="map: was cut off"):

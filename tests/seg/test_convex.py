@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import ConvexHull
 from skimage.measure import label
+from skimage.morphology import h_maxima
 
 from code_common.inference.streaming import DiskMap, find_components
 from code_seg.convex import (
@@ -21,6 +22,7 @@ from code_seg.convex import (
     evidence,
     fill_gaps,
     has_enough_evidence,
+    has_one_maximum,
     kept_in_parts,
 )
 from code_seg.instances import PointsByRow, components, instances_in_parts
@@ -59,6 +61,27 @@ def test_what_is_convex_is_not_cut(shape):
     """However many points are in it: two detections are no reason to halve a round nucleus."""
     points = np.argwhere(shape)[[0, len(np.argwhere(shape)) // 2, -1]]
     assert np.array_equal(cut_to_convex(shape, points, 20), shape)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_fast_way_to_one_maximum_never_overrules_the_slow_one(seed):
+    """Also on plateaus, and on steps as large as the fall that counts."""
+    rng = np.random.default_rng(seed)
+    depth = cv2.GaussianBlur(rng.random((40, 30)).astype(np.float32), (0, 0), rng.uniform(1, 6))
+    depth = np.maximum((depth - depth.min()) / np.ptp(depth) - 0.1, 0)
+    if seed % 2:
+        depth = np.round(depth * 20) / np.float32(20)
+    highest = (depth == cv2.dilate(depth, np.ones((3, 3), np.uint8))) & (depth > 0)
+    for share in (0.1, 0.25, 0.5):
+        least = share * depth.max()
+        found = cv2.connectedComponents(h_maxima(depth, least).astype(np.uint8))[0] - 1
+        assert found <= 1 or not has_one_maximum(depth, highest, least)
+
+
+def test_a_shoulder_is_no_second_maximum():
+    depth = np.float32([[0, 5, 9, 5, 6, 5, 0]])
+    highest = np.array([[0, 0, 1, 0, 1, 0, 0]], bool)
+    assert has_one_maximum(depth, highest, 2.0) and not has_one_maximum(depth, highest, 0.5)
 
 
 def test_a_neck_is_cut_with_and_without_points():

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from skimage.color import hed2rgb
+from skimage.measure import regionprops
 
 from code_seg.features import nucleus_features
 
@@ -14,7 +16,9 @@ def ellipse(a, b, shape=(61, 81)):
 
 def features(mask, corner=(0, 0), colour=(90, 60, 140), **more):
     image = np.where(mask[..., None], np.uint8(colour), np.uint8(240)).astype(np.uint8)
-    return nucleus_features(mask, corner, image, np.where(mask, 0.75, 0.1), **more)
+    (box,) = ndimage.find_objects(mask.astype(int))
+    prob = np.where(mask, 0.75, 0.1)
+    return nucleus_features(mask[box], box, corner, image, prob, **more)
 
 
 def test_an_ellipse():
@@ -56,3 +60,16 @@ def test_places_are_pixels_of_the_file_and_areas_of_what_was_read():
     values = features(ellipse(10, 10), corner=(10, 20), scale=2.0, mpp=0.5)
     assert (values["x"], values["y"]) == ((60 + 0.5) * 2, (40 + 0.5) * 2)
     assert values["area_um2"] == values["area"] * 0.25
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_shapes_are_measured_as_scikit_image_does(seed):
+    rng = np.random.default_rng(seed)
+    field = ndimage.gaussian_filter(rng.normal(size=rng.integers(2, 40, 2)), rng.uniform(0.5, 3))
+    mask = field >= np.quantile(field, rng.uniform(0.3, 0.95))
+    values, (region,) = features(mask), regionprops(mask.astype(np.uint8))
+    assert values["perimeter"] == region.perimeter
+    assert values["eccentricity"] == region.eccentricity
+    assert values["major_axis"] == region.axis_major_length
+    assert values["minor_axis"] == region.axis_minor_length
+    assert values["solidity"] == region.solidity

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from twins import slow_refine, slow_voronoi
 
+from code_common.arrays import fill_holes
 from code_common.config import parse
 from code_seg.labels import (
     BACKGROUND,
@@ -24,7 +25,7 @@ from code_seg.labels import (
     voronoi_cells,
     voronoi_label,
 )
-from code_seg.morphology import disk, fill_holes, remove_small
+from code_seg.morphology import disk, remove_small
 from code_seg.options import Options
 from code_seg.points import merge_points
 from code_seg.preparation import make_labels
