@@ -1,10 +1,9 @@
 """Loss of stage 1: weighted error where something is known (Qu et al. 2020, Eq. 2)."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from code_common.learning.loss_terms import LossTerm
+from code_common.learning.loss_terms import LossTerm, softplus
 
 
 def masked_loss(
@@ -19,7 +18,7 @@ def masked_loss(
     if kind == "mse":
         error = (torch.sigmoid(logits[:, 0]) - target).square()
     else:
-        error = F.binary_cross_entropy_with_logits(logits[:, 0], target, reduction="none")
+        error = softplus(logits[:, 0]) - target * logits[:, 0]
     # A pixel that weighs less than 1 is known to that extent. Were it not counted, a batch of crops
     # without a point would have a loss of thousands, and its one step could undo the training.
     return {kind: LossTerm(sum=(weight * error).sum(), count=weight.clamp(max=1).sum())}

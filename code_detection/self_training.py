@@ -101,7 +101,7 @@ def propagate_background(
     large[0] = False
     large[components[annotated[:, 0], annotated[:, 1]]] = False
     background |= large[components]
-    return background & (distance_to(annotated, prob.shape) >= r1)
+    return background & (distance_to(annotated, prob.shape, r1) >= r1)
 
 
 def propagate(options: Options, image_files: list[ImageFiles], round: int) -> str:

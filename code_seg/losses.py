@@ -1,28 +1,31 @@
 """Losses of stage 2 (Qu et al. 2020, Sec. III-B): cross entropy on both labels, dense CRF loss."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from code_common.learning.loss_terms import LossTerm
+from code_common.learning.loss_terms import LossTerm, softplus
 from code_seg.crf_loss import STRENGTH, dense_crf_loss
-from code_seg.labels import IGNORED
-
-
-def cross_entropy(logits: Tensor, label: Tensor, weight: float) -> LossTerm:
-    """Weighted cross entropy of logits [B, 2, H, W] over the labelled pixels of label [B, H, W]."""
-    total = F.cross_entropy(logits, label.long(), ignore_index=IGNORED, reduction="sum")
-    return LossTerm(sum=weight * total, count=(label != IGNORED).sum())
+from code_seg.labels import IGNORED, NUCLEUS
 
 
 def label_loss(
     logits: Tensor, voronoi: Tensor, clusters: Tensor, alpha: float
 ) -> dict[str, LossTerm]:
-    """alpha CE(Voronoi) + (1 - alpha) CE(cluster), Eq. 4; labels [B, H, W] uint8."""
-    return {
-        "voronoi": cross_entropy(logits, voronoi, alpha),
-        "cluster": cross_entropy(logits, clusters, 1 - alpha),
-    }
+    """alpha CE(Voronoi) + (1 - alpha) CE(cluster), Eq. 4, over the labelled pixels of each.
+
+    logits [B, 2, H, W] of background and nucleus; labels [B, H, W] uint8.
+    """
+    background, nucleus = logits.unbind(dim=1)
+    difference = (nucleus - background).flatten()
+    of_background = softplus(difference)  # cross entropy of each pixel, if it is background
+    terms = {}
+    for name, label, weight in (("voronoi", voronoi, alpha), ("cluster", clusters, 1 - alpha)):
+        known = (label != IGNORED).flatten().to(logits.dtype)
+        nuclei = (label == NUCLEUS).flatten().to(logits.dtype)
+        # Products of vectors, because a CPU sums up selected pixels slowly.
+        total = known @ of_background - nuclei @ difference
+        terms[name] = LossTerm(sum=weight * total, count=known.sum())
+    return terms
 
 
 def crf_loss(

@@ -43,18 +43,41 @@ def _narrowed(encoder: nn.Module, width: float) -> nn.Module:
     return encoder
 
 
+class Upsample(nn.ConvTranspose2d):
+    """A transposed convolution whose stride is the side of its kernel: each pixel becomes
+    stride x stride pixels, and none of them overlap.
+
+    That is a matrix product. On a CPU its gradients take a fifth of the time of those of a
+    transposed convolution.
+    """
+
+    def __init__(self, channels: int, out: int, stride: int):
+        super().__init__(channels, out, stride, stride=stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, C, H, W] -> [B, out, stride * H, stride * W]"""
+        (b, c, h, w), (s, _), out = x.shape, self.stride, self.out_channels
+        weight = self.weight.permute(2, 3, 1, 0).reshape(s * s * out, c)
+        pixels = F.linear(x.permute(0, 2, 3, 1), weight, self.bias.repeat(s * s))
+        pixels = pixels.view(b, h, w, s, s, out).transpose(2, 3)  # [B, H, s, W, s, out]
+        return pixels.reshape(b, h * s, w * s, out).permute(0, 3, 1, 2)
+
+
 class UpBlock(nn.Module):
     """Double the resolution, join the encoder's features, then conv -> ReLU -> BN."""
 
     def __init__(self, channels: int, skip: int, out: int):
         super().__init__()
-        self.up = nn.ConvTranspose2d(channels, out, 2, stride=2)
+        self.up = Upsample(channels, out, 2)
         self.conv = nn.Conv2d(out + skip, out, 3, padding=1)
         self.norm = nn.BatchNorm2d(out)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        x = torch.cat([self.up(x), skip], dim=1)
-        return self.norm(F.relu(self.conv(x)))
+        # The convolution of both side by side, as a sum: nothing is copied to be side by side.
+        of_up, of_skip = self.conv.weight.split((self.up.out_channels, skip.shape[1]), dim=1)
+        x = F.conv2d(self.up(x), of_up, self.conv.bias, padding=1)
+        x += F.conv2d(skip, of_skip, padding=1)
+        return self.norm(x.relu_())
 
 
 # Outputs of the network of each stage: of a nucleus's centre; of background and nucleus.
@@ -94,14 +117,19 @@ class ResUNet(nn.Module):
         self.up3 = UpBlock(ups[0], c2, ups[1])
         self.up2 = UpBlock(ups[1], c1, ups[2])
         self.up1 = UpBlock(ups[2], c0, ups[3])
-        self.head = nn.ConvTranspose2d(ups[3], out_channels, stem_stride, stride=stem_stride)
+        self.head = Upsample(ups[3], out_channels, stem_stride)
 
     def forward(self, image: Tensor, dropout: Tensor | None = None) -> Tensor:
         """`dropout` [B, sum(up_channels)] of `draw_dropout` scales the decoder's channels."""
-        h, w = image.shape[-2:]
-        x = (image - self.mean) / self.std
-        # The encoder halves up to five times; sizes in between are padded and cut back (D27).
-        x = F.pad(x, (0, -w % 32, 0, -h % 32), mode="replicate")
+        b, _, h, w = image.shape
+        # Whole rows at once, which a CPU does faster than three channels of each pixel.
+        rows = image.permute(0, 2, 3, 1).flatten(2)  # [B, H, W * 3]
+        rows = (rows - self.mean.flatten().repeat(w)).div_(self.std.flatten().repeat(w))
+        x = rows.view(b, h, w, 3).permute(0, 3, 1, 2)
+        # The encoder halves up to five times; sizes in between are padded and cut back (D27). What
+        # is traced is for any size.
+        if h % 32 or w % 32 or torch.jit.is_tracing():
+            x = F.pad(x, (0, -w % 32, 0, -h % 32), mode="replicate")
         # [B, c, H/s, W/s] for s of 2, 4, 8, 16, 32; all twice as fine at stem_stride 1
         *skips, x = ENCODERS[self.model].features(self.encoder, x)
         scales = [None] * 4
@@ -119,12 +147,14 @@ def up_channels(width: float) -> tuple[int, ...]:
     return tuple(channels_at(width, c) for c in UP_CHANNELS)
 
 
-def draw_dropout(images: int, rate: float, width: float, device: torch.device) -> Tensor:
+def draw_dropout(images: int, rate: float, width: float, device: torch.device) -> Tensor | None:
     """2-D dropout [images, sum(up_channels)] of the decoder: 0 at `rate`, else 1 / (1 - rate).
 
     Drawn for a whole batch at once and outside the network, so that it does not matter over how
-    many processes the batch is spread.
+    many processes the batch is spread. None at a rate of 0.
     """
+    if rate == 0:
+        return None
     keep = torch.rand(images, sum(up_channels(width)), device=device) >= rate
     return keep.float() / (1 - rate)
 

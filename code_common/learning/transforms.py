@@ -7,6 +7,7 @@ maxima of a rotated label).
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -24,10 +25,14 @@ class Warp:
         if self.field is None:
             flags = interpolation | cv2.WARP_INVERSE_MAP
             return cv2.warpAffine(array, self.matrix, (self.size,) * 2, flags=flags, **border)
+        return cv2.remap(array, self._source, None, interpolation, **border)
+
+    @cached_property
+    def _source(self) -> np.ndarray:
+        """Coordinates [size, size, 2] float32 (x, y) of the image that the crop's pixels show."""
         y, x = np.mgrid[: self.size, : self.size].astype(np.float32)
         crop = np.stack([x + self.field[..., 0], y + self.field[..., 1], np.ones_like(x)], -1)
-        source = (crop @ self.matrix.T).astype(np.float32)
-        return cv2.remap(array, source[..., 0], source[..., 1], interpolation, **border)
+        return (crop @ self.matrix.T).astype(np.float32)
 
     def image(self, image: np.ndarray) -> np.ndarray:
         """Crop [size, size, 3] of an image [H, W, 3], which is mirrored at its border."""

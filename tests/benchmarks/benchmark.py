@@ -114,7 +114,7 @@ def weight_rows() -> list[Row]:
     points = np.random.default_rng(0).integers(0, side, (5, 2))
 
     def fast():
-        return distance_to(points, (side, side)) <= R2
+        return distance_to(points, (side, side), R2) <= R2
 
     def slow():
         return slow_known(points, (side, side), R2)

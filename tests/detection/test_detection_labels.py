@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twins import slow_known
 
+from code_common.arrays import distance_transform
 from code_detection.labels import (
+    distance_to,
     extended_gaussian_mask,
     points_from_instances,
     points_from_map,
@@ -102,6 +104,16 @@ def test_known_is_the_dilation_of_the_points():
     points = RNG(0).integers(0, 224, (9, 2))
     _, known = extended_gaussian_mask(points, (224, 224), 11, 22, 2.75)
     assert np.array_equal(known, slow_known(points, (224, 224), 22))
+
+
+def test_distances_near_points_are_those_of_the_whole_map():
+    """To the last bit, at the border and for a radius between two pixels, too."""
+    points = np.array([[0, 0], [3, 39], [29, 12], [14, 20], [15, 22]])
+    free = np.ones((30, 40), np.uint8)
+    free[tuple(points.T)] = 0
+    whole, near = distance_transform(free), distance_to(points, free.shape, 7.5)
+    assert np.array_equal(near[whole <= 7.5], whole[whole <= 7.5])
+    assert (near[whole > 7.5] > 7.5).all()
 
 
 def test_weights_of_background_and_padding():

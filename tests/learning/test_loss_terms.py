@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from code_common.learning import distributed
-from code_common.learning.loss_terms import LossTerm, add_terms
+from code_common.learning.loss_terms import LossTerm, add_terms, softplus
 from code_detection.losses import masked_loss
 from code_seg.losses import crf_loss, label_loss
 
@@ -119,3 +120,47 @@ def test_the_losses_of_two_processes_add_up_to_that_of_one(
     assert sum(losses) == pytest.approx(loss.item(), rel=1e-5)
     gradient = torch.cat([share_logits.grad for share_logits, _ in shares])
     assert torch.allclose(gradient, logits.grad, rtol=1e-5)
+
+
+def test_softplus_is_right_of_any_logit():
+    """At 0 its slope is 1/2; far from 0 nothing overflows."""
+    logits = torch.tensor([-1000, -30, -1, 0, 1, 30, 1000]).double().requires_grad_()
+    expected = torch.tensor([0, 0, 0.31326168751822286, 0.6931471805599453, 1.3132616875182228])
+    assert torch.allclose(softplus(logits)[:5], expected.double(), atol=1e-7)
+    assert softplus(logits)[5:].tolist() == pytest.approx([30, 1000], abs=1e-10)
+    softplus(logits).sum().backward()
+    assert torch.allclose(logits.grad, torch.sigmoid(logits), rtol=0, atol=1e-12)
+    assert torch.autograd.gradcheck(softplus, torch.randn(9).double().requires_grad_())
+
+
+def plain_labels(logits, batch):
+    """`labels` with the cross entropies of torch."""
+    kinds = {"voronoi": 0.3, "clusters": 0.7}
+    return sum(
+        weight * F.cross_entropy(logits, batch[kind].long(), ignore_index=2)
+        for kind, weight in kinds.items()
+    )
+
+
+def plain_bce(logits, batch):
+    known = batch["weight"]
+    error = F.binary_cross_entropy_with_logits(logits[:, 0], batch["target"], reduction="none")
+    return (known * error).sum() / known.sum()
+
+
+@pytest.mark.parametrize(("loss_fn", "plain"), [(labels, plain_labels), (bce, plain_bce)])
+def test_the_losses_are_the_cross_entropies_of_torch(crops, loss_fn, plain):
+    logits, batch = share_of(crops, slice(None))
+    means = [term.sum / term.count for term in loss_fn(logits, batch).values()]
+    both = [sum(means), plain(logits, batch)]
+    assert both[0].item() == pytest.approx(both[1].item(), abs=1e-10)
+    one, other = (torch.autograd.grad(loss, logits)[0] for loss in both)
+    assert torch.allclose(one, other, rtol=0, atol=1e-10)
+
+
+def test_labels_without_a_known_pixel_give_a_loss_of_0():
+    nothing = torch.full((1, 4, 4), 2, dtype=torch.uint8)
+    logits = torch.randn(1, 2, 4, 4).requires_grad_()
+    loss, values = add_terms(label_loss(logits, nothing, nothing, alpha=0.5))
+    loss.backward()
+    assert values == {"voronoi": 0, "cluster": 0} and not logits.grad.any()

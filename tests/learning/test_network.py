@@ -4,12 +4,13 @@ import pickle
 
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 
 from code_common.errors import InputError
 from code_common.learning.checkpoints import load_encoder, load_network, load_state, save_network
 from code_common.learning.encoders import ENCODERS
-from code_common.learning.network import ResUNet
+from code_common.learning.network import ResUNet, UpBlock, Upsample, draw_dropout
 from code_common.options import check_width
 
 CPU = torch.device("cpu")
@@ -40,6 +41,52 @@ def test_any_size_comes_back_in_its_size(name):
     with torch.inference_mode():
         assert network(torch.rand(1, 3, 50, 67)).shape == (1, 2, 50, 67)
         assert network(torch.rand(2, 3, 32, 32)).shape == (2, 2, 32, 32)
+
+
+def values_and_gradients(function, *tensors):
+    """What a function gives for float64 tensors, and the gradients of all of them."""
+    leaves = [t.detach().clone().requires_grad_() for t in tensors]
+    value = function(*leaves)
+    steady = torch.randn(value.shape, generator=torch.Generator().manual_seed(1)).double()
+    return [value, *torch.autograd.grad((value * steady).sum(), leaves)]
+
+
+def are_the_same(one, other):
+    return all(torch.allclose(a, b, rtol=0, atol=1e-10) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize(("stride", "out"), [(1, 1), (2, 1), (2, 5)])
+def test_upsampling_is_a_transposed_convolution(stride, out):
+    torch.manual_seed(0)
+    plain = torch.nn.ConvTranspose2d(3, out, stride, stride=stride).double()
+    fast = Upsample(3, out, stride).double()
+    fast.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 3, 5, 7).double()
+
+    def of(layer):
+        call = torch.func.functional_call
+        weights = lambda x, w, b: call(layer, {"weight": w, "bias": b}, (x,))  # noqa: E731
+        return values_and_gradients(weights, x, layer.weight, layer.bias)
+
+    assert are_the_same(of(fast), of(plain))
+    assert fast(x[:0]).shape == (0, out, 5 * stride, 7 * stride)
+
+
+def test_a_block_of_the_decoder_convolves_both_feature_maps_side_by_side():
+    torch.manual_seed(0)
+    block = UpBlock(4, 6, 5).double()
+    x, skip = torch.randn(2, 4, 5, 7).double(), torch.randn(2, 6, 10, 14).double()
+
+    def plain(x, skip):
+        up = F.conv_transpose2d(x, block.up.weight, block.up.bias, stride=2)
+        return block.norm(F.relu(block.conv(torch.cat([up, skip], dim=1))))
+
+    assert are_the_same(*(values_and_gradients(f, x, skip) for f in (block, plain)))
+
+
+def test_no_dropout_is_drawn_at_a_rate_of_0():
+    assert draw_dropout(2, 0.0, 0.25, CPU) is None
+    assert draw_dropout(2, 0.5, 0.25, CPU).unique().tolist() == [0, 2]
 
 
 def test_resunet34_has_the_size_of_the_papers():
