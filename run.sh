@@ -14,6 +14,8 @@ Without options: the embedded synthetic sample, on any computer, in minutes.
   --profile NAME         paper (default), or scratch: small networks trained from scratch,
                          without a GPU or ImageNet weights
   --repeats N            number of repeats, each with other points (default: 1)
+  --jobs J               repeats at a time, 1 to 64 (default: 1). Each takes its share of the cores,
+                         or OMP_NUM_THREADS threads. Meant for CPUs: on GPUs the jobs share them
   --data-root DIR        folder that holds the data sets (default: data)
   --data-dir DIR         the data set's own folder, if not DATA_ROOT/NAME
   --root-save-dir DIR    folder of all results (default: experiments)
@@ -28,9 +30,9 @@ The same command continues a run that was stopped; finished steps are skipped.
 TEXT
 }
 
-{ : >&1; } 2>/dev/null || exec >/dev/null # where nobody reads what is printed
+[[ -e /dev/fd/1 ]] || exec >/dev/null # where nobody reads what is printed
 HERE="$(CDPATH= cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd)"
-DATASET=sample RATIO=0.10 REPEATS=1
+DATASET=sample RATIO=0.10 REPEATS=1 JOBS=1
 DATA_ROOT="$HERE/data" ROOT_SAVE_DIR="$HERE/experiments"
 DATA_DIR=() COMMON=() DETECTION=() SEG=() TARGET=COMMON
 
@@ -66,18 +68,44 @@ stage() {
   child "$PYTHON" "${words[@]}" || status=$?
   if [[ $status == 2 ]] && $kept; then
     rm -f "$RESTARTED"
-    echo "the same command throws away what this restart has finished, and begins anew" >&2
+    echo "${LABEL}the same command throws away what this restart has finished, and begins anew" >&2
   fi
   if [[ $status != 0 ]]; then exit "$status"; fi
-  if $restart; then
-    [[ -f "$RESTARTED" ]] || printf '%s\n' "$ASKED" >"$RESTARTED"
-    printf '%s\n' "$mark" >>"$RESTARTED"
+  if $restart; then printf '%s\n' "$mark" >>"$RESTARTED"; fi
+}
+
+# one_repeat K: both stages.
+one_repeat() {
+  local title="$LABEL== $DATASET, ratio $RATIO, repeat $1 of $REPEATS"
+  echo "$title: detection"
+  stage "detection $1" "$HERE/code_detection/main.py" "${COMMON[@]}" --repeat "$1" \
+    ${DETECTION[@]+"${DETECTION[@]}"}
+  echo "$title: segmentation"
+  stage "segmentation $1" "$HERE/code_seg/main.py" "${COMMON[@]}" --repeat "$1" \
+    ${SEG[@]+"${SEG[@]}"}
+}
+
+# side_by_side: all repeats, up to JOBS at a time. One that fails does not stop the others.
+side_by_side() {
+  local k running=() pids=() failed=() status=""
+  for ((k = 1; k <= REPEATS; k++)); do
+    while running=($(jobs -pr)) && ((${#running[@]} >= JOBS)); do wait -n || true; done
+    (end_with_children; LABEL="[repeat $k] "; one_repeat "$k") &
+    pids[k]=$!
+  done
+  for k in "${!pids[@]}"; do
+    wait "${pids[k]}" || { status="${status:-$?}"; failed+=("$k"); }
+  done
+  if [[ -n "$status" ]]; then
+    echo "error: of $REPEATS repeats failed: ${failed[*]}. The same command goes on" >&2
+    exit "$status"
   fi
 }
 
 while [[ $# -gt 0 ]]; do
   case "$1" in
-    --dataset=* | --ratio=* | --repeats=* | --data-root=* | --data-dir=* | --root-save-dir=*)
+    --dataset=* | --ratio=* | --repeats=* | --jobs=* | --data-root=* | --data-dir=* | \
+      --root-save-dir=*)
       set -- "${1%%=*}" "${1#*=}" "${@:2}"
       continue
       ;;
@@ -89,6 +117,7 @@ while [[ $# -gt 0 ]]; do
     --dataset) need_value "$@"; DATASET="$2"; shift ;;
     --ratio) need_value "$@"; RATIO="$2"; shift ;;
     --repeats) need_value "$@"; REPEATS="$2"; shift ;;
+    --jobs) need_value "$@"; JOBS="$2"; shift ;;
     --data-root) need_value "$@"; DATA_ROOT="$2"; shift ;;
     --data-dir) need_value "$@"; DATA_DIR=("--data-dir=$2"); shift ;;
     --root-save-dir) need_value "$@"; ROOT_SAVE_DIR="$2"; shift ;;
@@ -100,6 +129,9 @@ while [[ $# -gt 0 ]]; do
 done
 if [[ ! "$REPEATS" =~ ^[1-9][0-9]{0,5}$ ]]; then
   refuse "--repeats must be a whole number from 1 to 999999, not $REPEATS"
+fi
+if [[ ! "$JOBS" =~ ^([1-9]|[1-5][0-9]|6[0-4])$ ]]; then
+  refuse "--jobs must be a whole number from 1 to 64, not $JOBS"
 fi
 
 # A name that begins with a dash would be an option of rm and head.
@@ -119,20 +151,24 @@ BEGAN=$SECONDS
 PLACE=("--dataset=$DATASET" "--ratio=$RATIO" "--data-root=$DATA_ROOT"
   "--root-save-dir=$ROOT_SAVE_DIR" ${DATA_DIR[@]+"${DATA_DIR[@]}"})
 COMMON=("${PLACE[@]}" ${COMMON[@]+"${COMMON[@]}"})
+if ((JOBS > 1)) && [[ -z "${OMP_NUM_THREADS:-}" ]]; then
+  CORES="$(in_folder "$HERE" "$PYTHON" -c \
+    'from code_common.threads import allotted_cores; print(allotted_cores())')"
+  export OMP_NUM_THREADS=$((CORES > JOBS ? CORES / JOBS : 1))
+fi
 # Checks all options as well: a wrong one of stage 2 would stop the run after hours of stage 1.
-child "$PYTHON" "$HERE/data/check.py" "${COMMON[@]}" --repeats "$REPEATS" \
+child "$PYTHON" "$HERE/data/check.py" "${COMMON[@]}" --repeats "$REPEATS" --jobs "$JOBS" \
   --brief="$ROOT_SAVE_DIR/$DATASET/.checked_$RATIO" \
   --detection ${DETECTION[@]+"${DETECTION[@]}"} --seg ${SEG[@]+"${SEG[@]}"}
 RESTARTED="$ROOT_SAVE_DIR/$DATASET/.restarted_$RATIO"
-if [[ ! -f "$RESTARTED" || "$(head -n 1 "$RESTARTED")" != "$ASKED" ]]; then rm -f "$RESTARTED"; fi
-for ((repeat = 1; repeat <= REPEATS; repeat++)); do
-  echo "== $DATASET, ratio $RATIO, repeat $repeat of $REPEATS: detection"
-  stage "detection $repeat" "$HERE/code_detection/main.py" "${COMMON[@]}" --repeat "$repeat" \
-    ${DETECTION[@]+"${DETECTION[@]}"}
-  echo "== $DATASET, ratio $RATIO, repeat $repeat of $REPEATS: segmentation"
-  stage "segmentation $repeat" "$HERE/code_seg/main.py" "${COMMON[@]}" --repeat "$repeat" \
-    ${SEG[@]+"${SEG[@]}"}
-done
+if [[ "$(head -n 1 "$RESTARTED" 2>/dev/null)" != "$ASKED" ]]; then
+  printf '%s\n' "$ASKED" >"$RESTARTED"
+fi
+if ((JOBS > 1)); then
+  side_by_side
+else
+  for ((repeat = 1; repeat <= REPEATS; repeat++)); do one_repeat "$repeat"; done
+fi
 child "$PYTHON" "$HERE/tools/report.py" "--root-save-dir=$ROOT_SAVE_DIR" "--dataset=$DATASET" \
   "--ratio=$RATIO" --repeats "$REPEATS" --seconds $((SECONDS - BEGAN))
 rm -f "$RESTARTED"

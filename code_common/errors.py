@@ -47,7 +47,7 @@ _NO_MEMORY = re.compile(r"MemoryError|bad_alloc|(?i:out of|allocate|enough|insuf
 
 
 # What stops a script: Ctrl-C, what a cluster sends, and a terminal that is closed.
-_STOPS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
+STOPS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
 STOPPED = 130  # status of a script that was stopped: 128 + SIGINT
 
 
@@ -68,7 +68,7 @@ def _end_at_once(*_: object) -> NoReturn:
 
 def _when_stopped(handler: Callable[..., NoReturn]) -> None:
     """Set what a signal that stops a script does, unless it is ignored, as after nohup."""
-    for number in _STOPS:
+    for number in STOPS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler)
 
@@ -147,7 +147,8 @@ def _fail(message: str, status: int) -> NoReturn:
 
 def _stop() -> NoReturn:
     """End a script that was stopped, and say how to go on."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # impatience would only add a traceback
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)  # another one would only add a traceback
     sys.stdout.flush()
     if os.environ.get(PARENT_SAYS):
         sys.exit(STOPPED)

@@ -31,6 +31,7 @@ class Request:
     detection: DetectionOptions
     seg: SegOptions
     repeats: int = 1
+    jobs: int = 1  # repeats at a time
     json: bool = False
     brief: Path | None = None  # see --help
 
@@ -79,6 +80,9 @@ def read_arguments(argv: list[str] | None = None) -> Request:
     )
     parser.add_argument(
         "--repeats", type=Bounded(int, 1, 999_999), default=1, help="as of run.sh (default: 1)"
+    )
+    parser.add_argument(
+        "--jobs", type=Bounded(int, 1, 64), default=1, help="as of run.sh (default: 1)"
     )
     parts = by_stage(sys.argv[1:] if argv is None else argv)
     arguments, both = parser.parse_known_args(parts["both"])
@@ -145,9 +149,11 @@ def plan_run(image_files: dict[str, list[ImageFiles]], request: Request) -> list
     ]
     by_name = {files.name: files for part in image_files.values() for files in part}
     need = estimate(stages, list(by_name.values()), request.repeats, bool(request.brief))
-    minutes = need.seconds / 60
+    at_a_time = min(request.jobs, request.repeats)
+    minutes = need.seconds / 60 / at_a_time
     duration = f"{minutes / 60:.1f} h" if minutes > 90 else f"{max(1, minutes):.0f} min"
     repeats = f"{request.repeats} repeats" if request.repeats > 1 else "a repeat"
+    repeats += f", {at_a_time} at a time" if at_a_time > 1 else ""
     done = f"; {need.done} of {need.steps} steps are done" if need.done else ""
     message = f"about {duration} for {repeats}{done}"
     timing = Finding(PASS, str(choose_device(detection)), message)

@@ -117,3 +117,17 @@ def test_a_signal_that_is_ignored_stays_so():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
     assert done.stdout == "went on\n"
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_second_signal_adds_no_traceback(number):
+    """As where a whole group is stopped, and run.sh tells its scripts to end, too."""
+    code = (
+        "import atexit, os, signal\n"
+        "from code_common.errors import run_script\n"
+        f"stop = lambda: os.kill(os.getpid(), signal.{number})\n"
+        "atexit.register(stop)\n"
+        "run_script(stop)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 130 and done.stderr.count("\n") == 2, done.stderr
