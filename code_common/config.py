@@ -19,6 +19,7 @@ from pathlib import Path
 
 from code_common.errors import InputError, run_script
 from code_common.old_runs import REMOVED, RENAMED
+from code_common.threads import respect_cores
 
 _SECTION = re.compile(r"^    # --- (.+)$")
 _FIELD = re.compile(r"^    (\w+):.*?  # (.+)$")
@@ -231,8 +232,10 @@ def parse(cls: type, description: str, argv: list[str] | None = None):
 def read_command_line(cls: type, description: str):
     """`parse` of a script's command line, whose errors end the script in one line.
 
-    A script calls it before it imports torch, so that --help and a wrong flag answer at once.
+    A script calls it before it imports torch, so that --help and a wrong flag answer at once, and
+    torch takes the cores that it shall.
     """
+    respect_cores()
     return run_script(lambda: parse(cls, description, sys.argv[1:]))
 
 

@@ -8,7 +8,7 @@ import torch
 
 from code_common.errors import InputError, run_script
 from code_common.files.run_folder import colours_path
-from code_common.inference.tiling import Tiling
+from code_common.inference.tiling import VIEWS, Tiling
 from code_common.inference.trained_run import start_from
 from code_common.learning import distributed, hardware
 from code_common.learning.checkpoints import load_encoder
@@ -32,7 +32,7 @@ def tiling_of(options: InferenceOptions, device: torch.device) -> Tiling:
         tile=options.tile,
         overlap=options.overlap,
         batch_size=options.test_batch_size,
-        views=options.views,
+        views=VIEWS[options.views],
         precision=hardware.choose_precision(options.precision, device),
     )
 

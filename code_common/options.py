@@ -47,16 +47,19 @@ class InferenceOptions:
     tile: int = 224  # side in pixels of the tiles that an image is cut into
     overlap: int = 80  # pixels that neighbouring tiles share
     test_batch_size: int = 8  # tiles per step
-    views: int = 1  # 4 or 8: the network sees every tile at four quarter turns, or at these and
-    #   their mirror images, and the probabilities are averaged; it takes as many times as long.
-    #   Validations during training take one view
+    views: int = 1  # 2, 4 or 8: the network sees every tile twice (as it is, and mirrored), at
+    #   four quarter turns, or at these and their mirror images; the probabilities are
+    #   averaged, and it takes as many times as long. Validations during training take one view
     # --- hardware
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     gpus: tuple[int, ...] = ()  # numbers of the GPUs to use; several work as one, on one batch
     precision: str = "auto"  # fp32, bf16, or auto: bf16 where the hardware multiplies it
 
     LAST_SECTIONS: ClassVar[tuple] = ("inference", "hardware")
-    INFERENCE_CHOICES: ClassVar[dict] = {"precision": ("auto", "fp32", "bf16"), "views": (1, 4, 8)}
+    INFERENCE_CHOICES: ClassVar[dict] = {
+        "precision": ("auto", "fp32", "bf16"),
+        "views": (1, 2, 4, 8),
+    }
     # The inclusive bounds of every number; each number of each script has some.
     BOUNDS: ClassVar[dict[str, tuple[float, float]]] = {
         "tile": (32, 2048),
@@ -77,6 +80,16 @@ def check_inference(options: InferenceOptions) -> None:
         )
     if len(set(options.gpus)) < len(options.gpus):
         raise InputError(f"--gpus {' '.join(map(str, options.gpus))}: names a GPU twice")
+
+
+@dataclass(frozen=True)
+class PredictInference(InferenceOptions):
+    """How a network is run on images without labels: as well as with eight views, in a quarter of
+    the time (docs/explanation/performance.md).
+    """
+
+    overlap: int = 32
+    views: int = 2
 
 
 @dataclass(frozen=True)
@@ -291,7 +304,7 @@ def check_first_weights(options: CommonOptions) -> None:
 
 
 @dataclass(frozen=True)
-class PredictOptions(InferenceOptions, ShardOptions):
+class PredictOptions(PredictInference, ShardOptions):
     """Options of prediction on images without labels."""
 
     # --- prediction

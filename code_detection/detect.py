@@ -16,6 +16,7 @@ from code_common.inference.shards import ALL, DoneFiles, process_shard
 from code_common.inference.tiling import predict_prob
 from code_common.launch import choose_device, tiling_of
 from code_common.learning.checkpoints import load_state, network_of, scores_of
+from code_common.learning.hardware import choose_processes
 from code_common.reporting.drawing import BLUE, GREEN, ORANGE, mark
 from code_detection.dataset import all_points
 from code_detection.metrics import DetectionCounts, count, match
@@ -85,6 +86,6 @@ def detect_images(
 
     inputs = {name: (f.image, f.instances, f.points) for name, f in by_name.items()}
     done_files = DoneFiles(out, key, {"counts": None})
-    done = process_shard(done_files, inputs, work, shard, "detecting")
+    done = process_shard(done_files, inputs, work, shard, "detecting", choose_processes(device))
     counts = {name: value["counts"] for name, value in done.items()}
     return {n: c if c is None else DetectionCounts.from_json(c) for n, c in counts.items()}

@@ -33,6 +33,8 @@ from code_common.inference.slides import Slide, find_slides, reduced
 from code_common.inference.trained_run import TrainedStage, load_trained_run
 from code_common.launch import choose_device, run, tiling_of
 from code_common.learning import distributed
+from code_common.learning.hardware import choose_processes
+from code_common.learning.stopwatch import Lap
 from code_common.reporting.drawing import GREEN, mark
 from code_detection.annotate_page import Found, write_page
 
@@ -117,9 +119,12 @@ def predict(options: DetectionPredictOptions) -> str:
     tiling = tiling_of(options, device)
     key = result_key(options, [stage], tiling)
 
-    def work(name: str, slide: Slide, folder: Path, key: str) -> tuple[list[Path], dict, list[str]]:
+    def work(
+        name: str, slide: Slide, folder: Path, key: str, lap: Lap
+    ) -> tuple[list[Path], dict, list[str]]:
         wanted = wanted_tiles(slide, options.tissue, options.tile)
         points, probs = detect_slide(stage, slide, folder, key, tiling, wanted)
+        lap("detector")
         files = [options.out / f"{name}_points.{kind}" for kind in ("csv", "geojson", "png")]
         write_points(files[0], in_file(slide, points), probs)
         write_geojson(files[1], in_file(slide, points), probs)
@@ -132,11 +137,12 @@ def predict(options: DetectionPredictOptions) -> str:
             far = KDTree(points).query(places)[0] > stage.settings["r1"]
             write_points(candidates, in_file(slide, places[far]), nearly[far])
             files.append(candidates)
+        lap("files")
         return files, {"nuclei": len(points)}, []
 
     message, errors = "", []
     try:
-        message = predict_all(options, key, ["nuclei"], work)[0]
+        message = predict_all(options, key, ["nuclei"], work, choose_processes(device))[0]
     except InputError as error:
         errors.append(str(error))
     if options.annotate and distributed.is_main():

@@ -21,7 +21,7 @@ from code_common.inference.slides import Slide
 from code_common.inference.tiling import reader
 from code_common.inference.trained_run import TrainedStage, load_trained_run
 from code_common.launch import choose_device, tiling_of
-from code_common.options import PACKAGED, InferenceOptions, check_inference
+from code_common.options import PACKAGED, InferenceOptions, PredictInference, check_inference
 from code_seg.options import METHODS
 from code_seg.segmenter import empty_map, make_segmenter, nuclei_of_points, numbered
 
@@ -42,7 +42,7 @@ def load_model(path: Path | str = PACKAGED, inference: InferenceOptions | None =
     inference: tile, views, device and the like; None: the defaults of predict.py. Raises InputError
     where the path holds something else, and for what predict.py would refuse.
     """
-    inference, path = inference or InferenceOptions(), Path(path)
+    inference, path = inference or PredictInference(), Path(path)
     _check(inference)
     return Model(path, load_trained_run(path, choose_device(inference)), inference)
 

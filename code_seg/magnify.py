@@ -1,11 +1,14 @@
 """Small nuclei are seen magnified: how much an image needs, and predictions that do it."""
 
+from typing import NamedTuple
+
 import numpy as np
 from torch import nn
 
 from code_common.inference.magnification import enlarged, magnification, reduced_map
 from code_common.inference.tiling import Read, Tiling, predict_prob, reader
-from code_seg.evaluate import make_instances
+from code_seg.convex import convex_instances
+from code_seg.instances import components
 
 WINDOW, WINDOWS = 448, 9  # side in pixels and number of the parts of a large image looked at
 SPECK = 20  # square pixels under which a component says nothing of nuclei
@@ -27,31 +30,40 @@ def _parts(shape: tuple[int, int], points: np.ndarray | None) -> list[tuple[int,
     return [(row, col, *size.tolist()) for row, col in corners.tolist()]
 
 
-def median_radius(
+class SizeLook(NamedTuple):
+    """What a first look at an image tells of the size of its nuclei."""
+
+    radius: float  # median radius of the nuclei in pixels; nan where nothing is found
+    prob: np.ndarray | None  # probability [H, W] with one view; None for a large image
+
+
+def look_for_size(
     network: nn.Module,
     read: Read,
     shape: tuple[int, int],
     points: np.ndarray | None,
     tiling: Tiling,
-) -> float:
-    """Median radius in pixels of the nuclei that a network finds in an image [H, W].
+) -> SizeLook:
+    """How large the nuclei are that a network finds in an image [H, W], or in parts of it.
 
     With points [N, 2] the nuclei are convex ones, since specks are many; without points they are
-    the components. nan where nothing is found.
+    the components.
     """
-    areas = []
-    for row, col, rows, cols in _parts(shape, points):
+    areas, parts = [], _parts(shape, points)
+    for row, col, rows, cols in parts:
         prob = predict_prob(network, read(row, col, rows, cols), tiling.one_view())
         inside = None
         if points is not None:
             inside = points - (row, col)
             inside = inside[((inside >= 0) & (inside < (rows, cols))).all(1)]
-        maps = make_instances(prob, inside, SPECK)
-        nuclei = maps.get("convex", maps["components"])
-        areas.append(np.bincount(nuclei[nuclei > 0]))
+        found = components(prob, SPECK)
+        if inside is not None:
+            found = convex_instances(found, prob, inside, SPECK)
+        areas.append(np.bincount(found[found > 0]))
     sizes = np.concatenate(areas)
     sizes = sizes[sizes > 0]
-    return float(np.sqrt(np.median(sizes) / np.pi)) if len(sizes) else float("nan")
+    radius = float(np.sqrt(np.median(sizes) / np.pi)) if len(sizes) else float("nan")
+    return SizeLook(radius, prob if parts == [(0, 0, *shape)] else None)
 
 
 def choose_magnification(
@@ -68,7 +80,7 @@ def choose_magnification(
     """
     if not radius:
         return 1.0
-    return magnification(median_radius(network, read, shape, points, tiling), radius)
+    return magnification(look_for_size(network, read, shape, points, tiling).radius, radius)
 
 
 def predict_enlarged(
@@ -87,6 +99,22 @@ def predict_nuclei(
     radius: float,
 ) -> np.ndarray:
     """Probability [H, W] of a nucleus in an image [H, W, 3], magnified to the radius wanted."""
-    read, shape = reader(image), image.shape[:2]
-    factor = choose_magnification(network, read, shape, points, tiling, radius)
-    return predict_enlarged(network, image, tiling, factor)
+    if not radius:
+        return predict_prob(network, image, tiling)
+    look = look_for_size(network, reader(image), image.shape[:2], points, tiling)
+    factor = magnification(look.radius, radius)
+    if factor != 1 or look.prob is None:
+        return predict_enlarged(network, image, tiling, factor)
+    return with_other_views(network, image, tiling, look.prob)
+
+
+def with_other_views(
+    network: nn.Module, image: np.ndarray, tiling: Tiling, first: np.ndarray
+) -> np.ndarray:
+    """The mean probability [H, W] over all views of an image [H, W, 3]; `first`: that of the first
+    one, which a first look has computed.
+    """
+    if len(tiling.views) == 1:
+        return first
+    others = predict_prob(network, image, tiling.other_views())
+    return others + (first - others) / len(tiling.views)

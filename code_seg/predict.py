@@ -19,6 +19,7 @@ from array import array
 from collections.abc import Iterable
 
 import numpy as np
+from scipy import ndimage
 
 from code_common.files.geojson import Features, nucleus_feature
 from code_common.files.reading import read_json
@@ -42,6 +43,8 @@ from code_common.inference.tiling import Read
 from code_common.inference.trained_run import load_trained_run
 from code_common.launch import choose_device, run, tiling_of
 from code_common.learning import distributed
+from code_common.learning.hardware import choose_processes
+from code_common.learning.stopwatch import Lap, lapped
 from code_common.reporting.drawing import BLUE, YELLOW, mark, outline
 from code_seg.features import feature_names, nucleus_features
 from code_seg.segmenter import Part, empty_map, make_segmenter, nuclei_of_points, numbered
@@ -67,11 +70,13 @@ def predict(options: SegPredictOptions) -> str:
     )  # fmt: skip
     columns = COLUMNS + (COLUMNS_OF_POINTS if own else ())
 
-    def work(name: str, slide: Slide, folder: Path, key: str) -> tuple[list[Path], dict, list[str]]:
+    def work(
+        name: str, slide: Slide, folder: Path, key: str, lap: Lap
+    ) -> tuple[list[Path], dict, list[str]]:
         in_file, points, found, lines = None, None, None, []
         if own:
             in_file, points, lines = own.read(name, slide)
-        probs, points = segmenter.maps(slide, folder, key, points)
+        probs, points = segmenter.maps(slide, folder, key, points, lap)
         labels = empty_map(folder / "labels.u32", slide.shape)
         if own:
             found = nuclei_of_points(segmenter, probs, points, folder)
@@ -81,6 +86,7 @@ def predict(options: SegPredictOptions) -> str:
         kind = "ome.tif" if slide.large else "tif"
         endings = ("nuclei.csv", "nuclei.geojson", f"instances.{kind}", "overlay.png")
         files = [options.out / f"{name}_{ending}" for ending in endings]
+        parts = lapped(parts, lap, "nuclei", "features")
         areas, sure = write_nuclei(files[0], files[1], slide, parts, prob_reader(probs))
         write_label_map(files[2], labels, slide.mpp, slide.large)
         picture, small, by = reduced(slide, labels)
@@ -101,13 +107,14 @@ def predict(options: SegPredictOptions) -> str:
             files.append(given_points_path(options.out, name))
             write_given_points(files[-1], in_file, numbers, found.notes)
             values += [len(points), int((numbers == 0).sum())]
+        lap("pictures")
         return files, dict(zip(columns, values, strict=True)), lines
 
     used = [stage for stage in (segmenter.stage, segmenter.detector) if stage]
     of_points = (options.only_points,) if own else ()
     key = result_key(options, used, segmenter.tiling, segmenter.method, *of_points)
     beside = own.files if own else None
-    message, rows = predict_all(options, key, columns, work, beside)
+    message, rows = predict_all(options, key, columns, work, choose_processes(device), beside)
     if own and distributed.is_main():
         for line in own.notes:
             print(line)
@@ -185,12 +192,14 @@ def write_nuclei(
         for row, col, instances in parts:
             box = row, col, *instances.shape
             image, prob = strips.read(*box), read_prob(*box)
-            for k in np.unique(instances[instances > 0]).tolist():
-                mask = instances == k
-                values = nucleus_features(mask, (row, col), image, prob, slide.scale, slide.mpp)
-                areas.append(int(mask.sum()))
+            last = len(areas)
+            local = np.where(instances > 0, instances - last, 0).astype(np.int32)
+            for k, inner in enumerate(ndimage.find_objects(local), 1):
+                mask, corner = local[inner] == k, (row, col)
+                values = nucleus_features(mask, inner, corner, image, prob, slide.scale, slide.mpp)
+                areas.append(values["area"])
                 probs.append(values["probability"])
-                writer.writerow([k, *(f"{v:.6g}" for v in values.values())])
+                writer.writerow([last + k, *(f"{v:.6g}" for v in values.values())])
                 # In the frame of the coordinates beside it; the table's are pixels as read.
                 area = values["area"]
                 if slide.scale != 1:
@@ -199,10 +208,8 @@ def write_nuclei(
                     "Area px^2": area,
                     "Probability": round(values["probability"], 4),
                 }
-                rows, cols = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-                inner = mask[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
-                corner = row + int(rows[0]), col + int(cols[0])
-                features.add(nucleus_feature(inner, corner, shown, slide.scale))
+                corner = row + inner[0].start, col + inner[1].start
+                features.add(nucleus_feature(mask, corner, shown, slide.scale))
         features.end()
         text.detach()
     return areas, probs

@@ -7,21 +7,24 @@ from pathlib import Path
 import numpy as np
 
 from code_common.errors import InputError
+from code_common.inference.magnification import magnification
 from code_common.inference.prediction import (
     detect_slide,
     mask_reader,
     prob_reader,
     probability_map,
     wanted_tiles,
+    write_prob_rows,
 )
 from code_common.inference.slides import Slide
 from code_common.inference.streaming import DiskMap, find_components
 from code_common.inference.tiling import Tiling
 from code_common.inference.trained_run import TrainedStage
+from code_common.learning.stopwatch import Lap, no_lap
 from code_seg.convex import convex_nuclei, kept_in_parts
 from code_seg.given_points import PointNuclei
 from code_seg.instances import PointsByRow, instances_in_parts, split_by_points
-from code_seg.magnify import choose_magnification
+from code_seg.magnify import look_for_size, with_other_views
 from code_seg.selection import check_method
 
 # A part of an instance map: its first row and column, and the map [h, w] of its box.
@@ -44,7 +47,12 @@ class Segmenter:
         return self.stage.settings["min_area"]
 
     def maps(
-        self, slide: Slide, work: Path, key: str, points: np.ndarray | None = None
+        self,
+        slide: Slide,
+        work: Path,
+        key: str,
+        points: np.ndarray | None = None,
+        lap: Lap = no_lap,
     ) -> tuple[DiskMap, np.ndarray | None]:
         """Probability map of a slide, on the disk in `work`, and the points [N, 2] in it.
 
@@ -54,12 +62,26 @@ class Segmenter:
         wanted = wanted_tiles(slide, self.tissue, self.tiling.tile)
         if points is None and self.detector:
             points, _ = detect_slide(self.detector, slide, work, key, self.tiling, wanted)
-        factor = choose_magnification(
-            self.stage.network, slide.read, slide.shape, points, self.tiling,
+            lap("detector")
+        path, factor, wanted_radius = (
+            work / "nuclei.u16",
+            1.0,
             self.stage.settings["nucleus_radius"],
-        )  # fmt: skip
-        path = work / "nuclei.u16"
+        )
+        if wanted_radius:
+            network = self.stage.network
+            look = look_for_size(network, slide.read, slide.shape, points, self.tiling)
+            factor = magnification(look.radius, wanted_radius)
+            lap("first_look")
+            if factor == 1 and look.prob is not None:
+                image = slide.read(0, 0, *slide.shape)
+                prob = with_other_views(network, image, self.tiling, look.prob)
+                probs = empty_map(path, slide.shape, np.uint16)
+                write_prob_rows(probs, 0, prob, self.stage)
+                lap("network")
+                return probs, points
         probs = probability_map(self.stage, slide, path, key, self.tiling, wanted, factor)
+        lap("network")
         return probs, points
 
     def nuclei(
@@ -107,18 +129,18 @@ def numbered(parts: Iterator[Part], labels: DiskMap) -> Iterator[Part]:
     """Parts with ids 1, 2, ... over all of them; each is written into `labels` before the next."""
     count = 0
     for row, col, instances in parts:
-        values, index = np.unique(instances, return_inverse=True)
-        new = np.where(values > 0, count + np.cumsum(values > 0), 0)
-        ids = new[index].reshape(instances.shape)
-        count += int((values > 0).sum())
+        present = np.bincount(instances.ravel()) > 0
+        present[0] = False
+        ids = np.where(present, count + np.cumsum(present), 0)[instances]
+        count += int(present.sum())
         labels.write(row, col, np.where(ids > 0, ids, labels.read(row, col, *ids.shape)))
         yield row, col, ids
 
 
-def empty_map(path: Path, shape: tuple[int, int]) -> DiskMap:
-    """A map of ids on the disk, whatever an earlier call left there."""
+def empty_map(path: Path, shape: tuple[int, int], dtype: type = np.uint32) -> DiskMap:
+    """A map of ids, or of something else, on the disk, whatever an earlier call left there."""
     path.unlink(missing_ok=True)
-    return DiskMap(path, shape, np.uint32)
+    return DiskMap(path, shape, dtype)
 
 
 def make_segmenter(

@@ -44,6 +44,7 @@ from code_common.inference.shards import ALL, DoneFiles, process_shard
 from code_common.launch import choose_device, run, tiling_of
 from code_common.learning import distributed
 from code_common.learning.checkpoints import load_network
+from code_common.learning.hardware import choose_processes
 from code_common.reporting.bootstrap import intervals, mean_of, patients
 from code_common.reporting.drawing import CYAN, YELLOW, outline
 from code_common.reporting.results import SHOWN
@@ -104,7 +105,7 @@ def segment_images(
 
     inputs = {n: (f.image, f.instances, point_files.get(n)) for n, f in by_name.items()}
     done_files = DoneFiles(out, key, {str: dict.fromkeys(SHOWN, float)})
-    done = process_shard(done_files, inputs, work, shard, "segmenting")
+    done = process_shard(done_files, inputs, work, shard, "segmenting", choose_processes(device))
     scores: Scores = {}
     for name in (n for n in by_name if n in done):
         for scored_by, values in done[name].items():

@@ -37,6 +37,7 @@ FILES = {
     "config": "errors, config",
     "old_runs": "errors, config",
     "arrays": "errors, config",
+    "threads": "errors, config",
 }
 WIDTH, HEIGHT, FONT = 867, 543, 13
 FIRST_X, FIRST_Y, STEP_X, STEP_Y = 66, 30, 67, 43  # centre of the first room, steps to the next

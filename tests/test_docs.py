@@ -41,6 +41,7 @@ ELSEWHERE = {
     "pip install openslide-python openslide-bin": "a second reader, not needed by the tests",
     "python setup.py build_ext --inplace": "what tools/setup.sh does",
     "python tests/benchmarks/crf_loss.py": "times MO, which is no part of the project",
+    "python tests/benchmarks/speed.py": "times MO, too",
     "bash run.sh": "the sample takes minutes; conftest.py runs a smaller one",
 }
 SMALL = [a for a in TINY if a not in ("--dataset", "tiny", "--ratio", "0.5")]

@@ -18,6 +18,7 @@ MOST_UNSURE = 1 / 3  # share of the nuclei that have less
 # Largest distance of the tissue's mean colour from that of the training images, in deviations of
 # the training images' pixels.
 MOST_DEVIATIONS = 1.6
+COLOUR_SIDE = 500  # pixels
 LINES = 20  # of the table on the screen
 FORMS = {"nuclei": "{:7.0f}", "radius": "{:7.1f}", "unsure": "{:7.1%}"}
 MEND = "look at the overlay: where it is wrong, annotate some tiles and train"
@@ -30,6 +31,8 @@ def unsure_share(probs: Sequence[float] | np.ndarray) -> float:
 
 def unlike_in_colour(picture: np.ndarray, stage: TrainedStage) -> list[str]:
     """A line if the tissue on a picture uint8 [h, w, 3] has other colours than the training."""
+    step = -(-max(picture.shape) // COLOUR_SIDE)  # a mean colour needs no more pixels
+    picture = np.ascontiguousarray(picture[::step, ::step])
     pixels = picture[tissue(picture)]
     if not len(pixels):
         return []

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from code_common.config import fingerprint
 from code_common.errors import InputError
@@ -32,10 +33,11 @@ from code_common.inference.streaming import DiskMap, find_components
 from code_common.inference.tiling import Tiling, predict_rows, probability
 from code_common.inference.trained_run import TrainedStage
 from code_common.learning import distributed
+from code_common.learning.stopwatch import Lap, Stopwatch
 from code_common.options import PACKAGED, PROJECT, PredictOptions
 
 MAX = 65535  # a probability of 1, as it is stored
-SUMMARY, COCO = "summary.csv", "coco.json"  # tables of all images
+SUMMARY, COCO, TIMES = "summary.csv", "coco.json", "times.csv"  # of all images
 UNKNOWN, MOST_SCALES = "not stated", 4  # what is said of the files' resolutions
 LONGEST_ENDING = "_instances.ome.tif.tmp"  # of the names of results
 
@@ -108,13 +110,20 @@ def probability_map(
         first_row=round(first_row * factor),
     )
     for row, prob in reduced_rows(parts, slide.shape, factor):
-        part = prob[0, : slide.shape[0] - row, : slide.shape[1]]
-        if not np.isfinite(part).all():
-            raise InputError(f"{stage.path}: damaged weights; the probabilities are no numbers")
-        disk.write(row, 0, np.rint(part * MAX).astype(np.uint16))
+        write_prob_rows(disk, row, prob[0, : slide.shape[0] - row, : slide.shape[1]], stage)
         disk.synchronise()
         write_json(progress, {"key": key, "rows": row + prob.shape[1]})
     return disk
+
+
+def write_prob_rows(disk: DiskMap, row: int, prob: np.ndarray, stage: TrainedStage) -> None:
+    """Write probabilities [h, W] in 0..1, from a row on, into a probability map.
+
+    Raises InputError where they are no numbers.
+    """
+    if not np.isfinite(prob).all():
+        raise InputError(f"{stage.path}: damaged weights; the probabilities are no numbers")
+    disk.write(row, 0, np.rint(prob * MAX).astype(np.uint16))
 
 
 def mask_reader(disk: DiskMap, threshold: float) -> Callable[[int, int, int, int], np.ndarray]:
@@ -165,30 +174,46 @@ def scale_line(mpp: float | None, files: Counter[str]) -> str:
     return f"images are {how}{of_files}"
 
 
+def write_times(out: Path, images: Mapping[str, Mapping[str, float]]) -> str:
+    """Write where the time went, image by image; returns a line of the means.
+
+    images: name -> part of the work -> seconds. They differ from call to call, so they are not
+    in the table of results.
+    """
+    parts = list(dict.fromkeys(part for image in images.values() for part in image))
+    rows = [[name, *(image.get(p, 0) for p in parts)] for name, image in sorted(images.items())]
+    write_table(out / TIMES, ["image", *parts], rows)
+    means = np.mean([row[1:] for row in rows], axis=0)
+    told = ", ".join(f"{part} {mean:.2f}" for part, mean in zip(parts, means, strict=True))
+    return f"seconds an image: {told.replace('_', ' ')}; {out / TIMES}"
+
+
 def form_of(columns: Sequence[str]) -> dict:
     """The form of what `predict_all` notes of an image, as `read_json` takes it."""
-    return {"row": {column: float for column in columns}, "lines": [str]}
+    return {"row": {column: float for column in columns}, "lines": [str], "file_mpp": str,
+            "seconds": {str: float}}  # fmt: skip
 
 
-def lines_of(done: Iterable[dict | None]) -> list[str]:
-    """What a user should know of the images that are done. done: notes of `form_of`, or None."""
-    return grouped(line for value in done if value for line in value["lines"])
+def lines_of(done: Iterable[dict]) -> list[str]:
+    """What a user should know of the images that are done. done: notes of `form_of`."""
+    return grouped(line for value in done for line in value["lines"])
 
 
 def predict_all(
     options: PredictOptions,
     key: str,
     columns: Sequence[str],
-    work: Callable[[str, Slide, Path, str], tuple[list[Path], dict[str, float], list[str]]],
+    work: Callable[[str, Slide, Path, str, Lap], tuple[list[Path], dict[str, float], list[str]]],
+    processes: int,
     beside: Mapping[str, Path] | None = None,
 ) -> tuple[str, dict[str, dict[str, float]]]:
-    """Do every image of this shard that is not done.
+    """Do every image of this shard that is not done, up to `processes` at a time.
 
-    `work(name, slide, folder for unfinished maps, key)` writes an image's results and returns
-    their paths, the numbers of its row of summary.csv, by its `columns`, and lines that a user
-    should know. The table is written when all images are done. beside: another file that an image's
-    result depends on; images without one are left out. Returns what to tell, and the rows of all
-    images that are done, by name.
+    `work(name, slide, folder for unfinished maps, key, lap)` writes an image's results, and calls
+    `lap` behind each part of that. It returns their paths, the numbers of its row of summary.csv,
+    by its `columns`, and lines that a user should know. The table is written when all images are
+    done. beside: another file that an image's result depends on; images without one are left out.
+    Returns what to tell, and the rows of all images that are done, by name.
     """
     paths = find_slides(list(options.images))
     inputs = {name: (path,) for name, path in paths.items()}
@@ -197,44 +222,51 @@ def predict_all(
     if options.model == PACKAGED and distributed.is_main():
         card = PACKAGED.with_suffix(".md").relative_to(PROJECT)
         print(f"model: the one that comes with this project; its scores and limits: {card}")
-    scales: Counter[str] = Counter()
 
     def predict_one(name: str) -> tuple[list[Path], dict]:
-        for table in (SUMMARY, COCO):  # of all images as they were
+        for table in (SUMMARY, COCO, TIMES):  # of all images as they were
             (options.out / table).unlink(missing_ok=True)
         with suppress(FileNotFoundError):
             os.stat(options.out / f".{name}{LONGEST_ENDING}")  # too long? Before the work
+        watch = Stopwatch(torch.device("cpu"))
         slide = open_slide(paths[name], options.mpp, options.file_mpp)
         lines = list(slide.notes)
         look = slide.thumbnail and options.tissue == "auto"  # which needs the thumbnail anyway
         if look and not tissue(slide.thumbnail()).any():
             lines.append(f"{paths[name]}: {NOTHING}")
-        scales[f"{slide.file_mpp:.3g}" if slide.file_mpp else UNKNOWN] += 1
         folder = options.out / ".work" / name
         key_of_work = fingerprint(key, content_hash(paths[name]))
-        files, row, more = work(name, slide, folder, key_of_work)
+        watch.lap("read")
+        files, row, more = work(name, slide, folder, key_of_work, watch.lap)
         shutil.rmtree(folder, ignore_errors=True)
-        return files, {"row": row, "lines": [printable(line) for line in lines + more]}
+        file_mpp = f"{slide.file_mpp:.3g}" if slide.file_mpp else UNKNOWN
+        lines = [printable(line) for line in lines + more]
+        seconds = {part: round(took, 3) for part, took in watch.seconds().items()}
+        return files, {"row": row, "lines": lines, "file_mpp": file_mpp, "seconds": seconds}
 
-    done_files = DoneFiles(options.out, key, form_of(columns))
+    done_files, failure = DoneFiles(options.out, key, form_of(columns)), None
     try:
-        done = process_shard(done_files, inputs, predict_one, options.shard, "predicting")
-    except InputError:  # of some images
-        for line in lines_of(done_files.get(name, files) for name, files in inputs.items()):
-            print(line)
-        raise
-    finally:
-        if distributed.is_main():
-            print(scale_line(options.mpp, scales))
+        done = process_shard(
+            done_files, inputs, predict_one, options.shard, "predicting", processes
+        )
+    except InputError as error:  # of some images
+        failure = error
+        notes = {name: done_files.get(name, files) for name, files in inputs.items()}
+        done = {name: note for name, note in notes.items() if note}
     rows = {name: value["row"] for name, value in done.items()}
     if distributed.is_main():
-        for line in [*first_look(rows), *lines_of(done[name] for name in sorted(done))]:
+        print(scale_line(options.mpp, Counter(value["file_mpp"] for value in done.values())))
+        table = [] if failure else first_look(rows)
+        for line in [*table, *lines_of(done[name] for name in sorted(done))]:
             print(line)
+    if failure:
+        raise failure
     if len(rows) < len(inputs):
         waiting = f"{SUMMARY} waits for all of them"
         return f"{len(rows)} of {len(inputs)} images are done; {waiting}", rows
     if distributed.is_main():
         lines = [[name, *(row[c] for c in columns)] for name, row in sorted(rows.items())]
         write_table(options.out / SUMMARY, ["image", *columns], lines)
+        print(write_times(options.out, {name: note["seconds"] for name, note in done.items()}))
     nuclei = sum(row["nuclei"] for row in rows.values())
     return f"{nuclei} nuclei in {len(inputs)} images; see {options.out}", rows

@@ -16,6 +16,7 @@ from code_common.files.locks import remove_lock, take_lock
 from code_common.files.reading import read_json
 from code_common.files.run_folder import marker_path
 from code_common.files.writing import write_json
+from code_common.inference.side_by_side import side_by_side
 from code_common.learning import distributed
 
 ALL = "0/1"  # the shard of a process that does every image
@@ -130,9 +131,9 @@ class DoneFiles:
                     f"{path}: changed since it was written; remove it to have it made again"
                 )
 
-    def is_outdated(self, name: str, inputs: Sequence[Path | None]) -> bool:
-        """Whether an image was done, but not as it would be now."""
-        return os.path.isfile(marker_path(self.folder, name)) and self.get(name, inputs) is None
+    def is_known(self, name: str) -> bool:
+        """Whether an image was ever done, be it in another way."""
+        return os.path.isfile(marker_path(self.folder, name))
 
     def forget(self, name: str) -> None:
         """Note of an image that it is to be done again: any of its files may be another one now."""
@@ -183,8 +184,6 @@ def are_as_noted(paths: Sequence[Path | None], notes: list[list]) -> bool:
 def _do_image(done: DoneFiles, name: str, inputs: Sequence[Path | None], work: Work) -> bool:
     """Do an image where it is not done; False where another process is doing it."""
     lock_path = done.lock_path(name)
-    if done.get(name, inputs) is not None and not lock_path.exists():  # a killed process leaves it
-        return True
     lock = take_lock(lock_path)
     if lock is None:
         return False
@@ -206,41 +205,51 @@ def process_shard(
     work: Work,
     shard: str,
     title: str,
+    processes: int = 1,
 ) -> dict[str, object]:
     """Do the images of a shard that are not done; returns the values of all that are, by name.
 
-    inputs: name -> input files of an image. An image that another process is doing is left to it,
-    and waited for at the end. An image that cannot be read does not stop the others: the
-    InputError at the end has a line for each.
+    inputs: name -> input files of an image. Up to `processes` images are done at a time, each in a
+    process of its own: what `work` changes in memory is lost. An image that another call is doing
+    is left to it, and waited for at the end. An image that cannot be read does not stop the others:
+    the InputError at the end has a line for each.
     """
     names, failed = sorted(inputs), {}
     index, count = parse_shard(shard)
     quiet = None if distributed.is_main() else True
 
-    def is_tried(name: str) -> bool:
+    def attempt(name: str) -> tuple[bool, str]:
+        """Whether an image is done or cannot be, and why it cannot."""
         try:
-            return _do_image(done, name, inputs[name], work)
+            return _do_image(done, name, inputs[name], work), ""
         except InputError as error:
-            failed[name] = " ".join(str(error).splitlines())
+            return True, " ".join(str(error).splitlines())
         except OSError as error:
             if error.errno not in _OF_ONE_IMAGE:
                 raise
-            failed[name] = f"{error.filename}: {error.strerror.lower()}"
             if error.errno == errno.ENAMETOOLONG:
-                failed[name] = f"{inputs[name][0]}: the name is too long for those of its results"
-        return True
+                return True, f"{inputs[name][0]}: the name is too long for those of its results"
+            return True, f"{error.filename}: {error.strerror.lower()}"
 
     marker_path(done.folder, "NAME").parent.mkdir(parents=True, exist_ok=True)  # or an OSError
     shard_names = names[index::count]
-    again = sum(done.is_outdated(name, inputs[name]) for name in shard_names)
+    undone = {name for name in shard_names if done.get(name, inputs[name]) is None}
+    again = sum(map(done.is_known, undone))
     if again:
         print(
             f"{again} images of an earlier call are done again: the model, an option, the image or "
             "its results have changed",
             file=sys.stderr,
         )
-    bar = tqdm(shard_names, desc=title, leave=False, disable=quiet)
-    waiting = [name for name in bar if not is_tried(name)]
+    # The lock of an image that is done is what a killed process left.
+    todo = [name for name in shard_names if name in undone or done.lock_path(name).exists()]
+    waiting = []
+    tried = side_by_side(todo, attempt, processes)
+    for name, (ended, why) in tqdm(tried, title, len(todo), leave=False, disable=quiet):
+        if not ended:
+            waiting.append(name)
+        if why:
+            failed[name] = why
     if waiting:
         print(
             f"{len(waiting)} images are being done by another process in {done.folder}; waiting "
@@ -248,8 +257,10 @@ def process_shard(
             file=sys.stderr,
         )
     for name in waiting:
-        while not is_tried(name):
+        while not (ended := attempt(name))[0]:
             time.sleep(WAIT_S)
+        if ended[1]:
+            failed[name] = ended[1]
     if failed:
         lines = list(dict.fromkeys(failed[name] for name in sorted(failed)))
         more = len(lines) - MOST_LINES

@@ -1,8 +1,11 @@
 """Tiled inference: overlapping tiles in batches, blended without seams (D28)."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import chain, groupby, islice
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -10,6 +13,9 @@ from torch import Tensor, nn
 
 from code_common.learning.network import mixed_precision, to_network
 from code_common.learning.patches import starts
+from code_common.threads import cores
+
+T = TypeVar("T")
 
 
 def blend_weight(size: int, overlap: int) -> np.ndarray:
@@ -25,6 +31,11 @@ def blend_weight(size: int, overlap: int) -> np.ndarray:
     return np.outer(ramp, ramp).astype(np.float32)
 
 
+# Number of views -> which of the eight: by quarter turns, from 4 on mirrored. Of two, the second is
+# mirrored at a horizontal line.
+VIEWS = {1: (0,), 2: (0, 6), 4: (0, 1, 2, 3), 8: tuple(range(8))}
+
+
 @dataclass(frozen=True)
 class Tiling:
     """How an image is cut into tiles, and how the network computes them."""
@@ -32,16 +43,20 @@ class Tiling:
     tile: int = 224  # side in pixels
     overlap: int = 80  # pixels that neighbours share
     batch_size: int = 8  # tiles per step
-    views: int = 1  # turned and mirrored copies of each tile, 1 to 8, whose mean is taken
+    views: tuple[int, ...] = (0,)  # of each tile, whose mean is taken: see VIEWS
     precision: torch.dtype = torch.float32
 
     def key(self) -> list[str]:
         """What a result depends on; the batch size leaves it as it is."""
         return [str(v) for v in (self.tile, self.overlap, self.precision, self.views)]
 
+    def other_views(self) -> "Tiling":
+        """The same with all views but the first, of which there are several."""
+        return replace(self, views=self.views[1:])
+
     def one_view(self) -> "Tiling":
         """The same with one view of each tile."""
-        return replace(self, views=1)
+        return replace(self, views=self.views[:1])
 
 
 # (first row, first column, rows, columns) -> that part of an image, uint8 RGB [rows, columns, 3]
@@ -63,9 +78,9 @@ class RowBlender:
     Memory holds the rows that some tile has reached and that are not finished.
     """
 
-    def __init__(self, width: int, tiling: Tiling):
+    def __init__(self, width: int, tiling: Tiling, first: int):
         self.tile, self.weight = tiling.tile, blend_weight(tiling.tile, tiling.overlap)
-        self.first = 0  # image row of the first row that is held
+        self.first = first  # image row of the first row that is held
         self.total = np.zeros((0, 0, width), np.float32)  # [C, rows, width]; C once it is known
         self.norm = np.zeros((0, width), np.float32)
 
@@ -92,7 +107,6 @@ class RowBlender:
         return done
 
 
-@torch.inference_mode()
 def predict_rows(
     network: nn.Module,
     read: Read,
@@ -108,34 +122,60 @@ def predict_rows(
     at least one tile large, and the last tile of a row ends at its border, so no tile sees padding.
     `activation` maps logits to probabilities. Tiles of which `wanted(row, column)` is False are
     not computed; what no tile covers has probability 0. With `first_row` the rows before it are
-    left out, and the others have the same bits as without.
+    left out, and the others have the same bits as without. On a CPU each core computes tiles of
+    its own: no core waits for another one, which may be busy with other programs.
     """
-    tile, overlap = tiling.tile, tiling.overlap
-    rows, cols = (starts(n, tile, overlap) for n in shape)
-    together = -(-tiling.batch_size // len(cols))  # rows of tiles that fill a batch
-    groups = [rows[k : k + together] for k in range(0, len(rows), together)]
-    ends = [group[0] for group in groups[1:]] + [shape[0]]  # rows before these are then finished
-    blender = None
-    for group, end in zip(groups, ends, strict=True):
-        if group[-1] + tile <= first_row:
-            continue
-        if blender is None:
-            blender = RowBlender(shape[1], tiling)
-            blender.first = group[0]
-        blender.reach(group[-1] + tile)
-        corners = [(r, c) for r in group for c in cols if wanted is None or wanted(r, c)]
-        tiles = _read_tiles(read, corners, tile)
-        for first in range(0, len(corners), tiling.batch_size):
-            batch = corners[first : first + tiling.batch_size]
-            images = torch.from_numpy(np.stack([next(tiles) for _ in batch]))
-            probs = predict_tiles(network, images, activation, tiling)
-            for (row, col), prob in zip(batch, probs, strict=True):
-                blender.add(row, col, prob)
+    tile = tiling.tile
+    rows, cols = (starts(n, tile, tiling.overlap) for n in shape)
+    ends = [*rows[1:], shape[0]]  # rows before these are finished with a row of tiles
+    done = sum(row + tile <= first_row for row in rows)
+    rows, ends = rows[done:], ends[done:]
+    corners = [(r, c) for r in rows for c in cols if wanted is None or wanted(r, c)]
+    tiles = _read_tiles(read, corners, tile)
+    batches = (torch.from_numpy(np.stack(batch)) for batch in _in_groups(tiles, tiling.batch_size))
+
+    def compute(images: Tensor) -> np.ndarray:
+        return predict_tiles(network, images, activation, tiling)
+
+    on_cpu = next(network.parameters()).device.type == "cpu"
+    parts = in_order(compute, batches, cores() if on_cpu else 1)
+    probs = zip(corners, chain.from_iterable(parts), strict=True)
+    waiting = next(probs, None)
+    blender = RowBlender(shape[1], tiling, first=rows[0] if rows else 0)
+    for row, end in zip(rows, ends, strict=True):
+        blender.reach(row + tile)
+        while waiting and waiting[0][0] == row:
+            blender.add(*waiting[0], waiting[1])
+            waiting = next(probs, None)
         begin = blender.first
-        done = blender.finish(end)
+        part = blender.finish(end)
         skipped = max(0, first_row - begin)
-        if skipped < done.shape[1]:
-            yield begin + skipped, done[:, skipped:]
+        if skipped < part.shape[1]:
+            yield begin + skipped, part[:, skipped:]
+
+
+def _in_groups(values: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+    """The values in lists of `size`; the last may be shorter."""
+    while group := list(islice(values, size)):
+        yield group
+
+
+def in_order(do: Callable[[Tensor], T], values: Iterator[Tensor], threads: int) -> Iterator[T]:
+    """The results of `do`, in the order of its values. Several are computed at a time.
+
+    Each thread has one core. Values are taken a few ahead, so `values` may be without end.
+    """
+    if threads == 1:
+        yield from map(do, values)
+        return
+    ahead: deque[Future] = deque()
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for value in values:
+            ahead.append(pool.submit(do, value))
+            if len(ahead) > threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def _read_tiles(read: Read, corners: list[tuple[int, int]], tile: int) -> Iterator[np.ndarray]:
@@ -148,6 +188,7 @@ def _read_tiles(read: Read, corners: list[tuple[int, int]], tile: int) -> Iterat
             yield strip[:, col - left : col - left + tile]
 
 
+@torch.inference_mode()
 def predict_tiles(
     network: nn.Module,
     tiles: Tensor,
@@ -157,7 +198,7 @@ def predict_tiles(
     """Probabilities [B, C, T, T] float32 of tiles uint8 [B, T, T, 3]: the mean over their views."""
     device = next(network.parameters()).device
     x, views = to_network(tiles, device), []
-    for view in range(tiling.views):
+    for view in tiling.views:
         with mixed_precision(tiling.precision, device):
             logits = network(_turned(x, view))
         views.append(_turned_back(activation(logits.float()), view))

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from code_common.errors import InputError, reason
+from code_common.threads import cores
 
 START_TIMEOUT = timedelta(minutes=10)  # for all processes to come
 TIMEOUT = timedelta(hours=12)  # one process may prepare labels for hours while the others wait
@@ -220,6 +221,7 @@ def launch(count: int, command: Sequence[str] | None = None) -> int:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(_free_port()),
         "WORLD_SIZE": str(count),
+        "OMP_NUM_THREADS": str(max(1, cores() // count)),
     }
     children = []
     for k in range(count):

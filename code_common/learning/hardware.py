@@ -10,15 +10,15 @@ import torch
 from code_common.errors import InputError, reason
 from code_common.files.image_kinds import memory_bytes
 from code_common.learning import distributed
+from code_common.threads import allotted_cores, cores
 
 
 def describe(device: torch.device) -> dict[str, str | int]:
     """Processor, cores that this process may use, memory, GPU and versions."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     machine = {
         "system": platform.platform(terse=True),
         "processor": _processor(),
-        "cores": cores or 1,
+        "cores": allotted_cores(),
         "threads": torch.get_num_threads(),
         "memory": f"{memory_bytes() / 2**30:.0f} GiB",
     }
@@ -77,6 +77,7 @@ SHARED_MEMORY = Path("/dev/shm")  # through which workers hand their crops over
 # The place of a socket has at most 103 bytes (macOS; Linux: 107), and TMPDIR/pymp-12345678/
 # listener-12345678 is that of a worker's.
 LONGEST_TEMPORARY = 103 - len("/pymp-12345678/listener-12345678")
+MEMORY_OF_PROCESS = 2 << 30  # bytes that a process needs which does an image
 BATCHES_OF_A_WORKER = 2  # that torch lets a worker make ahead
 
 
@@ -109,3 +110,10 @@ def choose_workers(workers: int, device: torch.device) -> int:
             f"{LONGEST_TEMPORARY} characters; set a shorter one, or give --workers 0"
         )
     return workers
+
+
+def choose_processes(device: torch.device) -> int:
+    """How many images are done at a time, each in a process of its own: on a CPU one for each core
+    that has MEMORY_OF_PROCESS; on a GPU one.
+    """
+    return min(cores(), memory_bytes() // MEMORY_OF_PROCESS) if device.type == "cpu" else 1

@@ -8,7 +8,7 @@ from code_common.errors import InputError
 from code_common.files.images import read_label
 from code_common.files.reading import read_table
 from code_common.files.writing import write_png, write_table
-from code_common.options import InferenceOptions
+from code_common.options import PredictInference
 from code_detection.options import DetectionPredictOptions
 from code_detection.predict import predict as predict_points
 from code_seg.api import detect, load_model, segment
@@ -25,7 +25,7 @@ def image():
 
 @pytest.fixture
 def model(experiment):
-    return load_model(experiment.root / "repeat_1", InferenceOptions(**INFERENCE))
+    return load_model(experiment.root / "repeat_1", PredictInference(**INFERENCE))
 
 
 @pytest.mark.parametrize("method", ["auto", "components", "points", "convex"])
@@ -132,7 +132,7 @@ def test_an_image_without_a_pixel_is_refused(image, model, call):
     ("given", "message"),
     [
         ({"precision": "x"}, "--precision must be one of auto, fp32, bf16, not x"),
-        ({"views": 3}, "--views must be one of 1, 4, 8, not 3"),
+        ({"views": 3}, "--views must be one of 1, 2, 4, 8, not 3"),
         ({"tile": 0}, "--tile must be from 32 to 2048, not 0"),
         ({"tile": 64, "overlap": 64}, "--overlap must be from 0 to 48, not 64"),
         ({"device": "gpu"}, "--device must be auto, cpu, cuda"),
@@ -143,4 +143,4 @@ def test_an_image_without_a_pixel_is_refused(image, model, call):
 )
 def test_options_that_predict_would_refuse_are_refused(model, given, message):
     with pytest.raises(InputError, match=message):
-        load_model(model.path, InferenceOptions(**given))
+        load_model(model.path, PredictInference(**given))

@@ -1,5 +1,7 @@
 """Images seen magnified: geometry, parts against the whole, and small nuclei in training."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -32,18 +34,23 @@ from code_common.inference.magnification import (
     reduced_rows,
 )
 from code_common.inference.slides import Slide
-from code_common.inference.tiling import Tiling, reader
+from code_common.inference.tiling import VIEWS, Tiling, reader
 from code_common.learning.patches import windows
 from code_seg.dataset import load_training
 from code_seg.labels import NUCLEUS
-from code_seg.magnify import choose_magnification, median_radius, predict_nuclei
+from code_seg.magnify import (
+    choose_magnification,
+    look_for_size,
+    predict_enlarged,
+    predict_nuclei,
+)
 from code_seg.options import Options
 from code_seg.prepare_data import prepare
 from code_seg.self_training import write_self_training_labels
 from code_seg.train import make_validate
 
 FACTORS = (1.0, 1.25, 1.5, 1.75, 2.0)
-TILING = Tiling(tile=64, overlap=16, batch_size=4, views=8)
+TILING = Tiling(tile=64, overlap=16, batch_size=4, views=VIEWS[8])
 WANTED = 12.0  # radius in pixels that nuclei shall have
 LIGHT, DARK, THRESHOLD = 220, 40, 130  # grey values
 
@@ -157,7 +164,7 @@ def test_rows_that_come_one_after_the_other_are_reduced_as_the_whole(rng, factor
 @pytest.mark.parametrize("radius", [4, 6, 9, 14])
 def test_the_radius_is_that_of_the_nuclei(radius):
     image, _ = nuclei_image((300, 300), radius, 40)
-    measured = median_radius(Dark(), reader(image), (300, 300), None, TILING)
+    measured = look_for_size(Dark(), reader(image), (300, 300), None, TILING).radius
     assert abs(measured - radius) < 0.5
 
 
@@ -173,13 +180,13 @@ def large_image():
 def test_of_a_large_image_parts_around_the_points_tell(large_image, first, last, radius):
     image, centres = large_image
     points = centres[(centres[:, 0] >= first) & (centres[:, 0] < last)]
-    measured = median_radius(Dark(), reader(image), image.shape[:2], points, TILING)
+    measured = look_for_size(Dark(), reader(image), image.shape[:2], points, TILING).radius
     assert abs(measured - radius) < 0.5
 
 
 def test_of_a_large_image_without_points_parts_along_the_diagonal_tell(large_image):
     image, _ = large_image
-    assert 4 < median_radius(Dark(), reader(image), image.shape[:2], None, TILING) < 13
+    assert 4 < look_for_size(Dark(), reader(image), image.shape[:2], None, TILING).radius < 13
 
 
 def chosen(image, wanted):
@@ -203,6 +210,26 @@ def test_the_map_of_an_image_seen_magnified_fits_the_image():
     prob = predict_nuclei(Dark(), image, centres, TILING, WANTED)
     assert prob.shape == (121, 130)
     assert ((prob > 0.5) != (image[..., 0] < THRESHOLD)).mean() < 0.01
+
+
+@pytest.mark.parametrize("views", [1, 2, 8])
+@pytest.mark.parametrize(("nucleus", "looks"), [(12, 0), (6, 1)])
+def test_a_first_look_is_part_of_the_prediction_where_nothing_is_magnified(views, nucleus, looks):
+    """No network sees the same pixels twice in one way; the result is that of all views."""
+    image, centres = nuclei_image((128, 128), nucleus, 30)
+    tiling, seen = replace(TILING, views=VIEWS[views]), []
+
+    class Counted(Dark):
+        def forward(self, x):
+            seen.append(len(x))
+            return super().forward(x)
+
+    prob = predict_nuclei(Counted(), image, centres, tiling, WANTED)
+    factor = 1 if nucleus == 12 else 2
+    with_looks, seen = sum(seen), []
+    plain = predict_enlarged(Counted(), image, tiling, factor)
+    assert with_looks - sum(seen) == looks * 9  # tiles
+    np.testing.assert_allclose(prob, plain, atol=1e-6)
 
 
 # Radius in pixels of the nuclei of each image of a data set that is prepared for self-training.

@@ -1,5 +1,6 @@
 """Tiled inference agrees with the whole image, at any size."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -7,10 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from code_common.errors import InputError
 from code_common.inference.tiling import (
+    VIEWS,
     RowBlender,
     Tiling,
     blend_weight,
+    in_order,
     predict_image,
     predict_rows,
     reader,
@@ -83,7 +87,7 @@ def test_the_key_of_a_tiling_tells_what_a_result_depends_on():
         SMALL.key(),
         replace(SMALL, tile=48).key(),
         replace(SMALL, overlap=8).key(),
-        replace(SMALL, views=4).key(),
+        replace(SMALL, views=VIEWS[4]).key(),
         replace(SMALL, precision=torch.bfloat16).key(),
     ]
     assert len({tuple(key) for key in keys}) == len(keys)
@@ -91,20 +95,62 @@ def test_the_key_of_a_tiling_tells_what_a_result_depends_on():
 
 
 def test_a_tiling_of_one_view_is_the_same_otherwise():
-    assert replace(SMALL, views=8).one_view() == SMALL
+    assert replace(SMALL, views=VIEWS[8]).one_view() == SMALL
 
 
-@pytest.mark.parametrize("views", [1, 4, 8])
+@pytest.mark.parametrize("views", [1, 2, 4, 8])
 def test_views_make_the_result_turn_with_the_image(views):
-    image, tiling = noise(72, 72), Tiling(tile=40, overlap=8, views=views)
+    image, tiling = noise(72, 72), Tiling(tile=40, overlap=8, views=VIEWS[views])
 
     def turns_as_the_image(turn):
         of_turned = predict(turn(image), tiling, SLOPE)[0]
         turned = turn(predict(image, tiling, SLOPE)[0])
         return np.abs(of_turned - turned).max() < 1e-5
 
-    assert turns_as_the_image(np.rot90) == (views > 1)
+    assert turns_as_the_image(np.rot90) == (views in (4, 8))
     assert turns_as_the_image(np.fliplr) == (views == 8)
+    assert turns_as_the_image(np.flipud) == (views in (2, 8))
+
+
+@pytest.mark.parametrize("cores", ["1", "2", "5"])
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_the_number_of_cores_changes_no_bit(monkeypatch, cores, batch_size):
+    image = noise(200, 90)
+    tiling = replace(SMALL, batch_size=batch_size)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    alone = predict(image, tiling)
+    monkeypatch.setenv("OMP_NUM_THREADS", cores)
+    assert np.array_equal(predict(image, tiling), alone)
+
+
+def test_threads_that_compute_tiles_leave_the_others_as_they_were(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    before = torch.get_num_threads()
+    seen = list(in_order(lambda _: torch.get_num_threads(), iter(range(5)), 2))
+    assert seen == [1] * 5 and torch.get_num_threads() == before
+
+
+def test_values_are_taken_only_a_few_ahead():
+    """A slide has more tiles than the memory holds."""
+    taken = []
+
+    def tiles():
+        for k in itertools.count():
+            taken.append(k)
+            yield k
+
+    results = in_order(lambda k: -k, tiles(), 3)
+    assert [next(results) for _ in range(10)] == [-k for k in range(10)]
+    assert len(taken) <= 14
+    results.close()
+
+
+def test_an_error_in_a_thread_is_raised_here():
+    def fail(k):
+        raise InputError(f"tile {k}")
+
+    with pytest.raises(InputError, match="tile 0"):
+        list(in_order(fail, iter(range(9)), 2))
 
 
 @pytest.mark.parametrize("overlap", [0, 8, 20])
@@ -135,7 +181,7 @@ def test_rows_that_are_blended_one_after_the_other_are_those_of_the_whole(overla
     corners = [(row, col) for row in rows for col in cols if rng.random() < share]
     tiles = {corner: rng.random((2, 16, 16), np.float32) for corner in corners}
 
-    blender, parts = RowBlender(shape[2], tiling), []
+    blender, parts = RowBlender(shape[2], tiling, first=0), []
     for row, end in zip(rows, [*rows[1:], shape[1]], strict=True):
         blender.reach(row + tiling.tile)
         for corner in corners:

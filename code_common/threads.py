@@ -1,0 +1,78 @@
+"""The cores that this process may use, and libraries that take no more than these."""
+
+import os
+from collections.abc import Iterator, Mapping, MutableMapping
+from pathlib import Path
+
+MEMBERSHIP, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+# A thread that waits for the others looks this often whether they are ready, and then sleeps. By
+# default it looks for milliseconds. Beside another busy program it thus takes the core from those
+# that it waits for: inference becomes five times as slow.
+SPINS = 1000
+
+
+def allotted_cores(environment: Mapping[str, str] = os.environ) -> int:
+    """Cores that this process may use: at least one, and no more than the machine has.
+
+    Its affinity (taskset), the quota of its control group (containers, systemd) and
+    SLURM_CPUS_PER_TASK may each allow fewer.
+    """
+    limits: list[float] = [os.cpu_count() or 1]
+    if hasattr(os, "sched_getaffinity"):
+        limits.append(len(os.sched_getaffinity(0)))
+    limits += _quotas(MEMBERSHIP, CGROUPS)
+    of_job = environment.get("SLURM_CPUS_PER_TASK", "")
+    if of_job.isdecimal():
+        limits.append(int(of_job))
+    return max(1, int(min(limits)))
+
+
+def _quotas(membership: Path, root: Path) -> Iterator[float]:
+    """Cores that the control groups of a process, and the groups around them, may use.
+
+    membership: lines 'number:controllers:/group' of Linux. Version 2 has one group for all
+    controllers, which the line does not name, and version 1 has one for each.
+    """
+    for line in _lines(membership):
+        _, controllers, group = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = root / "cpu" if controllers else root
+        own = top / group.lstrip("/")  # in a container it may not be there, but the top is
+        for folder in (own, *(p for p in own.parents if p.is_relative_to(top))):
+            words = " ".join(_lines(folder / "cpu.max")).split()
+            if controllers:
+                words = [
+                    *_lines(folder / "cpu.cfs_quota_us"),
+                    *_lines(folder / "cpu.cfs_period_us"),
+                ]
+            if (
+                len(words) == 2 and all(map(str.isdecimal, words)) and int(words[1])
+            ):  # not 'max', -1
+                yield int(words[0]) / int(words[1])
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a file, none where it is not there."""
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
+
+
+def respect_cores(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Let torch, BLAS and OpenCV take the allotted cores, and sleep where they wait.
+
+    They read this when they are loaded, so it comes before. What the user has set stays.
+    """
+    cores = environment.setdefault("OMP_NUM_THREADS", str(allotted_cores(environment)))
+    environment.setdefault("OPENCV_FOR_THREADS_NUM", cores)
+    if "OMP_WAIT_POLICY" not in environment:
+        environment.setdefault("GOMP_SPINCOUNT", str(SPINS))
+        environment["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
+def cores() -> int:
+    """Cores that this process shall use: OMP_NUM_THREADS, or those that are allotted to it."""
+    words = os.environ.get("OMP_NUM_THREADS", "").split(",")  # more for threads within threads
+    return int(words[0]) if words[0].isdecimal() and int(words[0]) else allotted_cores()

@@ -1,0 +1,89 @@
+"""The cores that a process may use, and libraries that take no more."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from code_common import threads
+from code_common.threads import allotted_cores, respect_cores
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """A machine of 16 cores. Gives a function that puts a process into a control group."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    (tmp_path / "cgroup").write_text("")
+    monkeypatch.setattr(threads, "MEMBERSHIP", tmp_path / "cgroup")
+    monkeypatch.setattr(threads, "CGROUPS", tmp_path)
+
+    def put(line, **files):
+        (tmp_path / "cgroup").write_text(line + "\n")
+        for name, text in files.items():
+            path = tmp_path / name.replace("__", "/").replace("_", ".")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text + "\n")
+
+    return put
+
+
+def test_all_cores_where_nothing_limits_them(machine):
+    assert allotted_cores({}) == 16
+
+
+def test_affinity_and_slurm_allow_fewer(machine, monkeypatch):
+    assert allotted_cores({"SLURM_CPUS_PER_TASK": "6"}) == 6
+    assert allotted_cores({"SLURM_CPUS_PER_TASK": "64"}) == 16
+    assert allotted_cores({"SLURM_CPUS_PER_TASK": "all"}) == 16
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 7, 9}, raising=False)
+    assert allotted_cores({"SLURM_CPUS_PER_TASK": "6"}) == 4
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"), [("250000 100000", 2), ("50000 100000", 1), ("max 100000", 16), ("", 16)]
+)
+def test_the_quota_of_a_container(machine, quota, cores):
+    """A part of a core is none: two threads on half a core each wait for one another."""
+    machine("0::/", cpu_max=quota)
+    assert allotted_cores({}) == cores
+
+
+def test_the_smallest_quota_of_all_groups_around_counts(machine):
+    machine("0::/user/job", user__cpu_max="300000 100000", user__job__cpu_max="max 100000")
+    assert allotted_cores({}) == 3
+
+
+def test_the_quota_of_the_older_control_groups(machine, tmp_path):
+    machine("4:cpu,cpuacct:/docker/1")
+    for name, text in (("quota", "700000"), ("period", "100000")):
+        path = tmp_path / "cpu" / f"cpu.cfs_{name}_us"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text + "\n")
+    assert allotted_cores({}) == 7
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
+    assert allotted_cores({}) == 16
+
+
+def test_what_the_user_has_set_stays():
+    environment = {"OMP_NUM_THREADS": "3", "OMP_WAIT_POLICY": "ACTIVE"}
+    respect_cores(environment)
+    assert environment["OMP_NUM_THREADS"] == environment["OPENCV_FOR_THREADS_NUM"] == "3"
+    assert environment["OMP_WAIT_POLICY"] == "ACTIVE" and "GOMP_SPINCOUNT" not in environment
+
+
+def test_torch_and_opencv_of_a_script_take_the_cores_of_its_job():
+    """Both read the environment when they are loaded, so a script sets it before."""
+    code = (
+        "from code_common.config import read_command_line; from code_seg.options import Options\n"
+        "read_command_line(Options, ''); import cv2, torch\n"
+        "print(torch.get_num_threads(), cv2.getNumThreads())"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--no-pretrained"],
+        env=environment | {"SLURM_CPUS_PER_TASK": "1"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["1", "1"]
