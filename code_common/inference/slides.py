@@ -38,6 +38,7 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 READERS = ("tiffslide", "openslide")  # optional packages that open slides, in order of preference
 OVERLAY_SIDE = 4096  # largest side of an overlay in pixels
 LARGE = 8192**2  # pixels; a TIFF with more of them is read in parts
+PIXELS_AT_ONCE = 2**24  # that are read of an image for its thumbnail
 THUMBNAIL_SCALE = 32  # side of a thumbnail pixel in pixels of the image
 NOTHING = "shows nothing, all its pixels have nearly one colour"
 # A pixel is tissue if its largest and smallest channel differ by a threshold within these bounds.
@@ -326,7 +327,15 @@ class PyramidFile:
     def thumbnail(self) -> np.ndarray:
         """The whole image as uint8 RGB of 1 / THUMBNAIL_SCALE the size."""
         rows, cols = (-(-n // THUMBNAIL_SCALE) for n in self.shape)
-        return self.region(0, 0, rows, cols, self.scale * THUMBNAIL_SCALE)
+        scale = self.scale * THUMBNAIL_SCALE
+        # Without a coarse level the whole image would be in memory at once.
+        level = self.file.get_best_level_for_downsample(scale * 1.001)
+        pixels_of_row = cols * (scale / self.file.level_downsamples[level]) ** 2
+        step = max(1, int(PIXELS_AT_ONCE / pixels_of_row))
+        strips = [
+            self.region(row, 0, min(step, rows - row), cols, scale) for row in range(0, rows, step)
+        ]
+        return np.concatenate(strips)
 
 
 class LargeTiff:

@@ -58,11 +58,12 @@ for k in range(1, len(tiles)):
     print("took", time.perf_counter() - wall, time.process_time() - cpu)
 """
 PEER = """
-import sys, time
+import runpy, sys, time
 sys.path.insert(0, sys.argv[1])
 import torch
-from instanseg.utils.models.InstanSeg_UNet import InstanSeg_UNet
-network = InstanSeg_UNet(3, [[2, 2, 1]]).eval().to(memory_format=torch.channels_last)
+# The file alone: the package loads a dozen other packages.
+names = runpy.run_path(sys.argv[1] + "/instanseg/utils/models/InstanSeg_UNet.py")
+network = names["InstanSeg_UNet"](3, [[2, 2, 1]]).eval().to(memory_format=torch.channels_last)
 image = torch.rand(1, 3, 512, 512).to(memory_format=torch.channels_last)
 with torch.inference_mode():
     for k in range(6):
@@ -148,7 +149,7 @@ def training(args: argparse.Namespace, say: Callable[[str, list[float]], None]) 
         for cores in (1, None):
             out = work / f"{name} {cores}"
             common = f"--dataset MO --data-dir {MO} --profile scratch --val-every 50".split()
-            common += ["--root-save-dir", out, "--epochs", 5]
+            common += ["--root-save-dir", out, "--epochs", 4, "--views", 1]
             for script, log in (
                 ("code_detection/main.py", "detection/round_0/log.csv"),
                 ("code_seg/main.py", "segmentation/labels/log.csv"),

@@ -10,6 +10,7 @@ from stand_ins import MPP, PALE, disks, write_slide
 from code_common.errors import InputError
 from code_common.files.images import read_image
 from code_common.files.writing import write_png
+from code_common.inference import slides
 from code_common.inference.ome_tiff import write_label_map
 from code_common.inference.slides import find_slides, open_slide, reduced, tissue
 from code_common.inference.streaming import DiskMap
@@ -213,3 +214,20 @@ def test_equal_maps_are_equal_files(tmp_path):
     ids = {tifffile.TiffFile(path).ome_metadata.partition("urn:uuid:")[2][:36]
            for path in tmp_path.glob("*.ome.tif")}  # fmt: skip
     assert len(ids) == 3
+
+
+def test_a_thumbnail_of_a_file_without_coarse_levels_is_made_in_parts(tmp_path, monkeypatch):
+    """The whole image need not fit into the memory; the thumbnail has the same bits."""
+    pytest.importorskip("tiffslide")
+    write_slide(tmp_path / "a.svs", levels=1)
+    whole = open_slide(tmp_path / "a.svs", None, None).thumbnail()
+    largest, region = [], slides.PyramidFile.region
+
+    def noted(self, row, col, rows, cols, scale):
+        largest.append(rows * cols * scale**2)
+        return region(self, row, col, rows, cols, scale)
+
+    monkeypatch.setattr(slides.PyramidFile, "region", noted)
+    monkeypatch.setattr(slides, "PIXELS_AT_ONCE", 200_000)
+    assert np.array_equal(open_slide(tmp_path / "a.svs", None, None).thumbnail(), whole)
+    assert len(largest) > 5 and max(largest) <= 200_000
