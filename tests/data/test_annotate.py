@@ -815,6 +815,8 @@ def test_the_file_of_all_images_is_opened_again(embedded, browser, tmp_path):
         if page.evaluate("String(tiles.map(({ points }) => points.length))") == "4,1,0":
             break
         page.wait_for_timeout(50)
+    else:
+        raise AssertionError("the points of the file are not in the page")
     with opened(browser, PAGE) as alone:
         open_files(alone, *(tmp_path / "set" / "images").iterdir(), path)
         assert status(alone) == "4 points, not saved"
