@@ -40,15 +40,10 @@ def _quotas(membership: Path, root: Path) -> Iterator[float]:
         top = root / "cpu" if controllers else root
         own = top / group.lstrip("/")  # in a container it may not be there, but the top is
         for folder in (own, *(p for p in own.parents if p.is_relative_to(top))):
-            words = " ".join(_lines(folder / "cpu.max")).split()
-            if controllers:
-                words = [
-                    *_lines(folder / "cpu.cfs_quota_us"),
-                    *_lines(folder / "cpu.cfs_period_us"),
-                ]
-            if (
-                len(words) == 2 and all(map(str.isdecimal, words)) and int(words[1])
-            ):  # not 'max', -1
+            files = ["cpu.cfs_quota_us", "cpu.cfs_period_us"] if controllers else ["cpu.max"]
+            words = " ".join(line for file in files for line in _lines(folder / file)).split()
+            # No limit is 'max' in version 2, and -1 in version 1.
+            if len(words) == 2 and all(map(str.isdecimal, words)) and int(words[1]):
                 yield int(words[0]) / int(words[1])
 
 

@@ -78,9 +78,25 @@ def choose_magnification(
 
     1 where they are large enough, or `radius` is 0. A first look of the network tells.
     """
+    return magnification_and_look(network, read, shape, points, tiling, radius)[0]
+
+
+def magnification_and_look(
+    network: nn.Module,
+    read: Read,
+    shape: tuple[int, int],
+    points: np.ndarray | None,
+    tiling: Tiling,
+    radius: float,
+) -> tuple[float, np.ndarray | None]:
+    """What `choose_magnification` gives; and the probability [H, W] of the first view, where the
+    look has computed it and nothing is magnified, for `with_other_views`.
+    """
     if not radius:
-        return 1.0
-    return magnification(look_for_size(network, read, shape, points, tiling).radius, radius)
+        return 1.0, None
+    look = look_for_size(network, read, shape, points, tiling)
+    factor = magnification(look.radius, radius)
+    return factor, look.prob if factor == 1 else None
 
 
 def predict_enlarged(
@@ -99,13 +115,11 @@ def predict_nuclei(
     radius: float,
 ) -> np.ndarray:
     """Probability [H, W] of a nucleus in an image [H, W, 3], magnified to the radius wanted."""
-    if not radius:
-        return predict_prob(network, image, tiling)
-    look = look_for_size(network, reader(image), image.shape[:2], points, tiling)
-    factor = magnification(look.radius, radius)
-    if factor != 1 or look.prob is None:
+    read, shape = reader(image), image.shape[:2]
+    factor, first = magnification_and_look(network, read, shape, points, tiling, radius)
+    if first is None:
         return predict_enlarged(network, image, tiling, factor)
-    return with_other_views(network, image, tiling, look.prob)
+    return with_other_views(network, image, tiling, first)
 
 
 def with_other_views(

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from code_common.errors import InputError
-from code_common.inference.magnification import magnification
 from code_common.inference.prediction import (
     detect_slide,
     mask_reader,
@@ -24,7 +23,7 @@ from code_common.learning.stopwatch import Lap, no_lap
 from code_seg.convex import convex_nuclei, kept_in_parts
 from code_seg.given_points import PointNuclei
 from code_seg.instances import PointsByRow, instances_in_parts, split_by_points
-from code_seg.magnify import look_for_size, with_other_views
+from code_seg.magnify import magnification_and_look, with_other_views
 from code_seg.selection import check_method
 
 # A part of an instance map: its first row and column, and the map [h, w] of its box.
@@ -63,23 +62,20 @@ class Segmenter:
         if points is None and self.detector:
             points, _ = detect_slide(self.detector, slide, work, key, self.tiling, wanted)
             lap("detector")
-        path, factor, wanted_radius = (
-            work / "nuclei.u16",
-            1.0,
-            self.stage.settings["nucleus_radius"],
+        path, network = work / "nuclei.u16", self.stage.network
+        radius = self.stage.settings["nucleus_radius"]
+        factor, first = magnification_and_look(
+            network, slide.read, slide.shape, points, self.tiling, radius
         )
-        if wanted_radius:
-            network = self.stage.network
-            look = look_for_size(network, slide.read, slide.shape, points, self.tiling)
-            factor = magnification(look.radius, wanted_radius)
+        if radius:
             lap("first_look")
-            if factor == 1 and look.prob is not None:
-                image = slide.read(0, 0, *slide.shape)
-                prob = with_other_views(network, image, self.tiling, look.prob)
-                probs = empty_map(path, slide.shape, np.uint16)
-                write_prob_rows(probs, 0, prob, self.stage)
-                lap("network")
-                return probs, points
+        if first is not None:
+            image = slide.read(0, 0, *slide.shape)
+            prob = with_other_views(network, image, self.tiling, first)
+            probs = empty_map(path, slide.shape, np.uint16)
+            write_prob_rows(probs, 0, prob, self.stage)
+            lap("network")
+            return probs, points
         probs = probability_map(self.stage, slide, path, key, self.tiling, wanted, factor)
         lap("network")
         return probs, points

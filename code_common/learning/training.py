@@ -101,7 +101,8 @@ def train_epoch(
         watch.lap("data")
         # Drawn for the whole batch, so that the number of processes does not matter.
         dropout = draw_dropout(batches.whole(step), recipe.dropout, width, device)
-        dropout = dropout if dropout is None else dropout[share]
+        if dropout is not None:
+            dropout = dropout[share]
         with mixed_precision(recipe.precision, device):
             logits = network(image, dropout)
         terms = loss_fn(logits.float(), {**batch, "image": image})
