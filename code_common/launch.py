@@ -14,6 +14,7 @@ from code_common.learning import distributed, hardware
 from code_common.learning.checkpoints import load_encoder
 from code_common.learning.colours import read_colours
 from code_common.learning.network import OUTPUTS, ResUNet
+from code_common.learning.precision import choose_precision
 from code_common.learning.training import Recipe
 from code_common.options import CommonOptions, InferenceOptions
 
@@ -33,7 +34,7 @@ def tiling_of(options: InferenceOptions, device: torch.device) -> Tiling:
         overlap=options.overlap,
         batch_size=options.test_batch_size,
         views=VIEWS[options.views],
-        precision=hardware.choose_precision(options.precision, device),
+        precision=choose_precision(options.precision, device),
     )
 
 
@@ -66,7 +67,7 @@ def recipe_of(options: CommonOptions, device: torch.device, seed: int, **changes
         seed=seed,
         workers=hardware.choose_workers(options.workers, device),
         val_every=options.val_every,
-        precision=hardware.choose_precision(options.precision, device),
+        precision=choose_precision(options.precision, device),
         dropout=options.dropout,
         compile=options.compile,
         tensorboard=options.tensorboard,

@@ -53,7 +53,7 @@ class InferenceOptions:
     # --- hardware
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     gpus: tuple[int, ...] = ()  # numbers of the GPUs to use; several work as one, on one batch
-    precision: str = "auto"  # fp32, bf16, or auto: bf16 where the hardware multiplies it
+    precision: str = "auto"  # fp32, bf16, or auto: the faster one on this device
 
     LAST_SECTIONS: ClassVar[tuple] = ("inference", "hardware")
     INFERENCE_CHOICES: ClassVar[dict] = {

@@ -21,6 +21,7 @@ sys.path.insert(0, str(PROJECT))
 from code_common.config import make_parser, parse  # noqa: E402
 from code_common.files.writing import write_instances, write_json, write_png  # noqa: E402
 from code_common.launch import together  # noqa: E402
+from code_common.learning.precision import measured_gain, memory_folder  # noqa: E402
 
 
 @pytest.fixture(params=["cpu", "cuda"])
@@ -29,6 +30,13 @@ def device(request):
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     return torch.device(request.param)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def memory_of_this_machine(tmp_path_factory):
+    """Nothing is read from the user's cache, and scripts do not tell that they measured."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    measured_gain(memory_folder())
 
 
 @pytest.fixture(scope="session")

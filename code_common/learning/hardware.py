@@ -1,4 +1,4 @@
-"""The hardware of a run: which device, precision and workers to take, and what it is."""
+"""The hardware of a run: which device, workers and processes to take, and what it is."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ def describe(device: torch.device) -> dict[str, str | int]:
     """Processor, cores that this process may use, memory, GPU and versions."""
     machine = {
         "system": platform.platform(terse=True),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": allotted_cores(),
         "threads": torch.get_num_threads(),
         "memory": f"{memory_bytes() / 2**30:.0f} GiB",
@@ -29,7 +29,8 @@ def describe(device: torch.device) -> dict[str, str | int]:
     return machine
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of this machine's processor."""
     path = Path("/proc/cpuinfo")
     if path.exists():
         for line in path.read_text(errors="replace").splitlines():
@@ -58,19 +59,6 @@ def choose_device(name: str, gpu: int | None = None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {name}: {reason(error)}") from None
     return device
-
-
-def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """'auto' takes bfloat16 where the hardware multiplies it (CUDA >= Ampere, AVX512-BF16, AMX)."""
-    if name != "auto":
-        return torch.float32 if name == "fp32" else torch.bfloat16
-    if device.type == "cuda":
-        fast = torch.cuda.get_device_capability(device) >= (8, 0)
-    else:
-        cpuinfo = Path("/proc/cpuinfo")
-        flags = cpuinfo.read_text() if device.type == "cpu" and cpuinfo.exists() else ""
-        fast = "avx512_bf16" in flags or "amx_bf16" in flags
-    return torch.bfloat16 if fast else torch.float32
 
 
 SHARED_MEMORY = Path("/dev/shm")  # through which workers hand their crops over

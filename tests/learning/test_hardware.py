@@ -13,18 +13,12 @@ from code_common.errors import InputError, run_script
 from code_common.learning.hardware import (
     LONGEST_TEMPORARY,
     choose_device,
-    choose_precision,
     choose_workers,
 )
 
 
 def test_auto_takes_a_device_that_is_there():
     assert choose_device("auto").type in ("cpu", "cuda", "mps")
-
-
-@pytest.mark.parametrize(("name", "expected"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
-def test_a_precision_that_is_asked_for_is_taken(name, expected):
-    assert choose_precision(name, torch.device("cpu")) == expected
 
 
 @pytest.mark.parametrize("name", ["nonsense", "cuda"])
