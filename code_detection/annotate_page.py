@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,13 +86,13 @@ def _smallest(values: list[np.ndarray], count: int) -> list[np.ndarray]:
 
 def page_image(path: Path) -> np.ndarray:
     """An image [H, W, 3] uint8 at the resolution of its file. Raises InputError if it is large."""
-    slide = open_slide(path, None, None)
-    if max(slide.shape) > LARGEST:
-        raise InputError(
-            f"{path}: too large to be corrected in a page, over {LARGEST} x {LARGEST} pixels; cut "
-            "it into tiles"
-        )
-    return slide.read(0, 0, *slide.shape)
+    with closing(open_slide(path, None, None)) as slide:
+        if max(slide.shape) > LARGEST:
+            raise InputError(
+                f"{path}: too large to be corrected in a page, over {LARGEST} x {LARGEST} pixels; "
+                "cut it into tiles"
+            )
+        return slide.read(0, 0, *slide.shape)
 
 
 def image_block(file: str, image: np.ndarray, points: np.ndarray, doubts: np.ndarray) -> bytes:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ sys.path.insert(0, str(PROJECT))
 
 from code_common.config import make_parser, parse  # noqa: E402
 from code_common.files.writing import write_instances, write_json, write_png  # noqa: E402
+from code_common.inference import slides  # noqa: E402
 from code_common.launch import together  # noqa: E402
 from code_common.learning.precision import measured_gain, memory_folder  # noqa: E402
 
@@ -37,6 +39,15 @@ def memory_of_this_machine(tmp_path_factory):
     """Nothing is read from the user's cache, and scripts do not tell that they measured."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
     measured_gain(memory_folder())
+
+
+@pytest.fixture
+def open_slide():
+    """Opens images as `slides.open_slide` does, and closes them behind the test."""
+    with ExitStack() as opened:
+        yield lambda *arguments, **names: opened.enter_context(
+            closing(slides.open_slide(*arguments, **names))
+        )
 
 
 @pytest.fixture(scope="session")

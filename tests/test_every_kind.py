@@ -33,7 +33,6 @@ from code_common.files.images import read_image, read_instances, read_label
 from code_common.files.reading import read_json, read_points
 from code_common.files.run_folder import colours_path, points_path
 from code_common.files.writing import write_json, write_png, write_table
-from code_common.inference.slides import open_slide
 from code_common.inference.trained_run import TrainedStage
 from code_common.learning.colours import ColourStatistics
 from code_detection.options import Options as DetectionOptions
@@ -126,7 +125,9 @@ def every_image(tmp_path_factory):
     return data, every
 
 
-def test_every_kind_of_image_through_every_entry_point(every_image, tmp_path, capsys, blind):
+def test_every_kind_of_image_through_every_entry_point(
+    every_image, tmp_path, capsys, blind, open_slide
+):
     data, every = every_image
     assert len(every) >= 60
     error, _ = imported("points", data, data.parent / "points", capsys)
@@ -163,7 +164,7 @@ def test_every_kind_of_image_through_every_entry_point(every_image, tmp_path, ca
     assert (tmp_path / "out" / "summary.csv").is_file()
 
 
-def test_a_large_image_is_read_as_a_small_one(every_image, monkeypatch):
+def test_a_large_image_is_read_as_a_small_one(every_image, monkeypatch, open_slide):
     """In parts, and by the same rules: other decoders know fewer kinds."""
     monkeypatch.setattr("code_common.inference.slides.LARGE", 0)
     data, every = every_image
@@ -175,7 +176,7 @@ def test_a_large_image_is_read_as_a_small_one(every_image, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_a_large_tiff_is_refused_as_a_small_one(tmp_path, monkeypatch, kind):
+def test_a_large_tiff_is_refused_as_a_small_one(tmp_path, monkeypatch, kind, open_slide):
     monkeypatch.setattr("code_common.inference.slides.LARGE", 0)
     message = write_refused(kind, tmp_path / "a.tif")
     with pytest.raises(InputError) as caught:
@@ -184,7 +185,7 @@ def test_a_large_tiff_is_refused_as_a_small_one(tmp_path, monkeypatch, kind):
 
 
 @pytest.mark.parametrize("array", [DEEP, np.dstack([IMAGE, GREY])], ids=["16 bits", "alpha"])
-def test_a_large_tiff_is_scaled_as_a_small_one(tmp_path, monkeypatch, array):
+def test_a_large_tiff_is_scaled_as_a_small_one(tmp_path, monkeypatch, array, open_slide):
     path, even = tmp_path / "a.tif", array[:36, :50]  # of which every pixel becomes part of one
     tifffile.imwrite(path, even, photometric="rgb", tile=(16, 16))
     small = open_slide(path, 1, 0.5)

@@ -4,7 +4,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -229,7 +229,12 @@ def predict_all(
         with suppress(FileNotFoundError):
             os.stat(options.out / f".{name}{LONGEST_ENDING}")  # too long? Before the work
         watch = Stopwatch(torch.device("cpu"))
-        slide = open_slide(paths[name], options.mpp, options.file_mpp)
+        with closing(open_slide(paths[name], options.mpp, options.file_mpp)) as slide:
+            files, note = predict_slide(name, slide, watch)
+        note["seconds"] = {part: round(took, 3) for part, took in watch.seconds().items()}
+        return files, note
+
+    def predict_slide(name: str, slide: Slide, watch: Stopwatch) -> tuple[list[Path], dict]:
         lines = list(slide.notes)
         look = slide.thumbnail and options.tissue == "auto"  # which needs the thumbnail anyway
         if look and not tissue(slide.thumbnail()).any():
@@ -241,8 +246,7 @@ def predict_all(
         shutil.rmtree(folder, ignore_errors=True)
         file_mpp = f"{slide.file_mpp:.3g}" if slide.file_mpp else UNKNOWN
         lines = [printable(line) for line in lines + more]
-        seconds = {part: round(took, 3) for part, took in watch.seconds().items()}
-        return files, {"row": row, "lines": lines, "file_mpp": file_mpp, "seconds": seconds}
+        return files, {"row": row, "lines": lines, "file_mpp": file_mpp}
 
     done_files, failure = DoneFiles(options.out, key, form_of(columns)), None
     try:

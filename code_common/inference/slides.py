@@ -6,7 +6,7 @@ Whole slides and large compressed TIFFs need one of two optional packages: tiffs
 
 import importlib
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -62,6 +62,7 @@ class Slide:
     notes: tuple[str, ...] = ()  # what a user should know of how the file is read, each a line
     file_mpp: float | None = None  # microns per pixel of the file, as given or stated
     file_shape: tuple[int, int] | None = None  # rows and columns of the file; None: those of shape
+    close: Callable[[], None] = lambda: None  # nothing is read after it
 
     @property
     def large(self) -> bool:
@@ -122,7 +123,7 @@ def _guarded(action: Callable, path: Path) -> Callable:
 
 
 def open_slide(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
-    """Open an image or a whole slide.
+    """Open an image or a whole slide; `closing` closes it.
 
     mpp: microns per pixel at which it is read; None: at the file's resolution. file_mpp: the
     file's resolution; None: as the file says. Raises InputError if the file cannot be read, now or
@@ -250,16 +251,19 @@ def _open_large(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
         if tiff is None:
             raise
         return tiff.as_slide(mpp, file_mpp)
-    notes: list[str] = []
-    stated = tuple(_stated_mpp(file, package, axis) for axis in "xy")
-    if stated[0] is None and tiff:  # tiffslide does not know the resolution of OME-TIFF
-        stated = read_mpp(path)
-    known_mpp = _known_mpp(path, file_mpp, stated, notes)
-    scale = _scale(path, mpp, known_mpp) if mpp else 1.0
-    pyramid, read_at = PyramidFile(file, scale), mpp or known_mpp
-    known = known_mpp, tuple(file.dimensions[::-1])
+    with ExitStack() as opened:
+        opened.callback(file.close)
+        notes: list[str] = []
+        stated = tuple(_stated_mpp(file, package, axis) for axis in "xy")
+        if stated[0] is None and tiff:  # tiffslide does not know the resolution of OME-TIFF
+            stated = read_mpp(path)
+        known_mpp = _known_mpp(path, file_mpp, stated, notes)
+        scale = _scale(path, mpp, known_mpp) if mpp else 1.0
+        pyramid, read_at = PyramidFile(file, scale), mpp or known_mpp
+        known = known_mpp, tuple(file.dimensions[::-1])
+        close = opened.pop_all().close
     return Slide(
-        pyramid.shape, pyramid.read, read_at, scale, pyramid.thumbnail, tuple(notes), *known
+        pyramid.shape, pyramid.read, read_at, scale, pyramid.thumbnail, tuple(notes), *known, close
     )
 
 

@@ -1,5 +1,7 @@
 """Images of any kind are read in parts, at the resolution wanted."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from code_common.files.images import read_image
 from code_common.files.writing import write_png
 from code_common.inference import slides
 from code_common.inference.ome_tiff import write_label_map
-from code_common.inference.slides import find_slides, open_slide, reduced, tissue
+from code_common.inference.slides import find_slides, reduced, tissue
 from code_common.inference.streaming import DiskMap
 
 COMPRESSED = {"png": {}, "tif": {"compression": "tiff_lzw"}}
@@ -26,7 +28,7 @@ def slide(tmp_path):
     return path, write_slide(path)[0]
 
 
-def test_a_slide_is_read_as_it_is(slide):
+def test_a_slide_is_read_as_it_is(slide, open_slide):
     path, image = slide
     whole = open_slide(path, None, None)
     assert whole.shape == image.shape[:2] == (1200, 1500)
@@ -35,7 +37,7 @@ def test_a_slide_is_read_as_it_is(slide):
     assert whole.thumbnail().shape == (38, 47, 3)
 
 
-def test_a_slide_is_read_at_half_of_its_resolution(slide):
+def test_a_slide_is_read_at_half_of_its_resolution(slide, open_slide):
     path, image = slide
     half = open_slide(path, mpp=2 * MPP, file_mpp=None)
     assert half.shape == (600, 750) and half.scale == pytest.approx(2)
@@ -43,13 +45,13 @@ def test_a_slide_is_read_at_half_of_its_resolution(slide):
     assert np.abs(half.read(0, 0, 600, 750) - small).mean() < 1
 
 
-def test_parts_of_a_slide_fit_together_at_a_resolution_that_no_level_has(slide):
+def test_parts_of_a_slide_fit_together_at_a_resolution_that_no_level_has(slide, open_slide):
     third = open_slide(slide[0], mpp=3 * MPP, file_mpp=None)
     parts = [third.read(0, col, 400, 100).astype(int) for col in (0, 100)]
     assert np.abs(np.hstack(parts) - third.read(0, 0, 400, 200)).mean() < 3
 
 
-def test_a_resolution_that_a_file_does_not_say_is_asked_for(tmp_path, monkeypatch):
+def test_a_resolution_that_a_file_does_not_say_is_asked_for(tmp_path, monkeypatch, open_slide):
     monkeypatch.setattr("code_common.inference.slides.LARGE", 1000)
     pytest.importorskip("tiffslide")
     image = disks((300, 300), 3)[0]
@@ -67,7 +69,7 @@ def without_readers(monkeypatch):
 
 
 @pytest.mark.parametrize("ending", ["png", "tif"])
-def test_a_large_image_needs_no_slide_reader(tmp_path, without_readers, ending):
+def test_a_large_image_needs_no_slide_reader(tmp_path, without_readers, ending, open_slide):
     """A PNG is read whole, a TIFF in parts, however it is compressed."""
     image = disks((90, 80), 3)[0]
     Image.fromarray(image).save(tmp_path / f"a.{ending}", **COMPRESSED[ending])
@@ -77,7 +79,9 @@ def test_a_large_image_needs_no_slide_reader(tmp_path, without_readers, ending):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_large_tiff_is_turned_as_a_small_one_is(tmp_path, without_readers, orientation):
+def test_a_large_tiff_is_turned_as_a_small_one_is(
+    tmp_path, without_readers, orientation, open_slide
+):
     image, path = disks((90, 80), 3)[0], tmp_path / "a.tif"
     tifffile.imwrite(path, image, photometric="rgb", extratags=[(274, 3, 1, orientation, True)])
     slide = open_slide(path, None, None)
@@ -85,7 +89,7 @@ def test_a_large_tiff_is_turned_as_a_small_one_is(tmp_path, without_readers, ori
     assert np.array_equal(slide.read(0, 0, *slide.shape), read_image(path))
 
 
-def test_a_plain_tiff_is_mapped_and_its_size_needs_no_reader(tmp_path, without_readers):
+def test_a_plain_tiff_is_mapped_and_its_size_needs_no_reader(tmp_path, without_readers, open_slide):
     image = disks((90, 80), 3)[0]
     tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb")
     slide = open_slide(tmp_path / "a.tif", None, None)
@@ -133,7 +137,7 @@ def test_an_image_given_by_two_paths_is_one(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(1, 5000), (5000, 1), (4097, 3), (1, 1)])
-def test_the_overlay_of_an_image_as_thin_as_a_line(tmp_path, shape):
+def test_the_overlay_of_an_image_as_thin_as_a_line(tmp_path, shape, open_slide):
     write_png(tmp_path / "t.png", np.full((*shape, 3), 200, np.uint8))
     labels = DiskMap(tmp_path / "map", shape, np.uint32)
     labels.write(0, 0, np.full(shape, 7, np.uint32))
@@ -150,7 +154,7 @@ def write_stating(path, mpp):
 
 
 @pytest.mark.parametrize("mpp", ["", "abc", "0,25", "nan", "inf", "-0.25", "0", "25000000", "1e-9"])
-def test_a_resolution_that_makes_no_sense_is_none(tmp_path, mpp):
+def test_a_resolution_that_makes_no_sense_is_none(tmp_path, mpp, open_slide):
     pytest.importorskip("tiffslide")
     write_stating(tmp_path / "s.svs", mpp)
     slide = open_slide(tmp_path / "s.svs", None, None)
@@ -161,7 +165,7 @@ def test_a_resolution_that_makes_no_sense_is_none(tmp_path, mpp):
 
 
 @pytest.mark.parametrize("name", ["s.svs", "large.tif", "small.tif"])
-def test_pixels_that_are_no_squares_are_told(tmp_path, monkeypatch, name):
+def test_pixels_that_are_no_squares_are_told(tmp_path, monkeypatch, name, open_slide):
     pytest.importorskip("tiffslide")
     monkeypatch.setattr("code_common.inference.slides.LARGE", 1e6 if "small" in name else 0)
     image = disks((300, 300), 3)[0]
@@ -172,7 +176,7 @@ def test_pixels_that_are_no_squares_are_told(tmp_path, monkeypatch, name):
     assert "squares" not in given
 
 
-def test_a_large_ome_tiff_keeps_its_resolution(tmp_path, monkeypatch):
+def test_a_large_ome_tiff_keeps_its_resolution(tmp_path, monkeypatch, open_slide):
     pytest.importorskip("tiffslide")
     monkeypatch.setattr("code_common.inference.slides.LARGE", 0)
     size = {"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25, "axes": "YXS"}
@@ -185,7 +189,7 @@ def test_a_large_ome_tiff_keeps_its_resolution(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20, 30)])
-def test_a_slide_of_a_few_pixels(tmp_path, size):
+def test_a_slide_of_a_few_pixels(tmp_path, size, open_slide):
     pytest.importorskip("tiffslide")
     image = np.full((*size, 3), 200, np.uint8)
     tifffile.imwrite(tmp_path / "s.svs", image, tile=(256, 256), metadata=None)
@@ -194,7 +198,9 @@ def test_a_slide_of_a_few_pixels(tmp_path, size):
     assert few.shape == (1, 1) and few.read(0, 0, 1, 1).shape == (1, 1, 3)
 
 
-def test_an_image_that_would_be_enlarged_beyond_the_memory_is_refused(tmp_path, monkeypatch):
+def test_an_image_that_would_be_enlarged_beyond_the_memory_is_refused(
+    tmp_path, monkeypatch, open_slide
+):
     write_png(tmp_path / "t.png", disks((90, 90), 3)[0])
     monkeypatch.setattr("code_common.files.image_kinds.memory_bytes", lambda: 1_000_000)
     assert open_slide(tmp_path / "t.png", 0.25, 0.5).shape == (180, 180)
@@ -216,7 +222,9 @@ def test_equal_maps_are_equal_files(tmp_path):
     assert len(ids) == 3
 
 
-def test_a_thumbnail_of_a_file_without_coarse_levels_is_made_in_parts(tmp_path, monkeypatch):
+def test_a_thumbnail_of_a_file_without_coarse_levels_is_made_in_parts(
+    tmp_path, monkeypatch, open_slide
+):
     """The whole image need not fit into the memory; the thumbnail has the same bits."""
     pytest.importorskip("tiffslide")
     write_slide(tmp_path / "a.svs", levels=1)
@@ -231,3 +239,21 @@ def test_a_thumbnail_of_a_file_without_coarse_levels_is_made_in_parts(tmp_path, 
     monkeypatch.setattr(slides, "PIXELS_AT_ONCE", 200_000)
     assert np.array_equal(open_slide(tmp_path / "a.svs", None, None).thumbnail(), whole)
     assert len(largest) > 5 and max(largest) <= 200_000
+
+
+def open_files():
+    """How many files this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no list of open files")
+def test_what_was_opened_is_closed_behind_a_refusal_too(tmp_path):
+    pytest.importorskip("tiffslide")
+    write_stating(tmp_path / "s.svs", "")
+    before = open_files()
+    slide = slides.open_slide(tmp_path / "s.svs", None, None)
+    assert open_files() == before + 1
+    slide.close()
+    with pytest.raises(InputError, match="give --file-mpp"):
+        slides.open_slide(tmp_path / "s.svs", 0.5, None)
+    assert open_files() == before
