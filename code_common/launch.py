@@ -62,6 +62,7 @@ def recipe_of(options: CommonOptions, device: torch.device, seed: int, **changes
     recipe = Recipe(
         epochs=options.epochs,
         batch_size=options.batch_size,
+        batch_parts=options.batch_parts,
         lr=options.lr,
         weight_decay=options.weight_decay,
         seed=seed,

@@ -11,6 +11,7 @@ from code_common.errors import InputError
 
 # Option that older runs lack -> the value that they were made with.
 ADDED = {
+    "batch_parts": 1,
     "schedule": "constant",
     "stain_augmentation": 0.0,
     "stem_stride": 2,

@@ -1,14 +1,18 @@
 """The cores that this process may use, and libraries that take no more than these."""
 
 import os
+import time
 from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 
+STATE = Path("/proc/stat")  # what each core did since the machine was started
+BUSY = 0, 1, 2, 5, 6, 7  # its numbers of a core that are no idleness
 MEMBERSHIP, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 # A thread that waits for the others looks this often whether they are ready, and then sleeps. By
 # default it looks for milliseconds. Beside another busy program it thus takes the core from those
 # that it waits for: inference becomes five times as slow.
 SPINS = 1000
+LEAST_S = 5.0  # seconds in which others show how busy they are
 
 
 def allotted_cores(environment: Mapping[str, str] = os.environ) -> int:
@@ -71,3 +75,36 @@ def cores() -> int:
     """Cores that this process shall use: OMP_NUM_THREADS, or those that are allotted to it."""
     words = os.environ.get("OMP_NUM_THREADS", "").split(",")  # more for threads within threads
     return int(words[0]) if words[0].isdecimal() and int(words[0]) else allotted_cores()
+
+
+class Neighbours:
+    """How many of the cores of this process other programs keep busy, since it was made."""
+
+    def __init__(self, state: Path = STATE):
+        self.state = state
+        self.ours = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+        self.start = self._now()
+
+    def _now(self) -> tuple[float, float, float]:
+        """The time, and the seconds that all programs and that this one computed on our cores."""
+        ticks = 0
+        for line in _lines(self.state):
+            name, *numbers = line.split()
+            core = name.removeprefix("cpu") if name.startswith("cpu") else ""
+            if core.isdecimal() and int(core) in self.ours and len(numbers) > max(BUSY):
+                ticks += sum(int(numbers[i]) for i in BUSY)
+        return time.monotonic(), ticks / os.sysconf("SC_CLK_TCK"), time.process_time()
+
+    def advice(self, threads: int) -> str:
+        """What to do where `threads` threads are more than the others leave room for, or ''.
+
+        Threads of one computation wait for each other, so all wait for the one without a core.
+        """
+        took, everybody, own = (b - a for a, b in zip(self.start, self._now(), strict=True))
+        others, cores = max(0.0, everybody - own) / max(took, 1e-9), len(self.ours)
+        if threads < 2 or took < LEAST_S or others < 0.5 or others + threads < cores + 0.5:
+            return ""
+        return (
+            f"cores busy with other programs: {others:.1f} of {cores}, so {threads} threads wait "
+            f"for each other; OMP_NUM_THREADS={max(1, int(cores - others))} may be faster"
+        )

@@ -18,7 +18,7 @@ from code_common.options import (
 # row: r1 is the radius of a nucleus of mean area (stage 2 calls the same number merge_radius),
 # r2 = 2 r1, sigma = r1 / 4. 'default' serves the sets without a row (40x, as MO).
 _PAPER = dict(
-    rounds=3, epochs=80, batch_size=16, patch_size=250, input_size=224, lr=1e-4,
+    rounds=3, epochs=80, batch_size=16, batch_parts=1, patch_size=250, input_size=224, lr=1e-4,
     model="resnet34", width=1.0, pretrained="imagenet",
     loss="mse", unknown_weight=0.0, auto_threshold=False,
 )  # fmt: skip
@@ -29,8 +29,8 @@ DATASETS = {
     # The embedded sample: from random weights, in minutes, on a CPU.
     "sample": dict(
         r1=10, r2=20, sigma=2.5, max_area=200,
-        rounds=1, epochs=40, batch_size=4, patch_size=128, input_size=128, lr=2e-3,
-        model="resnet18", width=0.25, pretrained="none",
+        rounds=1, epochs=40, batch_size=4, batch_parts=2, patch_size=128, input_size=128,
+        lr=2e-3, model="resnet18", width=0.25, pretrained="none",
         loss="bce", unknown_weight=0.1, auto_threshold=True,
     ),
 }  # fmt: skip

@@ -21,7 +21,7 @@ from code_common.options import (
 # What depends on the data set; lengths in pixels. A new data set is one row; 'default' serves the
 # sets without a row (40x, as MO). merge_radius is the radius of a nucleus, r1 of stage 1.
 _PAPER = dict(
-    epochs=100, crf_epochs=20, batch_size=8, patch_size=250, input_size=224, lr=1e-4,
+    epochs=100, crf_epochs=20, batch_size=8, batch_parts=1, patch_size=250, input_size=224, lr=1e-4,
     model="resnet34", width=1.0, pretrained="imagenet",
 )  # fmt: skip
 DATASETS = {
@@ -31,8 +31,8 @@ DATASETS = {
     # The embedded sample: from random weights, in minutes, on a CPU.
     "sample": dict(
         merge_radius=10, crf_weight=0.005, crf_sigma_rgb=0.1,
-        epochs=40, crf_epochs=8, batch_size=4, patch_size=128, input_size=128, lr=2e-3,
-        model="resnet18", width=0.25, pretrained="none",
+        epochs=40, crf_epochs=8, batch_size=4, batch_parts=2, patch_size=128, input_size=128,
+        lr=2e-3, model="resnet18", width=0.25, pretrained="none",
     ),
 }  # fmt: skip
 PROFILES = {

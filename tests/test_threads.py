@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from code_common import threads
-from code_common.threads import allotted_cores, respect_cores
+from code_common.threads import Neighbours, allotted_cores, respect_cores
 
 
 @pytest.fixture
@@ -87,3 +89,70 @@ def test_torch_and_opencv_of_a_script_take_the_cores_of_its_job():
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.split() == ["1", "1"]
+
+
+@pytest.fixture
+def beside(machine, tmp_path, monkeypatch):
+    """A function: the advice to `threads` threads, after ten seconds in which other programs and
+    we used so many of four cores.
+    """
+
+    def advice(others: float, own: float, threads: int, took: float = 10.0) -> str:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 3, 4, 5}, raising=False)
+        clock, state, tick = [0.0], tmp_path / "stat", os.sysconf("SC_CLK_TCK")
+        monkeypatch.setattr("time.monotonic", lambda: clock[0])
+        monkeypatch.setattr("time.process_time", lambda: clock[0] * own)
+
+        def write() -> None:
+            ours = int(clock[0] * (others + own) * tick / 4)
+            not_ours, idle = int(clock[0] * tick), int(clock[0] * 7 * tick)
+            lines = ["cpu  9 9 9 9 9 9 9 9 0 0", f"cpu1 {not_ours} 0 0 0 0 0 0 0 0 0"]
+            lines += [
+                f"cpu{n} {ours // 2} 0 {ours - ours // 2} {idle} 5 0 0 0" for n in range(2, 6)
+            ]
+            state.write_text("\n".join([*lines, "intr 1 2 3", "ctxt 7"]))
+
+        write()
+        neighbours = Neighbours(state)
+        clock[0] = took
+        write()
+        return neighbours.advice(threads)
+
+    return advice
+
+
+def test_threads_without_a_core_of_their_own_are_told(beside):
+    assert beside(others=2, own=2, threads=4) == (
+        "cores busy with other programs: 2.0 of 4, so 4 threads wait for each other; "
+        "OMP_NUM_THREADS=2 may be faster"
+    )
+    assert "OMP_NUM_THREADS=1 " in beside(others=4, own=0.5, threads=4)
+
+
+def test_threads_with_room_are_not_disturbed(beside):
+    assert not beside(others=0, own=4, threads=4)
+    assert not beside(others=0.3, own=3.6, threads=4)
+    assert not beside(others=2, own=2, threads=2)
+    assert not beside(others=4, own=0.5, threads=1)
+    assert not beside(others=4, own=0.5, threads=4, took=1)
+
+
+def test_no_advice_where_the_system_does_not_say_who_is_busy(machine, tmp_path):
+    assert not Neighbours(tmp_path / "stat").advice(16)
+
+
+def test_a_real_neighbour_is_seen(monkeypatch):
+    monkeypatch.setattr("code_common.threads.LEAST_S", 0.5)
+    if not hasattr(os, "sched_getaffinity") or not Path("/proc/stat").is_file():
+        pytest.skip("this system does not say who is busy")
+    core = min(os.sched_getaffinity(0))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {core})
+    neighbours = Neighbours()
+    code = f"import os; os.sched_setaffinity(0, {{{core}}})\nwhile True: pass"
+    busy = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        time.sleep(2)
+        assert "of 1, so 2 threads wait" in neighbours.advice(2)
+    finally:
+        busy.kill()
+        busy.wait()

@@ -5,7 +5,7 @@ weighted. The loop minimises the sum of the terms' means, logs each by its name,
 first that is not finite.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -47,14 +47,25 @@ def softplus(logits: Tensor) -> Tensor:
     return _Softplus.apply(logits)
 
 
-def add_terms(terms: dict[str, LossTerm]) -> tuple[Tensor, dict[str, float]]:
-    """The loss of this process' share of a batch, and each term's mean over all processes.
+def add_terms(
+    parts: Sequence[dict[str, LossTerm]],
+) -> tuple[list[Tensor], dict[str, float]]:
+    """The loss of each part of this process' share of a batch, and the terms' means over all.
 
-    Divided by the counts of all processes, the losses of the shares add up to that of one process.
+    parts: the terms of each part, of the same names. Divided by the counts of all parts of all
+    processes, the losses of the parts add up to that of the whole batch.
     """
-    sums = torch.stack([term.sum.detach().float() for term in terms.values()])
-    counts = torch.stack([term.count.detach().float() for term in terms.values()])
+    sums = torch.stack([_total(part[name].sum for part in parts) for name in parts[0]])
+    counts = torch.stack([_total(part[name].count for part in parts) for name in parts[0]])
     sums, counts = distributed.add_up(torch.stack([sums, counts]))
     counts = counts.clamp(min=1)
-    loss = sum(term.sum / count for term, count in zip(terms.values(), counts, strict=True))
-    return loss, dict(zip(terms, (sums / counts).tolist(), strict=True))
+    losses = [
+        sum(term.sum / count for term, count in zip(part.values(), counts, strict=True))
+        for part in parts
+    ]
+    return losses, dict(zip(parts[0], (sums / counts).tolist(), strict=True))
+
+
+def _total(values: Iterable[Tensor]) -> Tensor:
+    """The sum of scalars, without a gradient."""
+    return torch.stack([value.detach().float() for value in values]).sum()

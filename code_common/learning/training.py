@@ -24,8 +24,9 @@ from code_common.learning.checkpoints import (
     save_network,
 )
 from code_common.learning.crops import CropDataset, make_loader
-from code_common.learning.loss_terms import Loss, add_terms
+from code_common.learning.loss_terms import Loss, LossTerm, add_terms
 from code_common.learning.network import ResUNet, draw_dropout, mixed_precision, to_network
+from code_common.learning.parts import Parts, threads_of_a_part
 from code_common.learning.stopwatch import Stopwatch
 from code_common.learning.training_log import Progress, TrainingLog
 
@@ -48,10 +49,15 @@ class Recipe:
     workers: int  # processes that make crops
     val_every: int  # epochs between two validations
     precision: torch.dtype
+    batch_parts: int = 1  # of a batch, each with batch norms of its own
     dropout: float = 0.0  # rate in the decoder
     compile: bool = False  # torch.compile the training step
     tensorboard: bool = False  # write the scalars of log.csv for TensorBoard, too
     schedule: str = "constant"  # of the learning rate: constant, or cosine down to 0
+
+    def parts(self) -> int:
+        """Parts of a batch in this process; several processes do a batch as one part."""
+        return self.batch_parts if distributed.size() == 1 else 1
 
     def rate(self, epoch: int) -> float:
         """Learning rate of an epoch, from 0."""
@@ -67,14 +73,14 @@ class Recipe:
 def _settings(network: ResUNet, recipe: Recipe) -> dict[str, object]:
     """What must stay as it is for a training to go on; the random numbers follow from the seed."""
     shape = {k: getattr(network, k) for k in ("model", "width", "stem_stride")}
-    names = "batch_size lr weight_decay seed val_every dropout schedule".split()
+    names = "batch_size batch_parts lr weight_decay seed val_every dropout schedule".split()
     # The rate of a cosine depends on the number of epochs; else a training may go on for more.
     names += ["epochs"] if recipe.schedule != "constant" else []
     return shape | {name: getattr(recipe, name) for name in names}
 
 
 def train_epoch(
-    network: nn.Module,
+    parts: Parts,
     loader: DataLoader,
     loss_fn: Loss,
     optimizer: torch.optim.Optimizer,
@@ -86,10 +92,17 @@ def train_epoch(
 ) -> dict[str, float]:
     """One pass over the crops: the mean of each loss term, and where the time went.
 
-    names: of the images, by their index; width: of the network. Raises InputError, naming the
-    images of the batch, at the first loss that is not finite.
+    parts: of the network; names: of the images, by their index; width: of the network. Raises
+    InputError, naming the images of the batch, at the first loss that is not finite.
     """
-    network.train()
+
+    def forward(network: nn.Module, part: dict[str, Tensor]) -> dict[str, LossTerm]:
+        image = to_network(part["image"], device)  # [B, 3, H, W]
+        with mixed_precision(recipe.precision, device):
+            logits = network(image, part.get("dropout"))
+        return loss_fn(logits.float(), {**part, "image": image})
+
+    parts.train()
     sums: dict[str, float] = {}
     batches, watch = loader.batch_sampler, Stopwatch(device)
     share = slice(batches.rank, None, batches.size)  # this process' crops of a whole batch
@@ -97,21 +110,20 @@ def train_epoch(
     bar = tqdm(loader, desc=title, leave=False, disable=None if distributed.is_main() else True)
     for step, batch in enumerate(bar):
         batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
-        image = to_network(batch["image"], device)  # [B, 3, H, W]
         watch.lap("data")
         # Drawn for the whole batch, so that the number of processes does not matter.
         dropout = draw_dropout(batches.whole(step), recipe.dropout, width, device)
         if dropout is not None:
-            dropout = dropout[share]
-        with mixed_precision(recipe.precision, device):
-            logits = network(image, dropout)
-        terms = loss_fn(logits.float(), {**batch, "image": image})
-        loss, values = add_terms(terms)
+            batch["dropout"] = dropout[share]
+        cut = zip(*(parts.cut(v) for v in batch.values()), strict=True)
+        terms = parts.map(forward, [dict(zip(batch, part, strict=True)) for part in cut])
+        losses, values = add_terms(terms)
         _check_finite(values, batch["image_index"], names, title)
         watch.lap("forward")
         optimizer.zero_grad(set_to_none=True)
         # DistributedDataParallel takes the mean of the gradients where their sum is meant.
-        (loss * batches.size).backward()
+        parts.map(lambda _, loss: (loss * batches.size).backward(), losses)
+        parts.add_gradients()
         optimizer.step()
         watch.lap("backward")
         for name, value in values.items():
@@ -138,30 +150,6 @@ def _check_finite(
     )
 
 
-@torch.no_grad()
-def calibrate_norms(
-    network: nn.Module, loader: DataLoader, precision: torch.dtype, device: torch.device
-) -> None:
-    """Set the batch norms' statistics to those of the present weights over training crops.
-
-    Behind a ReLU, a channel that is rarely active has a moving variance near 0 most of the time,
-    and inference would multiply its next activation by hundreds: whole validation images fail
-    between two good epochs. An average over many batches sees such a channel for what it is.
-    """
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-    momenta = [m.momentum for m in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain average
-    network.train()
-    for batch in itertools.islice(loader, CALIBRATION_BATCHES):
-        image = to_network(batch["image"], device)
-        with mixed_precision(precision, device):
-            network(image)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-
-
 def make_optimizer(
     network: nn.Module, recipe: Recipe, device: torch.device
 ) -> torch.optim.Optimizer:
@@ -176,7 +164,12 @@ def make_optimizer(
 
 
 def resume(
-    last: Path, network: ResUNet, optimizer: torch.optim.Optimizer, recipe: Recipe, title: str
+    last: Path,
+    network: ResUNet,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    device: torch.device,
+    title: str,
 ) -> tuple[int, float]:
     """Take up the state that a killed training left in `last`: the epoch to go on with, best score.
 
@@ -214,7 +207,9 @@ def resume(
     network.load_state_dict(state["network"])
     if distributed.is_main():
         print(f"{title}: going on after epoch {start} of {recipe.epochs}", flush=True)
-        _tell_other_threads(state.get("threads"), network, title)
+        if device.type == "cpu":
+            now = threads_of_a_part(recipe.parts(), device)
+            _tell_other_threads(state.get("threads"), now, title)
     return start, best_score
 
 
@@ -233,31 +228,36 @@ def _take_up_optimizer(optimizer: torch.optim.Optimizer, state: object) -> str:
     return ""
 
 
-def _tell_other_threads(before: object, network: ResUNet, title: str) -> None:
-    """Say that a training on a CPU goes on with another number of threads than it had `before`.
+def _tell_other_threads(before: object, now: int, title: str) -> None:
+    """Say that a training goes on with another number of threads than it had `before`.
 
     Sums are then added up in another order. Older checkpoints do not tell the number.
     """
-    now, on_cpu = torch.get_num_threads(), next(network.parameters()).device.type == "cpu"
-    if on_cpu and isinstance(before, int) and before != now:
+    if isinstance(before, int) and before != now:
         print(
-            f"{title}: goes on with {now} threads instead of {before}, so the last bits of its "
-            f"weights change; OMP_NUM_THREADS={before} would keep them",
+            f"{title}: goes on with {now} threads for each part of a batch instead of {before}, so "
+            "the last bits of its weights change; OMP_NUM_THREADS would keep them",
             flush=True,
         )
 
 
-def spread(network: ResUNet, compiled: bool) -> nn.Module:
-    """The network as a step calls it: compiled if asked for, and one over all processes."""
-    stepping = torch.compile(network) if compiled else network
+def spread(network: ResUNet, recipe: Recipe) -> Parts:
+    """The network as a step calls it: in parts, or one over all processes; compiled if asked for.
+
+    Batch norms over all processes are those of the whole batch.
+    """
+
+    def wrap(one: nn.Module) -> nn.Module:
+        one = torch.compile(one) if recipe.compile else one
+        return nn.parallel.DistributedDataParallel(one) if distributed.size() > 1 else one
+
     if distributed.size() > 1:
         distributed.share_norms(network)
-        stepping = nn.parallel.DistributedDataParallel(stepping)
-    return stepping
+    return Parts(network, recipe.parts(), wrap)
 
 
 def validate_epoch(
-    network: nn.Module,
+    parts: Parts,
     loader: DataLoader,
     validate: Validate | None,
     precision: torch.dtype,
@@ -267,8 +267,14 @@ def validate_epoch(
 
     The first process validates, and tells the others.
     """
-    calibrate_norms(network, loader, precision, device)
-    network.eval()
+
+    def forward(network: nn.Module, images: Tensor) -> None:
+        with mixed_precision(precision, device):
+            network(to_network(images, device))
+
+    batches = itertools.islice(loader, CALIBRATION_BATCHES)
+    parts.calibrate_norms((batch["image"] for batch in batches), forward)
+    parts.plain[0].eval()
     if validate is None:
         return {}
     return distributed.from_first(validate() if distributed.is_main() else None)
@@ -304,11 +310,13 @@ def fit(
         rank=distributed.rank(), size=distributed.size(),
     )  # fmt: skip
     best, last = best_path(folder), last_path(folder)
-    start, best_score = resume(last, network, optimizer, recipe, title)
+    start, best_score = resume(last, network, optimizer, recipe, device, title)
     distributed.wait_for_all()  # all have read what the first will overwrite
-    stepping = spread(network, recipe.compile)
     log = TrainingLog(folder, start, recipe.tensorboard)
-    progress, saved = Progress(start, recipe.epochs), time.monotonic()
+    parts, saved = spread(network, recipe), time.monotonic()
+    threads = threads_of_a_part(recipe.parts(), device)
+    alone = device.type == "cpu" and distributed.size() < 2  # else others may be of this training
+    progress = Progress(start, recipe.epochs, threads if alone else 1)
     for epoch in range(start, recipe.epochs):
         # The random numbers of an epoch depend on seed and epoch alone, so a training that goes on
         # sees what an uninterrupted one would have seen.
@@ -318,13 +326,13 @@ def fit(
             group["lr"] = recipe.rate(epoch)
         epoch_title = f"{title} epoch {epoch + 1}/{recipe.epochs}"
         row = train_epoch(
-            stepping, loader, loss_fn, optimizer, recipe, device, names, network.width, epoch_title
+            parts, loader, loss_fn, optimizer, recipe, device, names, network.width, epoch_title
         )
 
         final = epoch + 1 == recipe.epochs
         scores: dict[str, float] = {}
         if final or (epoch + 1) % recipe.val_every == 0:
-            scores = validate_epoch(network, loader, validate, recipe.precision, device)
+            scores = validate_epoch(parts, loader, validate, recipe.precision, device)
         # An epoch without a score is never the best, but for the last one of a training without
         # validation images.
         unscored_end = final and validate is None
@@ -342,7 +350,7 @@ def fit(
             _write_checkpoint(
                 last, network, epoch=epoch, best_score=best_score,
                 optimizer=optimizer.state_dict(), recipe=_settings(network, recipe),
-                threads=torch.get_num_threads(),
+                threads=threads,
             )  # fmt: skip
             saved = time.monotonic()
     distributed.wait_for_all()

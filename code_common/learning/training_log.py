@@ -11,6 +11,7 @@ from code_common.files.reading import read_table
 from code_common.files.run_folder import log_path
 from code_common.files.writing import write_table
 from code_common.learning import distributed
+from code_common.threads import Neighbours
 
 TELL_EVERY_S = 60.0  # a line at least this often, beside those of the validations
 
@@ -55,10 +56,14 @@ def _open_tensorboard(folder: Path, start: int):
 
 
 class Progress:
-    """Lines for the screen: after a validation, at the end, and at least every minute."""
+    """Lines for the screen: after a validation, at the end, and at least every minute.
 
-    def __init__(self, start: int, epochs: int):
+    threads: those that compute. Once it is told if other programs leave no room for them.
+    """
+
+    def __init__(self, start: int, epochs: int, threads: int):
         self.start, self.epochs = start, epochs
+        self.threads, self.neighbours = threads, Neighbours()
         self.began = self.told = time.monotonic()
 
     def elapsed(self) -> float:

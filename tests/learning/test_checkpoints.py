@@ -47,7 +47,7 @@ def trained(tmp_path_factory) -> Path:
 def go_on(last: Path) -> tuple[int, float]:
     """Take up a training of two epochs."""
     network, two = small(), recipe(epochs=2)
-    return resume(last, network, make_optimizer(network, two, CPU), two, "t")
+    return resume(last, network, make_optimizer(network, two, CPU), two, CPU, "t")
 
 
 class Evil:
@@ -278,4 +278,4 @@ def test_a_training_says_that_it_goes_on_with_other_threads(trained, tmp_path, c
     for threads, told in ((state["threads"], False), (None, False), (999, True)):
         torch.save(state | {"threads": threads}, last_path(tmp_path))
         assert go_on(last_path(tmp_path)) == (1, 0.0)
-        assert ("threads instead of 999" in capsys.readouterr().out) == told
+        assert ("of a batch instead of 999" in capsys.readouterr().out) == told

@@ -19,14 +19,14 @@ def term(values):
 
 def test_the_loss_is_the_sum_of_the_means():
     terms = {"a": term(torch.tensor([1.0, 2.0, 6.0])), "b": term(torch.tensor([0.5]))}
-    loss, values = add_terms(terms)
+    (loss,), values = add_terms([terms])
     assert values == {"a": 3.0, "b": 0.5}
     assert loss.item() == 3.5
 
 
 def test_a_term_over_nothing_is_0():
     nothing = LossTerm(sum=torch.tensor(0.0), count=torch.tensor(0))
-    loss, values = add_terms({"known": term(torch.tensor([2.0])), "nothing": nothing})
+    (loss,), values = add_terms([{"known": term(torch.tensor([2.0])), "nothing": nothing}])
     assert values == {"known": 2.0, "nothing": 0.0}
     assert loss.item() == 2.0
 
@@ -94,7 +94,7 @@ def test_the_losses_of_two_processes_add_up_to_that_of_one(
 ):
     """Also where the first process has no crop of a batch."""
     logits, batch = share_of(crops, slice(None))
-    loss, values = add_terms(loss_fn(logits, batch))
+    (loss,), values = add_terms([loss_fn(logits, batch)])
     loss.backward()
 
     shares = [share_of(crops, part) for part in (slice(0, first_crops), slice(first_crops, None))]
@@ -109,11 +109,11 @@ def test_the_losses_of_two_processes_add_up_to_that_of_one(
 
     monkeypatch.setattr(distributed, "add_up", keep)
     for share in shares:
-        add_terms(loss_fn(*share))
+        add_terms([loss_fn(*share)])
     monkeypatch.setattr(distributed, "add_up", add_up)
     losses = []
     for share in shares:
-        loss_of_share, values_of_all = add_terms(loss_fn(*share))
+        (loss_of_share,), values_of_all = add_terms([loss_fn(*share)])
         loss_of_share.backward()
         losses.append(loss_of_share.item())
         assert values_of_all == pytest.approx(values, rel=1e-5)
@@ -161,6 +161,6 @@ def test_the_losses_are_the_cross_entropies_of_torch(crops, loss_fn, plain):
 def test_labels_without_a_known_pixel_give_a_loss_of_0():
     nothing = torch.full((1, 4, 4), 2, dtype=torch.uint8)
     logits = torch.randn(1, 2, 4, 4).requires_grad_()
-    loss, values = add_terms(label_loss(logits, nothing, nothing, alpha=0.5))
+    (loss,), values = add_terms([label_loss(logits, nothing, nothing, alpha=0.5)])
     loss.backward()
     assert values == {"voronoi": 0, "cluster": 0} and not logits.grad.any()

@@ -5,14 +5,14 @@ import sys
 import numpy as np
 import pytest
 import torch
-from tiny_training import CPU, STEPS, recipe, scores_of, squared_error, train
+from tiny_training import STEPS, recipe, scores_of, squared_error, train
 
 from code_common.errors import InputError
 from code_common.files.reading import read_table
 from code_common.files.run_folder import best_path, last_path, log_path
 from code_common.learning.checkpoints import load_state
 from code_common.learning.loss_terms import LossTerm
-from code_common.learning.training import calibrate_norms
+from code_common.learning.parts import Parts
 
 
 def same_weights(a, b):
@@ -124,20 +124,24 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_images(tmp_path):
     assert load_state(best_path(tmp_path))["epoch"] == 0
 
 
-def test_norms_are_calibrated_on_many_batches():
+@pytest.mark.parametrize("parts", [1, 2])
+def test_norms_are_calibrated_on_many_batches(parts):
     """A channel that is active in one batch of eight keeps a variance that inference can bear."""
     network = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.BatchNorm2d(3))
     norm = network[1]
-    quiet = torch.zeros((2, 8, 8, 3), dtype=torch.uint8)
+    quiet = torch.zeros((2, 3, 8, 8))
     loud = quiet.clone()
-    loud[0, :4] = 255  # a quarter of its pixels
-    batches = [{"image": loud}] + 7 * [{"image": quiet}]
+    loud[0, :, :4] = 1  # a quarter of its pixels
+    batches = [loud] + 7 * [quiet]
     network.train()
     for batch in batches:
-        network(batch["image"].permute(0, 3, 1, 2).float() / 255)
-    calibrate_norms(network, batches, torch.float32, CPU)
-    of_the_loud_batch = (torch.arange(128) < 32).float().var().item()
-    assert norm.running_var.tolist() == pytest.approx([of_the_loud_batch / 8] * 3, rel=1e-4)
+        network(batch)
+    Parts(network, parts).calibrate_norms(batches, lambda network, part: network(part))
+    pixels = 128 // parts  # of a part; the first one holds all that is loud
+    of_the_loud_part = (torch.arange(pixels) < 32).float().var().item()
+    expected = of_the_loud_part / 8 / parts
+    assert norm.running_var.tolist() == pytest.approx([expected] * 3, rel=1e-4)
+    assert norm.running_mean.tolist() == pytest.approx([32 / 128 / 8] * 3)
     assert norm.momentum == 0.1
 
 
