@@ -27,6 +27,8 @@ ADDED = {
     "self_training_points": "all",
     "start_from": None,
 }
+# Of these, what profiles and data sets set today: an older run goes on with its own value.
+KEPT = ("batch_parts",)
 # Old name of an option -> its name today.
 RENAMED = {
     "magnify_to": "nucleus_radius",
@@ -58,6 +60,11 @@ def options_today(saved: dict) -> dict:
     """
     renamed = {RENAMED.get(name, name): value for name, value in saved.items()}
     return {name: value for name, value in (ADDED | renamed).items() if name not in REMOVED}
+
+
+def kept_options(saved: dict) -> dict:
+    """The options of KEPT that a run lacks, with which it goes on. saved: as in `options_today`."""
+    return {name: ADDED[name] for name in KEPT if name not in saved}
 
 
 def refuse_removed(saved: dict, path: Path) -> None:

@@ -4,6 +4,7 @@ Nothing here imports torch: --help answers at once.
 """
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 from pathlib import Path
@@ -13,8 +14,10 @@ from code_common.config import check_bounds, check_choices, flag_of
 from code_common.errors import InputError, reason
 from code_common.files.image_kinds import MICROSCOPES
 from code_common.files.layout import IMAGES, SPLIT
+from code_common.files.reading import read_json
 from code_common.files.run_folder import options_path, ratio_folder, stage_folder
 from code_common.learning.encoders import ENCODERS, STEM_STRIDES, WIDTHS
+from code_common.old_runs import kept_options
 
 PROJECT = Path(__file__).resolve().parents[1]
 PACKAGED = PROJECT / "data" / "models" / "tnbc.pt"  # the model that comes with the project
@@ -206,6 +209,8 @@ class CommonOptions(InferenceOptions):
         values["data_dir"] = self.data_dir or self.data_root / self.dataset
         values["save_dir"] = self.save_dir or self.stage_folder(self.STAGE)
         done = replace(self, **values)
+        if not done.restart:
+            done = replace(done, **_of_older_run(done.save_dir))
         check_name(done.dataset)
         check_results_folder(done)
         check_bounds(done, self.BOUNDS)
@@ -233,6 +238,13 @@ class CommonOptions(InferenceOptions):
     def seed(self, purpose: Purpose | int) -> int:
         """A seed of its own for each purpose, repeat and random_seed."""
         return (self.random_seed * 1000 + self.repeat) * 100 + purpose
+
+
+def _of_older_run(folder: Path) -> dict:
+    """The options with which a run that is there goes on, as it was begun before they were."""
+    with suppress(InputError):  # no run, or what is refused where it is used
+        return kept_options(read_json(options_path(folder), {"options": dict})["options"])
+    return {}
 
 
 def check_name(dataset: str) -> None:

@@ -32,6 +32,7 @@ from code_common.old_runs import (
     refuse_removed,
     rename_files,
 )
+from code_seg.options import Options
 from code_seg.selection import read_selection
 
 MAIN = {"detection": "code_detection/main.py", "segmentation": "code_seg/main.py"}
@@ -140,6 +141,25 @@ def test_what_an_older_run_lacks_counts_as_its_published_default(old_run, tmp_pa
     age_options(old_run / "detection", lacks=tuple(ADDED))
     message = refused("code_detection/main.py", *given, "--schedule", "cosine")
     assert "holds a run with --schedule constant, not cosine" in message
+
+
+@pytest.mark.parametrize(
+    ("saved", "restart", "parts"),
+    [
+        (None, False, 2),
+        ({"options": {"ratio": 0.1}}, False, 1),  # begun before there were parts
+        ({"options": {"ratio": 0.1}}, True, 2),
+        ({"options": {"batch_parts": 2}}, False, 2),
+        ("no run", False, 2),
+    ],
+)
+def test_a_profile_of_today_does_not_change_a_run_that_was_begun_before(
+    tmp_path, saved, restart, parts
+):
+    if saved:
+        write_json(options_path(tmp_path), saved)
+    values = {"dataset": "sample", "save_dir": tmp_path, "restart": restart}
+    assert Options(**values).resolved().batch_parts == parts
 
 
 def test_a_training_goes_on_where_an_older_version_was_killed(

@@ -25,7 +25,7 @@ COMMON_IMPORTS = {
     "annotations": "errors files",
     "learning": "errors threads files",
     "reporting": "errors old_runs files",
-    "options": "errors config files learning",
+    "options": "errors old_runs config files learning",
     "inference": "errors old_runs threads config files learning options",
     "launch": "errors files learning options inference",
     "steps": "errors old_runs config files learning options launch",

@@ -253,6 +253,8 @@ def spread(network: ResUNet, recipe: Recipe) -> Parts:
 
     if distributed.size() > 1:
         distributed.share_norms(network)
+        if recipe.batch_parts > 1 and distributed.is_main():
+            print("several processes: a batch is one part; --batch-parts is left out", flush=True)
     return Parts(network, recipe.parts(), wrap)
 
 

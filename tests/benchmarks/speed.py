@@ -11,7 +11,6 @@ pip install --no-deps --target FOLDER instanseg-torch einops
 import argparse
 import os
 import resource
-import shutil
 import statistics
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -144,24 +143,29 @@ def processes(args: argparse.Namespace, say: Callable[[str, list[float]], None])
 
 def training(args: argparse.Namespace, say: Callable[[str, list[float]], None]) -> None:
     """Crops per second of both stages with the profile scratch, from the log of a short run."""
-    work = Path(tempfile.mkdtemp())
+    cases = (("one thread", 1, nullcontext), ("all cores", None, nullcontext))
+    cases += (("all cores, beside a busy program", None, busy_neighbour),)
     for name, checkout, _ in args.checkouts:
-        for cores in (1, None):
-            out = work / f"{name} {cores}"
-            common = f"--dataset MO --data-dir {MO} --profile scratch --val-every 50".split()
-            common += ["--root-save-dir", out, "--epochs", 4, "--views", 1]
-            for script, log in (
-                ("code_detection/main.py", "detection/round_0/log.csv"),
-                ("code_seg/main.py", "segmentation/labels/log.csv"),
-            ):
-                more = ["--self-training-epochs", 0] if "seg" in script else []
-                run([sys.executable, script, *common, *more], checkout, cores)
-                lines = (out / "MO" / "ratio_0.1" / "repeat_1" / log).read_text().splitlines()
-                column = lines[0].split(",").index("images_per_s")
-                speeds = [float(line.split(",")[column]) for line in lines[2:]]  # after the first
-                of = f"{name}, {'one thread' if cores else 'all cores'}, {Path(script).parent}"
-                say(f"{of}: crops/s", speeds)
-    shutil.rmtree(work)
+        for case, cores, beside in cases:
+            with beside(), tempfile.TemporaryDirectory() as out:
+                for stage, speeds in crops_per_second(checkout, Path(out), cores).items():
+                    say(f"{name}, {case}, {stage}: crops/s", speeds)
+
+
+def crops_per_second(checkout: Path, out: Path, cores: int | None) -> dict[str, list[float]]:
+    """Stage -> crops per second in each epoch but the first."""
+    common = f"--dataset MO --data-dir {MO} --profile scratch --val-every 50".split()
+    common += ["--root-save-dir", out, "--epochs", 4, "--views", 1]
+    of_seg, speeds = ["--self-training-epochs", 0], {}
+    for stage, more, log in (
+        ("code_detection", [], "detection/round_0/log.csv"),
+        ("code_seg", of_seg, "segmentation/labels/log.csv"),
+    ):
+        run([sys.executable, f"{stage}/main.py", *common, *more], checkout, cores)
+        lines = (out / "MO" / "ratio_0.1" / "repeat_1" / log).read_text().splitlines()
+        column = lines[0].split(",").index("images_per_s")
+        speeds[stage] = [float(line.split(",")[column]) for line in lines[2:]]
+    return speeds
 
 
 def jobs(args: argparse.Namespace, say: Callable[[str, list[float]], None]) -> None:
