@@ -1,11 +1,11 @@
 """Times of prediction and training on the cores of this machine, as medians; tables, and JSON.
 
-python tests/benchmarks/speed.py [PART ...] [--before CHECKOUT] [--peers FOLDER] [--out FILE.json]
+python tests/benchmarks/speed.py [PART ...] [--before CHECKOUT] [--peers FOLDER] [--stardist PYTHON]
+                                 [--out FILE.json]
 
 PART: threads, peers, processes, training, jobs, slide; without any, all of them are measured.
---before measures another checkout of this project beside this one, in the same run. --peers is a
-folder into which InstanSeg was installed:
-pip install --no-deps --target FOLDER instanseg-torch einops
+--before measures another checkout of this project beside this one, in the same run. --peers and
+--stardist name what peers.py needs for the networks of other projects.
 """
 
 import argparse
@@ -56,22 +56,6 @@ for k in range(1, len(tiles)):
     predict(one)
     print("took", time.perf_counter() - wall, time.process_time() - cpu)
 """
-PEER = """
-import runpy, sys, time
-sys.path.insert(0, sys.argv[1])
-import torch
-# The file alone: the package loads a dozen other packages.
-names = runpy.run_path(sys.argv[1] + "/instanseg/utils/models/InstanSeg_UNet.py")
-network = names["InstanSeg_UNet"](3, [[2, 2, 1]]).eval().to(memory_format=torch.channels_last)
-image = torch.rand(1, 3, 512, 512).to(memory_format=torch.channels_last)
-with torch.inference_mode():
-    for k in range(6):
-        wall, cpu = time.perf_counter(), time.process_time()
-        with torch.autocast("cpu", torch.bfloat16, enabled=sys.argv[2] == "bf16"):
-            network(image)
-        if k:
-            print("took", time.perf_counter() - wall, time.process_time() - cpu)
-"""
 
 
 def run(command: list, folder: Path, threads: int | None) -> tuple[str, float]:
@@ -89,7 +73,7 @@ def run(command: list, folder: Path, threads: int | None) -> tuple[str, float]:
 
 
 def took(output: str) -> list[tuple[float, float]]:
-    """Wall and CPU seconds of the lines that PREDICT and PEER print."""
+    """Wall and CPU seconds of the lines that PREDICT and peers.py print."""
     lines = [line.split() for line in output.splitlines() if line.startswith("took ")]
     return [(float(wall), float(cpu)) for _, wall, cpu in lines]
 
@@ -126,10 +110,29 @@ def threads(args: argparse.Namespace, say: Callable[[str, list[float]], None]) -
 
 
 def peers(args: argparse.Namespace, say: Callable[[str, list[float]], None]) -> None:
-    """The network of InstanSeg on a tile at half the resolution, on one core."""
-    for precision in ("fp32", "bf16") if args.peers else ():
-        output, _ = run([sys.executable, "-c", PEER, args.peers, precision], args.peers, 1)
-        say(f"InstanSeg's U-Net, {precision}: seconds a tile", [wall for wall, _ in took(output)])
+    """The networks of other projects on a tile, on one core."""
+    pythons = {
+        "instanseg": args.peers and sys.executable,
+        "hovernet": args.peers and sys.executable,
+    }
+    pythons["stardist"] = args.stardist
+    # HoVer-Net does not run in bfloat16, and TensorFlow chooses by itself.
+    for name, precision in (
+        ("instanseg", "fp32"),
+        ("instanseg", "bf16"),
+        ("hovernet", "fp32"),
+        ("stardist", "fp32"),
+    ):
+        if pythons[name]:
+            command = [
+                pythons[name],
+                PROJECT / "tests" / "benchmarks" / "peers.py",
+                name,
+                args.peers,
+                precision,
+            ]
+            times = took(run(command, PROJECT, 1)[0])
+            say(f"{name}, {precision}: seconds a tile", [wall for wall, _ in times])
 
 
 def processes(args: argparse.Namespace, say: Callable[[str, list[float]], None]) -> None:
@@ -242,7 +245,8 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--before", type=Path, help="another checkout of this project")
     parser.add_argument("--before-options", default="--views 8", help="of its predict.py")
-    parser.add_argument("--peers", type=Path, help="folder with InstanSeg")
+    parser.add_argument("--peers", type=Path, help="folder with InstanSeg and HoVer-Net")
+    parser.add_argument("--stardist", type=Path, help="Python that has StarDist and TensorFlow")
     parser.add_argument("--model", type=Path, default=PROJECT / "data" / "models" / "tnbc.pt")
     parser.add_argument("--out", type=Path, help="write the figures as JSON, too")
     args = parser.parse_args()
