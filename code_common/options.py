@@ -3,6 +3,7 @@
 Nothing here imports torch: --help answers at once.
 """
 
+import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
@@ -14,7 +15,6 @@ from code_common.config import check_bounds, check_choices, flag_of
 from code_common.errors import InputError, reason
 from code_common.files.image_kinds import MICROSCOPES
 from code_common.files.layout import IMAGES, SPLIT
-from code_common.files.reading import read_json
 from code_common.files.run_folder import options_path, ratio_folder, stage_folder
 from code_common.learning.encoders import ENCODERS, STEM_STRIDES, WIDTHS
 from code_common.old_runs import kept_options
@@ -242,8 +242,10 @@ class CommonOptions(InferenceOptions):
 
 def _of_older_run(folder: Path) -> dict:
     """The options with which a run that is there goes on, as it was begun before they were."""
-    with suppress(InputError):  # no run, or what is refused where it is used
-        return kept_options(read_json(options_path(folder), {"options": dict})["options"])
+    # No run, or what is refused where it is used. `read_json` would import numpy.
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        saved = json.loads(options_path(folder).read_text(encoding="utf-8"))["options"]
+        return kept_options(saved) if isinstance(saved, dict) else {}
     return {}
 
 

@@ -151,12 +151,14 @@ def test_what_an_older_run_lacks_counts_as_its_published_default(old_run, tmp_pa
         ({"options": {"ratio": 0.1}}, True, 2),
         ({"options": {"batch_parts": 2}}, False, 2),
         ("no run", False, 2),
+        ({"options": "none"}, False, 2),
+        ([], False, 2),
     ],
 )
 def test_a_profile_of_today_does_not_change_a_run_that_was_begun_before(
     tmp_path, saved, restart, parts
 ):
-    if saved:
+    if saved is not None:
         write_json(options_path(tmp_path), saved)
     values = {"dataset": "sample", "save_dir": tmp_path, "restart": restart}
     assert Options(**values).resolved().batch_parts == parts
