@@ -155,9 +155,9 @@ def test_repeat_and_seed_change_every_seed(options):
         ("--pretrained", "absent.pt"),
     ],
 )
-def test_out_of_bounds_names_the_option_and_the_value(options, flag, value, capsys):
+def test_out_of_bounds_names_the_option_and_the_value(options, flag, value, capsys, tmp_path):
     with pytest.raises((InputError, SystemExit)) as error:
-        parse(options, "x", [flag, value])
+        parse(options, "x", ["--root-save-dir", str(tmp_path), flag, value])
     message = capsys.readouterr().err or str(error.value)
     assert message.startswith(f"error: {flag} " if error.type is SystemExit else f"{flag} ")
     assert value in message and message.strip().count("\n") == 0
@@ -176,7 +176,7 @@ def test_first_weights_are_those_of_a_file(options, kind, tmp_path):
     path = tmp_path / "weights.pt"
     path.mkdir() if kind == "folder" else os.mkfifo(path)
     with pytest.raises(InputError, match=f"--pretrained {path}: no such file"):
-        parse(options, "x", ["--pretrained", str(path)])
+        parse(options, "x", ["--root-save-dir", str(tmp_path), "--pretrained", str(path)])
 
 
 @BOTH

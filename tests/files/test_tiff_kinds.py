@@ -91,7 +91,11 @@ def kinds(draw, last_orientation=8):
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     samples = rng.integers(0, FULL[dtype] + 1, (rows, cols, count))
     if dtype == "float32":
-        samples = rng.random((rows, cols, count), np.float32)
+        # Never half way between two grey values, where the last bit decides.
+        samples = rng.integers(0, 256, (rows, cols, count)) + rng.uniform(
+            -0.4, 0.4, (rows, cols, count)
+        )
+        samples = np.clip(samples / 255, 0, 1)
     samples = samples.astype(dtype)
     samples[0, 0, : COLOURS[photometric]] = FULL[dtype]  # so that the range is known
     compression = draw(st.sampled_from(COMPRESSIONS))
