@@ -60,6 +60,7 @@ if __name__ == "__main__":
 
 import numpy as np
 
+from code_common.annotations.text import some_names
 from code_common.files.contents import refuse_in_run
 from code_common.files.data_set import ImageFiles, find_images
 from code_common.files.images import image_shape, read_instances, read_label
@@ -130,11 +131,6 @@ def summarise(scored: Sequence[Scored], groups: Sequence[str]) -> dict[str, dict
     return {"mean": mean_scores(every), "pooled": pooled_scores(every), "interval": interval}
 
 
-def some(names: Sequence[str]) -> str:
-    """How many names there are, and the first of them."""
-    return f"{len(names)} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
-
-
 def write_scores(
     out: Path, scored: dict[str, Scored], groups: Sequence[str], not_scored: dict[str, list[str]]
 ) -> dict[str, dict]:
@@ -159,7 +155,7 @@ def check_kinds(scored: dict[str, Scored], predicted: Path) -> None:
     if partly:
         raise InputError(
             f"{predicted}: expected a map of each image, points of each, or both of each; these "
-            f"have one alone: {some(partly)}"
+            f"have one alone: {some_names(partly)}"
         )
 
 
@@ -167,7 +163,7 @@ def tell(summary: dict[str, dict], not_scored: dict[str, list[str]]) -> None:
     """Print which images are not scored, and the main scores with their intervals."""
     for why, names in not_scored.items():
         if names:
-            print(f"{why}: {some(names)}")
+            print(f"{why}: {some_names(names)}")
     scores = summary["mean"] | summary["pooled"]
     for name in (*SHOWN, DETECTION + "f1"):
         if name in scores:
