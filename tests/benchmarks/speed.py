@@ -146,19 +146,23 @@ def processes(args: argparse.Namespace, say: Callable[[str, list[float]], None])
 
 def training(args: argparse.Namespace, say: Callable[[str, list[float]], None]) -> None:
     """Crops per second of both stages with the profile scratch, from the log of a short run."""
-    cases = (("one thread", 1, nullcontext), ("all cores", None, nullcontext))
-    cases += (("all cores, beside a busy program", None, busy_neighbour),)
+    alone = (("one thread", 1, nullcontext), ("all cores", None, nullcontext))
+    cases = (*alone, ("all cores, beside a busy program", None, busy_neighbour))
     for name, checkout, _ in args.checkouts:
         for case, cores, beside in cases:
-            with beside(), tempfile.TemporaryDirectory() as out:
-                for stage, speeds in crops_per_second(checkout, Path(out), cores).items():
-                    say(f"{name}, {case}, {stage}: crops/s", speeds)
+            for parts in (1, 2) if name == "now" else (1,):
+                more = ["--batch-parts", parts] if parts > 1 else []
+                with beside(), tempfile.TemporaryDirectory() as out:
+                    for stage, speeds in crops_per_second(checkout, Path(out), cores, more).items():
+                        say(f"{name}, {case}, {parts} parts, {stage}: crops/s", speeds)
 
 
-def crops_per_second(checkout: Path, out: Path, cores: int | None) -> dict[str, list[float]]:
-    """Stage -> crops per second in each epoch but the first."""
+def crops_per_second(
+    checkout: Path, out: Path, cores: int | None, options: list
+) -> dict[str, list[float]]:
+    """Stage -> crops per second in each epoch but the first. options: of both stages."""
     common = f"--dataset MO --data-dir {MO} --profile scratch --val-every 50".split()
-    common += ["--root-save-dir", out, "--epochs", 4, "--views", 1]
+    common += ["--root-save-dir", out, "--epochs", 4, "--views", 1, *options]
     of_seg, speeds = ["--self-training-epochs", 0], {}
     for stage, more, log in (
         ("code_detection", [], "detection/round_0/log.csv"),
