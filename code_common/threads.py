@@ -1,12 +1,14 @@
 """The cores that this process may use, and libraries that take no more than these."""
 
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 
 STATE = Path("/proc/stat")  # what each core did since the machine was started
 BUSY = 0, 1, 2, 5, 6, 7  # its numbers of a core that are no idleness
+_CORE = re.compile(r"cpu(\d+)((?: \d+){8})")  # its line of a core
 MEMBERSHIP, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 # A thread that waits for the others looks this often whether they are ready, and then sleeps. By
 # default it looks for milliseconds. Beside another busy program it thus takes the core from those
@@ -89,9 +91,9 @@ class Neighbours:
         """The time, and the seconds that all programs and that this one computed on our cores."""
         ticks = 0
         for line in _lines(self.state):
-            name, *numbers = line.split()
-            core = name.removeprefix("cpu") if name.startswith("cpu") else ""
-            if core.isdecimal() and int(core) in self.ours and len(numbers) > max(BUSY):
+            core = _CORE.match(line)
+            if core and int(core[1]) in self.ours:
+                numbers = core[2].split()
                 ticks += sum(int(numbers[i]) for i in BUSY)
         return time.monotonic(), ticks / os.sysconf("SC_CLK_TCK"), time.process_time()
 

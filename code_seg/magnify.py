@@ -8,7 +8,7 @@ from torch import nn
 from code_common.inference.magnification import enlarged, magnification, reduced_map
 from code_common.inference.tiling import Read, Tiling, predict_prob, reader
 from code_seg.convex import convex_instances
-from code_seg.instances import components
+from code_seg.instances import components, within
 
 WINDOW, WINDOWS = 448, 9  # side in pixels and number of the parts of a large image looked at
 SPECK = 20  # square pixels under which a component says nothing of nuclei
@@ -52,33 +52,15 @@ def look_for_size(
     areas, parts = [], _parts(shape, points)
     for row, col, rows, cols in parts:
         prob = predict_prob(network, read(row, col, rows, cols), tiling.one_view())
-        inside = None
-        if points is not None:
-            inside = points - (row, col)
-            inside = inside[((inside >= 0) & (inside < (rows, cols))).all(1)]
         found = components(prob, SPECK)
-        if inside is not None:
+        if points is not None:
+            inside = within(points - (row, col), (rows, cols))
             found = convex_instances(found, prob, inside, SPECK)
         areas.append(np.bincount(found[found > 0]))
     sizes = np.concatenate(areas)
     sizes = sizes[sizes > 0]
     radius = float(np.sqrt(np.median(sizes) / np.pi)) if len(sizes) else float("nan")
     return SizeLook(radius, prob if parts == [(0, 0, *shape)] else None)
-
-
-def choose_magnification(
-    network: nn.Module,
-    read: Read,
-    shape: tuple[int, int],
-    points: np.ndarray | None,
-    tiling: Tiling,
-    radius: float,
-) -> float:
-    """How much to magnify an image, so that its nuclei get a median radius of `radius` pixels.
-
-    1 where they are large enough, or `radius` is 0. A first look of the network tells.
-    """
-    return magnification_and_look(network, read, shape, points, tiling, radius)[0]
 
 
 def magnification_and_look(
@@ -89,8 +71,11 @@ def magnification_and_look(
     tiling: Tiling,
     radius: float,
 ) -> tuple[float, np.ndarray | None]:
-    """What `choose_magnification` gives; and the probability [H, W] of the first view, where the
-    look has computed it and nothing is magnified, for `with_other_views`.
+    """How much to magnify an image, so that its nuclei get a median radius of `radius` pixels.
+
+    1 where they are large enough, or `radius` is 0. A first look of the network tells. Gives also
+    the probability [H, W] of the first view, where the look has computed it and nothing is
+    magnified, for `with_other_views`; else None.
     """
     if not radius:
         return 1.0, None

@@ -22,7 +22,7 @@ from code_common.launch import choose_device, tiling_of
 from code_common.learning.checkpoints import load_network
 from code_seg.evaluate import make_instances
 from code_seg.labels import errors_of, self_training_label, to_colours
-from code_seg.magnify import choose_magnification
+from code_seg.magnify import magnification_and_look
 from code_seg.options import Options
 from code_seg.overlays import label_overlay
 from code_seg.points import read_annotated
@@ -45,7 +45,7 @@ def write_self_training_labels(options: Options) -> str:
             image = read_image(files.image)
             shape = image.shape[:2]
             points = read_points(points_path(out, files.name), shape)
-            factor = choose_magnification(
+            factor, _ = magnification_and_look(
                 network, reader(image), shape, points, tiling, options.nucleus_radius
             )
             magnified += factor > 1

@@ -214,7 +214,7 @@ def process_shard(
     is left to it, and waited for at the end. An image that cannot be read does not stop the others:
     the InputError at the end has a line for each.
     """
-    names, failed = sorted(inputs), {}
+    names = sorted(inputs)
     index, count = parse_shard(shard)
     quiet = None if distributed.is_main() else True
 
@@ -243,13 +243,9 @@ def process_shard(
         )
     # The lock of an image that is done is what a killed process left.
     todo = [name for name in shard_names if name in undone or done.lock_path(name).exists()]
-    waiting = []
-    tried = side_by_side(todo, attempt, processes)
-    for name, (ended, why) in tqdm(tried, title, len(todo), leave=False, disable=quiet):
-        if not ended:
-            waiting.append(name)
-        if why:
-            failed[name] = why
+    ends = side_by_side(todo, attempt, processes)
+    tried = dict(tqdm(ends, title, len(todo), leave=False, disable=quiet))
+    waiting = [name for name, (ended, _) in tried.items() if not ended]
     if waiting:
         print(
             f"{len(waiting)} images are being done by another process in {done.folder}; waiting "
@@ -257,10 +253,10 @@ def process_shard(
             file=sys.stderr,
         )
     for name in waiting:
-        while not (ended := attempt(name))[0]:
+        while not (end := attempt(name))[0]:
             time.sleep(WAIT_S)
-        if ended[1]:
-            failed[name] = ended[1]
+        tried[name] = end
+    failed = {name: why for name, (_, why) in tried.items() if why}
     if failed:
         lines = list(dict.fromkeys(failed[name] for name in sorted(failed)))
         more = len(lines) - MOST_LINES

@@ -87,13 +87,12 @@ def train_epoch(
     recipe: Recipe,
     device: torch.device,
     names: list[str],
-    width: float,
     title: str,
 ) -> dict[str, float]:
     """One pass over the crops: the mean of each loss term, and where the time went.
 
-    parts: of the network; names: of the images, by their index; width: of the network. Raises
-    InputError, naming the images of the batch, at the first loss that is not finite.
+    parts: of the network; names: of the images, by their index. Raises InputError, naming the
+    images of the batch, at the first loss that is not finite.
     """
 
     def forward(network: nn.Module, part: dict[str, Tensor]) -> dict[str, LossTerm]:
@@ -112,7 +111,7 @@ def train_epoch(
         batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
         watch.lap("data")
         # Drawn for the whole batch, so that the number of processes does not matter.
-        dropout = draw_dropout(batches.whole(step), recipe.dropout, width, device)
+        dropout = draw_dropout(batches.whole(step), recipe.dropout, parts.plain[0].width, device)
         if dropout is not None:
             batch["dropout"] = dropout[share]
         cut = zip(*(parts.cut(v) for v in batch.values()), strict=True)
@@ -327,9 +326,7 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate(epoch)
         epoch_title = f"{title} epoch {epoch + 1}/{recipe.epochs}"
-        row = train_epoch(
-            parts, loader, loss_fn, optimizer, recipe, device, names, network.width, epoch_title
-        )
+        row = train_epoch(parts, loader, loss_fn, optimizer, recipe, device, names, epoch_title)
 
         final = epoch + 1 == recipe.epochs
         scores: dict[str, float] = {}

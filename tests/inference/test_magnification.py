@@ -39,8 +39,8 @@ from code_common.learning.patches import windows
 from code_seg.dataset import load_training
 from code_seg.labels import NUCLEUS
 from code_seg.magnify import (
-    choose_magnification,
     look_for_size,
+    magnification_and_look,
     predict_enlarged,
     predict_nuclei,
 )
@@ -191,7 +191,7 @@ def test_of_a_large_image_without_points_parts_along_the_diagonal_tell(large_ima
 
 def chosen(image, wanted):
     """The factor by which an image is magnified."""
-    return choose_magnification(Dark(), reader(image), image.shape[:2], None, TILING, wanted)
+    return magnification_and_look(Dark(), reader(image), image.shape[:2], None, TILING, wanted)[0]
 
 
 def test_images_of_large_nuclei_or_of_none_are_seen_as_they_are():
