@@ -1,7 +1,8 @@
-"""Array functions that several parts need: assignment, exact distance transform, holes."""
+"""Array functions that several parts need: assignment, exact distance transform, holes, points."""
 
 import cv2
 import numpy as np
+from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -58,3 +59,22 @@ def fill_holes(mask: np.ndarray) -> np.ndarray:
     """
     _, parts = cv2.connectedComponents(framed(1 - mask, 1), connectivity=4)
     return (parts != parts[0, 0])[1:-1, 1:-1].astype(np.uint8)
+
+
+def points_from_instances(instances: np.ndarray) -> np.ndarray:
+    """One point per nucleus of an instance map [H, W]: [N, 2] (row, column), in order of the ids.
+
+    The point is the centre of the bounding box, where a person would click. If that lies outside
+    the nucleus (a crescent, an id of several components), it is the nearest pixel of it (D21).
+    """
+    points = []
+    for label, box in enumerate(ndimage.find_objects(instances), start=1):
+        if box is None:
+            continue
+        rows, cols = box
+        point = np.array([(rows.start + rows.stop - 1) // 2, (cols.start + cols.stop - 1) // 2])
+        if instances[tuple(point)] != label:
+            pixels = np.argwhere(instances[box] == label) + (rows.start, cols.start)
+            point = pixels[((pixels - point) ** 2).sum(1).argmin()]
+        points.append(point)
+    return np.array(points, dtype=np.int64).reshape(-1, 2)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from code_common.arrays import points_from_instances
 from code_common.files.data_set import ImageFiles
 from code_common.files.images import (
     read_image,
@@ -19,7 +20,6 @@ from code_common.learning.transforms import Augmentation, Warp
 from code_common.options import Purpose
 from code_detection.labels import (
     extended_gaussian_mask,
-    points_from_instances,
     points_from_map,
     weight_map,
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from code_common.config import fingerprint
+from code_common.detection_scores import DetectionCounts, count, match
 from code_common.errors import InputError
 from code_common.files.contents import content_hash
 from code_common.files.data_set import ImageFiles
@@ -19,7 +20,6 @@ from code_common.learning.checkpoints import load_state, network_of, scores_of
 from code_common.learning.hardware import choose_processes
 from code_common.reporting.drawing import BLUE, GREEN, ORANGE, mark
 from code_detection.dataset import all_points
-from code_detection.metrics import DetectionCounts, count, match
 from code_detection.options import Options
 
 

@@ -4,30 +4,12 @@ import math
 
 import cv2
 import numpy as np
-from scipy import ndimage
+
+from code_common.arrays import points_from_instances
 
 # Below this value the Gaussian is cut off: beyond 2.45 sigma, which is 6.7 px at sigma 2.75. The
 # paper draws the Gaussian up to r1, but its published numbers come from this cut.
 PEAK_CUTOFF = 0.05
-
-
-def points_from_instances(instances: np.ndarray) -> np.ndarray:
-    """One point per nucleus of an instance map [H, W]: [N, 2] (row, column), in order of the ids.
-
-    The point is the centre of the bounding box, where a person would click. If that lies outside
-    the nucleus (a crescent, an id of several components), it is the nearest pixel of it (D21).
-    """
-    points = []
-    for label, box in enumerate(ndimage.find_objects(instances), start=1):
-        if box is None:
-            continue
-        rows, cols = box
-        point = np.array([(rows.start + rows.stop - 1) // 2, (cols.start + cols.stop - 1) // 2])
-        if instances[tuple(point)] != label:
-            pixels = np.argwhere(instances[box] == label) + (rows.start, cols.start)
-            point = pixels[((pixels - point) ** 2).sum(1).argmin()]
-        points.append(point)
-    return np.array(points, dtype=np.int64).reshape(-1, 2)
 
 
 def points_from_map(label: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from code_common.detection_scores import count
 from code_common.errors import run_script
 from code_common.files.data_set import ImageFiles, load_split
 from code_common.files.images import read_image, read_prob
@@ -35,7 +36,6 @@ from code_common.steps import do_alone
 from code_detection.dataset import all_points, load_training, read_background
 from code_detection.detect import draw_detections
 from code_detection.labels import extended_gaussian_mask, weight_map
-from code_detection.metrics import count
 
 MOST, THUMBNAIL, SIDE, CROPS = 24, 240, 400, 4
 

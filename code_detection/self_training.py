@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from code_common.detection_scores import add
 from code_common.files.data_set import ImageFiles
 from code_common.files.images import image_shape, read_prob
 from code_common.files.reading import read_points
@@ -33,7 +34,6 @@ from code_common.steps import (
 )
 from code_detection.detect import detect_images
 from code_detection.labels import distance_to
-from code_detection.metrics import add
 from code_detection.options import Options
 from code_detection.train import train_round
 

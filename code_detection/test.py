@@ -12,6 +12,7 @@ from code_detection.options import Options, TestOptions
 if __name__ == "__main__":
     options = read_command_line(TestOptions, __doc__)
 
+from code_common.detection_scores import DetectionCounts, add
 from code_common.files.contents import refuse_unfinished
 from code_common.files.data_set import find_images, load_split, test_groups
 from code_common.files.run_folder import (
@@ -32,7 +33,6 @@ from code_common.learning.checkpoints import load_state
 from code_common.reporting.bootstrap import intervals, patients
 from code_common.steps import refuse_other_checkpoint, refuse_other_run
 from code_detection.detect import detect_images, threshold_of
-from code_detection.metrics import DetectionCounts, add
 
 
 def write_scores(

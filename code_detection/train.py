@@ -17,6 +17,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from code_common.detection_scores import add, count
 from code_common.files.data_set import load_split
 from code_common.files.images import read_image
 from code_common.files.reading import read_points
@@ -32,7 +33,6 @@ from code_common.options import Purpose
 from code_common.steps import do_alone
 from code_detection.dataset import load_training
 from code_detection.losses import masked_loss
-from code_detection.metrics import add, count
 
 THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(3, 13))  # that --auto-threshold tries
 

@@ -1,16 +1,23 @@
-"""Scores of an instance map: pixels, AJI in three definitions, PQ, object Dice and Hausdorff.
+"""Scores of an instance map: pixels, AJI in three definitions, PQ, object Dice and Hausdorff, and
+the centres of its nuclei as detections.
 
 The scores of nuclei come from one table of overlaps. If both maps are empty, they agree, and every
 score is perfect. If only one of them is empty, every score is 0 (D4).
 """
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
 from skimage.measure import label as connected_parts
 
-from code_common.arrays import assign, distance_transform
+from code_common.arrays import assign, distance_transform, points_from_instances
+from code_common.detection_scores import DetectionCounts, count
+from code_common.reporting.bootstrap import mean_of
+
+# Of the centres of nuclei: those at the right place, those at a wrong one, and those not found.
+COUNTS = ("centres_right", "centres_wrong", "centres_missed")
 
 
 class Overlaps(NamedTuple):
@@ -318,11 +325,26 @@ def pixel_scores(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     }
 
 
-def score(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+def _centres(instances: np.ndarray) -> np.ndarray:
+    """The centres [N, 2] (row, column) of the nuclei of a map [H, W]."""
+    return points_from_instances(_numbered(instances)[0])
+
+
+def centre_scores(counts: DetectionCounts) -> dict[str, float]:
+    """Precision, recall and F1 (0..1) of the centres of nuclei, scored as detections."""
+    scores = counts.scores()
+    return {f"centre_{name}": scores[name] for name in ("precision", "recall", "f1")}
+
+
+def score(truth: np.ndarray, predicted: np.ndarray, radius: float) -> dict[str, float]:
     """All scores of a predicted instance map [H, W] against the true one: name -> value.
 
-    Raises ValueError as `overlaps` does. `object_hausdorff` is in pixels, all others are in 0..1.
+    radius: of a nucleus, in pixels. A predicted nucleus is found at the right place where its
+    centre is at most that far from the one of a true nucleus, as a detection of stage 1 is.
+    Raises ValueError as `overlaps` does. `object_hausdorff` is in pixels, COUNTS are numbers of
+    nuclei, all others are in 0..1.
     """
+    centres = count(_centres(predicted), _centres(truth), radius)
     table = overlaps(truth, predicted)
     pixels = pixel_scores(truth, predicted)
     quality = panoptic(table)
@@ -335,4 +357,23 @@ def score(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
         "aji_plus": aji_plus(table),
         **quality,
         "f1_at_50": quality["dq"],
+        **centre_scores(centres),
+        **dict(zip(COUNTS, centres[:3], strict=True)),
     }
+
+
+def over_images(images: Sequence[dict[str, float]]) -> Callable[[np.ndarray], dict[str, float]]:
+    """The statistic of the scores of several images, given the indices of those that count.
+
+    images: what `score` gives of each. The scores are means over the images; those of the centres
+    are pooled over them, as the paper pools detections (Qu et al. 2020, Sec. IV-B).
+    """
+    mean = mean_of(images)
+
+    def statistic(indices: np.ndarray) -> dict[str, float]:
+        means = mean(indices)
+        # Scores are ratios of the counts, so means of these are as good as sums.
+        counts = DetectionCounts(*(means.pop(name) for name in COUNTS), np.zeros(0))
+        return means | centre_scores(counts)
+
+    return statistic

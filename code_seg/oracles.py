@@ -33,7 +33,7 @@ from code_common.reporting.results import SHOWN
 from code_seg.evaluate import make_instances
 from code_seg.labels import NUCLEUS, label_errors, voronoi_cells
 from code_seg.magnify import predict_nuclei
-from code_seg.metrics import score
+from code_seg.metrics import over_images, score
 from code_seg.points import read_detections
 from code_seg.preparation import make_labels
 from code_seg.selection import read_selection
@@ -95,9 +95,9 @@ def oracles(options: OracleOptions) -> str:
         prob = predict_nuclei(network, image, detected, tiling, options.nucleus_radius)
         maps = combinations(prob, detected, truth, clusters, options.min_area)
         for name, instances in maps.items():
-            scores.setdefault(name, []).append(score(truth, instances))
+            scores.setdefault(name, []).append(score(truth, instances, options.merge_radius))
     every = np.arange(len(image_files))
-    mean_scores = {name: mean_of(values)(every) for name, values in scores.items()}
+    mean_scores = {name: over_images(values)(every) for name, values in scores.items()}
     mean_errors = {name: mean_of(values)(every) for name, values in errors.items()}
     value = {"part": options.part, "images": len(image_files), "scores": mean_scores}
     write_json(options.save_dir / "oracles.json", {**value, "labels": mean_errors})

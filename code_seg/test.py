@@ -45,13 +45,13 @@ from code_common.launch import choose_device, run, tiling_of
 from code_common.learning import distributed
 from code_common.learning.checkpoints import load_network
 from code_common.learning.hardware import choose_processes
-from code_common.reporting.bootstrap import intervals, mean_of, patients
+from code_common.reporting.bootstrap import intervals, patients
 from code_common.reporting.drawing import CYAN, YELLOW, outline
 from code_common.reporting.results import SHOWN
 from code_common.steps import refuse_other_checkpoint, refuse_other_run
 from code_seg.evaluate import make_instances
 from code_seg.magnify import predict_nuclei
-from code_seg.metrics import score
+from code_seg.metrics import over_images, score
 from code_seg.points import detections_path
 from code_seg.selection import check_method, read_selection
 
@@ -76,7 +76,7 @@ def segment_images(
     """
     device = choose_device(options)
     network, tiling = load_network(checkpoint, device, "segmentation"), tiling_of(options, device)
-    rule = method, options.min_area, options.nucleus_radius
+    rule = method, options.min_area, options.nucleus_radius, options.merge_radius
     key = fingerprint(content_hash(checkpoint), tiling.key(), rule)
     by_name = {files.name: files for files in image_files}
 
@@ -100,7 +100,9 @@ def segment_images(
         write_json(written[1], nuclei_geojson(chosen, prob), indent=None)
         write_prob(written[2], prob)
         write_png(written[3], outline(picture, chosen, YELLOW))
-        scored = {} if truth is None else {m: score(truth, found) for m, found in maps.items()}
+        scored = {}
+        if truth is not None:
+            scored = {m: score(truth, v, options.merge_radius) for m, v in maps.items()}
         return written, scored
 
     inputs = {n: (f.image, f.instances, point_files.get(n)) for n, f in by_name.items()}
@@ -114,8 +116,8 @@ def segment_images(
 
 
 def mean_scores(images: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Mean of each score over the images."""
-    return mean_of(list(images.values()))(np.arange(len(images)))
+    """Each score over the images."""
+    return over_images(list(images.values()))(np.arange(len(images)))
 
 
 def write_scores(
@@ -131,7 +133,7 @@ def write_scores(
         means[name] = {"all": mean_scores(images)}
         known = patients(list(images), patient)
         persons |= set(known)
-        interval[name] = intervals(known, mean_of(list(images.values())))
+        interval[name] = intervals(known, over_images(list(images.values())))
         for group, members in groups.items():
             of_group = {m: images[m] for m in members if m in images}
             if of_group:

@@ -16,6 +16,7 @@ import numpy as np
 
 from code_common.annotations.labels import count_split, nucleus_masks
 from code_common.annotations.sources import keys_of
+from code_common.arrays import points_from_instances
 from code_common.errors import InputError
 from code_common.files.data_set import (
     INSTANCE_ENDINGS,
@@ -42,7 +43,7 @@ from code_common.files.layout import (
     SPLIT,
     label_folders,
 )
-from code_detection.labels import points_from_instances, points_from_map
+from code_detection.labels import points_from_map
 
 PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
 PARTS = ("train", "val", "test")

@@ -37,6 +37,7 @@ FILES = {
     "config": "errors, config",
     "old_runs": "errors, config",
     "arrays": "errors, config",
+    "detection_scores": "errors, config",
     "threads": "errors, config",
 }
 WIDTH, HEIGHT, FONT = 867, 543, 13

@@ -19,6 +19,7 @@ from conftest import (
     run_here,
 )
 
+from code_common.arrays import points_from_instances
 from code_common.config import parse
 from code_common.files.images import read_instances, read_label
 from code_common.files.reading import read_json, read_table
@@ -35,7 +36,6 @@ from code_common.launch import tiling_of
 from code_common.learning.checkpoints import load_state
 from code_detection import options as detection_options
 from code_detection import train
-from code_detection.labels import points_from_instances
 from code_detection.prepare_data import prepare
 from code_seg import options as seg_options
 from code_seg import self_training

@@ -18,6 +18,7 @@ SOURCES = [p for package in PACKAGES for p in sorted((PROJECT / package).rglob("
 COMMON_IMPORTS = {
     "errors": "",
     "arrays": "",
+    "detection_scores": "arrays",
     "old_runs": "errors",
     "threads": "",
     "config": "errors old_runs threads",

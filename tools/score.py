@@ -42,7 +42,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--r1",
         type=Bounded(float, 1, 1000),
         default=11,
-        help="a detection nearer than this to a true point, in pixels, is right (default: 11)",
+        help="a detection or the centre of a nucleus nearer than this to a true one, in pixels, is"
+        " right (default: 11)",
     )
     parser.add_argument(
         "--patient",
@@ -61,6 +62,8 @@ if __name__ == "__main__":
 import numpy as np
 
 from code_common.annotations.text import some_names
+from code_common.arrays import points_from_instances
+from code_common.detection_scores import DetectionCounts, add, count
 from code_common.files.contents import refuse_in_run
 from code_common.files.data_set import ImageFiles, find_images
 from code_common.files.images import image_shape, read_instances, read_label
@@ -73,11 +76,9 @@ from code_common.files.run_folder import (
     score_table_path,
 )
 from code_common.files.writing import write_json, write_table
-from code_common.reporting.bootstrap import intervals, mean_of, patients
+from code_common.reporting.bootstrap import intervals, patients
 from code_common.reporting.results import SHOWN, with_interval
-from code_detection.labels import points_from_instances
-from code_detection.metrics import DetectionCounts, add, count
-from code_seg.metrics import score
+from code_seg.metrics import over_images, score
 
 DETECTION = "detection_"  # what the names of the scores of detections begin with
 
@@ -108,7 +109,7 @@ def score_image(files: ImageFiles, predicted: Path, r1: float) -> Scored | None:
     shape, nuclei, counts = image_shape(files.image), None, None
     truth = read_instances(files.instances, shape, files.image)
     if maps.is_file():
-        nuclei = score(truth, read_label(maps, shape))
+        nuclei = score(truth, read_label(maps, shape), r1)
     if points.is_file():
         counts = count(read_points(points, shape), points_from_instances(truth), r1)
     return Scored(nuclei, counts)
@@ -121,7 +122,7 @@ def summarise(scored: Sequence[Scored], groups: Sequence[str]) -> dict[str, dict
     """
     nuclei = [image.nuclei for image in scored if image.nuclei]
     counts = [image.points for image in scored if image.points]
-    mean_scores = mean_of(nuclei) if nuclei else lambda drawn: {}
+    mean_scores = over_images(nuclei) if nuclei else lambda drawn: {}
 
     def pooled_scores(drawn: np.ndarray) -> dict[str, float]:
         return detection_scores([counts[k] for k in drawn]) if counts else {}

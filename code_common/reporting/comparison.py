@@ -196,6 +196,8 @@ def difference_section(experiments: Sequence[Experiment]) -> Section:
 def difference(groups: Sequence[str], first: Sequence[float], second: Sequence[float]) -> str:
     """Mean of `second` - `first` over images, its interval by group, and how sure its sign is."""
     change, interval, same_sign = paired(groups, first, second)
+    if math.isnan(change):
+        return ""
     if not interval:
         return f"{change:+.3f}"
     low, high = interval

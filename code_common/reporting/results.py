@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from math import isnan, nan
 from pathlib import Path
 from statistics import mean, stdev
 from typing import NamedTuple
@@ -20,11 +21,11 @@ from code_common.files.run_folder import (
 from code_common.old_runs import options_today
 
 # The scores of a segmentation that are shown where there is no room for all of them.
-SHOWN = ("pixel_f1", "object_dice", "aji", "pq")
-
+SHOWN = ("pixel_f1", "object_dice", "aji", "pq", "centre_f1")
+CENTRES = ("centre_precision", "centre_recall", "centre_f1")  # a run of an older version lacks them
 
 # What the files of a run hold of what is read here: see `read_json`.
-_SHOWN = dict.fromkeys(SHOWN, float)
+_SHOWN = {name + "?" * (name in CENTRES): float for name in SHOWN}
 _COUNTED = dict.fromkeys(("precision", "recall", "f1"), float)
 _INTERVALS = {str: (float, float)}
 _OPTIONS = {
@@ -118,7 +119,12 @@ def read_repeat(folder: Path) -> Repeat:
             content = read_json(options_file, form)
             saved[stage] = {**content, "options": options_today(content["options"])}
         metrics[stage] = read_json(metrics_file, _METRICS[stage]) if metrics_file.is_file() else {}
-    return Repeat(folder, saved, metrics["detection"], metrics["segmentation"])
+    segmentation = metrics["segmentation"]
+    for table in ("mean", "images"):
+        for rows in segmentation.get(table, {}).values():
+            for scores in rows.values():
+                scores |= {name: nan for name in CENTRES if name not in scores}
+    return Repeat(folder, saved, metrics["detection"], segmentation)
 
 
 def finished_repeats(folders: Sequence[Path]) -> list[Repeat]:
@@ -176,7 +182,7 @@ def score_lines(repeats: Sequence[Repeat]) -> list[str]:
     for column, scores in scores_by_column(repeats).items():
         names = ("f1",) if column == "detection" else SHOWN
         cells = [spread([s.values[name] for s in scores], of=len(repeats)) for name in names]
-        values = [f"{name} {cell}" for name, cell in zip(names, cells, strict=True)]
+        values = [f"{name} {cell}" for name, cell in zip(names, cells, strict=True) if cell]
         lines.append(f"{column:12s}  {'  '.join(values)}")
     return lines
 
@@ -188,15 +194,21 @@ def share(ratio: float) -> str:
 
 def spread(values: Sequence[float], digits: int = 3, of: int = 0) -> str:
     """Mean, the standard deviation where there are several values, and their number where there
-    should be more, one of each of `of` repeats.
+    should be more, one of each of `of` repeats. Unknown values (nan) are left out; '' where none
+    is known.
     """
+    values = [value for value in values if not isnan(value)]
+    if not values:
+        return ""
     deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
     number = f" ({len(values)} of {of})" if len(values) < of else ""
     return f"{mean(values):.{digits}f}{deviation}{number}"
 
 
 def with_interval(value: float, interval: Sequence[float] | None, digits: int = 3) -> str:
-    """A value and its interval, where it has one."""
+    """A value and its interval, where it has one; '' where the value is unknown (nan)."""
+    if isnan(value):
+        return ""
     text = f"{value:.{digits}f}"
     if not interval:
         return text

@@ -1,6 +1,7 @@
 """The sections of an experiment's report: scores, what ran, curves, pictures, times, options."""
 
 from collections.abc import Sequence
+from math import nan
 from pathlib import Path
 from statistics import mean
 
@@ -114,7 +115,7 @@ def score_text(repeats: Sequence[Repeat], scores: dict[str, list[Scores]]) -> st
     text += (
         ". Detection scores are pooled over the images. Segmentation scores are means over them, "
         "with instances by connected components, split at the detected points, and as convex "
-        "nuclei. "
+        "nuclei; those of the nuclei's centres, scored as detections, are pooled. "
     )
     if len(repeats) > 1:
         text += f"Mean ± standard deviation over {len(repeats)} repeats. "
@@ -142,7 +143,8 @@ def run_section(repeats: Sequence[Repeat], notes: Sequence[str] = ()) -> Section
             seed = f"{options['random_seed']}"
             if len(repeats) > 1:
                 seed += f"; {len(repeats)} repeats, each with other points and other first weights"
-            rows.append(["data set", f"{options['dataset']} ({options['data_dir']})"])
+            folder = options.get("data_dir", "unknown folder")
+            rows.append(["data set", f"{options['dataset']} ({folder})"])
             rows.append(["annotated nuclei", points])
             rows.append(["random seed", seed])
         rows.append([stage, training_words(stage, saved)])
@@ -206,7 +208,7 @@ def image_section(repeats: Sequence[Repeat]) -> Section | None:
     if not names:
         return None
     rows = [
-        [name, *(f"{c[name]:.3f}" if name in c else "" for c in columns.values())] for name in names
+        [name, *(with_interval(c.get(name, nan), None) for c in columns.values())] for name in names
     ]
     text = "Means over the repeats. " if len(repeats) > 1 else ""
     text += f"Segmentation with instances by {method}. " if method else ""

@@ -20,6 +20,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[k]) for k in (1, 2)]  # tes
 
 from twins import slow_aji, slow_dice, slow_hausdorff, slow_known, slow_refine, slow_voronoi
 
+from code_common.arrays import points_from_instances
 from code_common.errors import InputError, run_script
 from code_common.files.data_set import ImageFiles, load_split
 from code_common.files.images import read_image, read_instances
@@ -29,7 +30,7 @@ from code_common.inference.tiling import Tiling, predict_prob
 from code_common.learning.crops import CropDataset
 from code_common.learning.network import ResUNet, mixed_precision
 from code_detection import dataset as detection_dataset
-from code_detection.labels import distance_to, points_from_instances
+from code_detection.labels import distance_to
 from code_detection.options import Options as DetectionOptions
 from code_seg import dataset as segmentation_dataset
 from code_seg.instances import components
@@ -100,7 +101,7 @@ def metric_rows(truth: np.ndarray) -> list[Row]:
     assert abs(aji(table) - true_aji) < 1e-12 and abs(object_dice(table) - true_dice) < 1e-12
     assert abs(object_hausdorff(truth, predicted, table) / true_hausdorff - 1) < 1e-5
     fast_aji = median_seconds(lambda: aji(overlaps(truth, predicted)), 15)
-    fast_all = median_seconds(lambda: score(truth, predicted), 5)
+    fast_all = median_seconds(lambda: score(truth, predicted, 11), 5)
     slow_all = aji_seconds + dice_seconds + hausdorff_seconds
     return [
         Row("AJI alone", fast_aji, aji_seconds, goal=0.005),

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from conftest import make_dataset, run_process
 
+from code_common.arrays import points_from_instances
 from code_common.config import as_json
 from code_common.files.images import read_image, read_instances
 from code_common.files.reading import read_json
 from code_common.files.run_folder import marker_path, options_path, stage_folder
 from code_common.files.writing import write_instances, write_json, write_png, write_points
-from code_detection.labels import points_from_instances
 from data.check import main, read_arguments
 from data.findings import FAIL, WARN, difference_hash
 

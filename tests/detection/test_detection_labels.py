@@ -7,11 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twins import slow_known
 
-from code_common.arrays import distance_transform
+from code_common.arrays import distance_transform, points_from_instances
 from code_detection.labels import (
     distance_to,
     extended_gaussian_mask,
-    points_from_instances,
     points_from_map,
     sample_points,
     weight_map,

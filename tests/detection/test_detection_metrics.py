@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from code_common.arrays import assign
+from code_common.detection_scores import add, count, match
 from code_common.inference.detections import detect
-from code_detection.metrics import add, count, match
 
 RNG = np.random.default_rng
 

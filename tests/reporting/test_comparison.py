@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from code_common.errors import InputError
+from code_common.files.reading import read_json
 from code_common.files.run_folder import (
     marker_path,
     metrics_path,
@@ -16,7 +17,8 @@ from code_common.files.run_folder import (
     results_folder,
 )
 from code_common.files.writing import write_json
-from code_common.reporting.results import SHOWN
+from code_common.reporting.results import SHOWN, read_repeat, score_lines
+from code_common.reporting.sections import make_sections
 from tools.compare import main, parse_arguments
 
 METHODS = ("components", "points")
@@ -171,6 +173,27 @@ def test_repeats_of_other_options_are_told(tmp_path, capsys):
     words = "segmentation: other options than repeat_1: lr 0.5 instead of 0.1, epochs 77 instead"
     assert f"repeat_3/{words}" in told and words in text
     assert told.count("other options") == 2  # of both stages
+
+
+def test_a_run_of_an_older_version_has_no_scores_of_centres(tmp_path, capsys):
+    """What it has is compared, and what it lacks is left empty."""
+    old, new = tmp_path / "old/ratio_0.1/repeat_1", tmp_path / "new/ratio_0.1/repeat_1"
+    for folder in (old, new):
+        fake_run(folder, 0.1, AJI, 0.5)
+    path = metrics_path(results_folder(old / "segmentation"))
+    metrics = read_json(path)
+    for table in ("mean", "images"):
+        for scores in (s for rows in metrics[table].values() for s in rows.values()):
+            scores.pop("centre_f1", None)
+    write_json(path, metrics)
+    compare(tmp_path / "out", tmp_path / "old", tmp_path / "new")
+    text = (tmp_path / "out" / "compare.md").read_text()
+    assert "nan" not in text and "| new 10% | 8 | +0.000 [" in text
+    repeats = [read_repeat(folder) for folder in (old, new)]
+    assert "centre_f1 0.500 (1 of 2)" in "\n".join(score_lines(repeats))
+    assert not any("centre" in line for line in score_lines(repeats[:1]))
+    cells = [row for section in make_sections(repeats) for t in section.tables for row in t.rows]
+    assert cells and not any("nan" in cell for row in cells for cell in row)
 
 
 def test_a_run_that_is_being_done_again_is_left_out(tmp_path, capsys):

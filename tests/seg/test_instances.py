@@ -86,9 +86,9 @@ def test_splitting_keeps_the_mask_and_gives_connected_parts(n, seed):
 
 def test_perfect_masks_split_at_their_points(mo):
     """MO test tile: components cap the AJI, the points lift the cap."""
+    from code_common.arrays import points_from_instances
     from code_common.files.data_set import load_split
     from code_common.files.images import read_instances
-    from code_detection.labels import points_from_instances
     from code_seg.metrics import aji, overlaps
 
     files = load_split(mo)["test"][0]
@@ -112,7 +112,7 @@ def test_validation_and_test_share_their_post_processing():
     maps = make_instances(prob, points, 20)
     assert tuple(maps) == METHODS
     for method, instances in maps.items():
-        assert score(truth, instances)["aji"] == chosen[method]
+        assert score(truth, instances, 11)["aji"] == chosen[method]
         assert instances[20, 20] > 0
 
 

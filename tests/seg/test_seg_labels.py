@@ -249,9 +249,9 @@ def test_colours_on_disk():
 
 def test_real_labels_are_as_good_as_measured(mo):
     """MO, all points of one training tile: the errors published for this label (method notes)."""
+    from code_common.arrays import points_from_instances
     from code_common.files.data_set import load_split
     from code_common.files.images import read_image, read_instances
-    from code_detection.labels import points_from_instances
 
     files = load_split(mo)["train"][0]
     image = read_image(files.image)

@@ -7,16 +7,20 @@ from hypothesis import strategies as st
 from twins import slow_aji, slow_dice, slow_hausdorff
 
 from code_seg.metrics import (
+    COUNTS,
     aji,
     aji_plus,
     aji_reference,
     object_dice,
     object_hausdorff,
+    over_images,
     overlaps,
     panoptic,
     pixel_scores,
     score,
 )
+
+RADIUS = 4.0  # of a nucleus
 
 
 def squares(*boxes, shape=(40, 40)):
@@ -58,23 +62,28 @@ def test_fast_equals_slow(maps):
 def test_numbers_and_turns_of_the_maps_change_nothing(maps, seed):
     truth, predicted = maps
     rng = np.random.default_rng(seed)
-    before = score(truth, predicted)
+    before = score(truth, predicted, RADIUS)
     shuffle = np.concatenate([[0], 1 + rng.permutation(300)])
     for a, b in (
         (shuffle[truth], shuffle[predicted]),
         (truth[::-1], predicted[::-1]),
         (np.rot90(truth), np.rot90(predicted)),
     ):
-        after = score(a, b)
+        after = score(a, b, RADIUS)
         for name in ("aji_plus", "pq", "pixel_f1"):  # ties in the others may fall differently
             assert after[name] == pytest.approx(before[name])
-    for name, value in before.items():
-        assert 0 <= value <= (1 if name != "object_hausdorff" else 40)
+    assert sum(before[name] for name in COUNTS[1:]) + 2 * before[COUNTS[0]] == (
+        len(np.unique(truth)) + len(np.unique(predicted)) - 2
+    )
+    for name in before.keys() - COUNTS:
+        assert 0 <= before[name] <= (1 if name != "object_hausdorff" else 40)
 
 
 def test_identical_maps_are_perfect():
     truth = squares((2, 2, 5), (10, 10, 8), (25, 3, 6))
-    for name, value in score(truth, truth * 7).items():
+    found = score(truth, truth * 7, RADIUS)
+    assert [found.pop(name) for name in COUNTS] == [3, 0, 0]
+    for name, value in found.items():
         assert value == (0 if name == "object_hausdorff" else 1), name
 
 
@@ -121,14 +130,37 @@ def test_the_reference_splits_fragmented_ids():
 def test_empty_maps():
     """D4: no division by zero; nothing to find and nothing found is perfect."""
     none, some = np.zeros((30, 40), np.int32), squares((2, 2, 6), shape=(30, 40))
-    both, missed, surplus = score(none, none), score(some, none), score(none, some)
+    pairs = (none, none), (some, none), (none, some)
+    both, missed, surplus = (score(*pair, RADIUS) for pair in pairs)
     for name in both:
         if name == "object_hausdorff":
             assert (both[name], missed[name], surplus[name]) == (0, 50, 50)
         elif name == "pixel_accuracy":
             assert both[name] == 1 and missed[name] == surplus[name] == 1 - 36 / 1200
-        elif name != "aji_reference":
+        elif name not in ("aji_reference", *COUNTS):
             assert (both[name], missed[name], surplus[name]) == (1, 0, 0), name
+
+
+def test_a_centre_is_right_within_the_radius():
+    truth, predicted = squares((10, 10, 9)), squares((10, 14, 9))
+    assert score(truth, predicted, 4)["centre_f1"] == 1
+    assert score(truth, predicted, 3.9)["centre_f1"] == 0
+    merged = squares((0, 0, 10), (0, 10, 10))  # one nucleus over two: its centre is between them
+    found = score(merged, np.minimum(merged, 1), 6)
+    assert [found[name] for name in COUNTS] == [1, 0, 1]
+    assert found["centre_precision"] == 1 and found["centre_recall"] == 0.5
+
+
+def test_scores_of_centres_are_pooled_over_images_and_the_others_averaged():
+    one, none = squares((0, 0, 10)), squares((30, 30, 6))
+    nine = squares(*((12 * row, 12 * col, 8) for row in range(3) for col in range(3)))
+    images = [score(one, one, RADIUS), score(nine, none, RADIUS)]
+    found = over_images(images)(np.arange(2))
+    assert found["pixel_f1"] == (images[0]["pixel_f1"] + images[1]["pixel_f1"]) / 2
+    assert found["centre_precision"] == 0.5 and found["centre_recall"] == pytest.approx(0.1)
+    assert found["centre_f1"] == pytest.approx(2 / 12)
+    assert not found.keys() & set(COUNTS)
+    assert over_images(images)(np.array([0, 0]))["centre_f1"] == 1
 
 
 def test_pixel_scores_in_numbers():

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from conftest import make_dataset
 
+from code_common.arrays import points_from_instances
+from code_common.detection_scores import add, count
 from code_common.errors import InputError
 from code_common.files.data_set import find_images
 from code_common.files.images import image_shape, read_instances
 from code_common.files.writing import write_instances, write_points
-from code_detection.labels import points_from_instances
-from code_detection.metrics import add, count
 from code_seg.metrics import score
 from tools.score import main, parse_arguments
 
@@ -39,7 +39,7 @@ def test_scores_are_those_of_the_metrics(labelled):
     data, predicted = labelled
     found = run_score(data, predicted)
     truth = read_instances(data / "labels_instance" / "test0_label.tif", (64, 64))
-    expected = score(truth, np.where(truth == 1, 0, truth))
+    expected = score(truth, np.where(truth == 1, 0, truth), 11)
     of_image = found["images"]["test0"]
     assert {name: of_image[name] for name in expected} == expected
     assert of_image["detection_precision"] == 1 and of_image["detection_recall"] == pytest.approx(
