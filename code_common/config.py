@@ -192,8 +192,9 @@ def make_parser(cls: type, description: str) -> argparse.ArgumentParser:
         if kind is bool:
             form = {"action": argparse.BooleanOptionalAction}
         else:
-            form = {"type": kind, "nargs": "+" if several else None}
-            form["metavar"] = kind.__name__.upper()
+            form = {"type": kind, "metavar": kind.__name__.upper()}
+            if several:  # given twice, the values of both count
+                form |= {"action": "extend", "nargs": "+"}
         if kind in (int, float):
             bounds = getattr(cls, "BOUNDS", {}).get(field.name, (-math.inf, math.inf))
             form["type"] = Bounded(kind, *bounds)

@@ -332,7 +332,8 @@ class PredictOptions(PredictInference, ShardOptions):
     out: Path | None = None  # folder of the results
     mpp: float | None = None  # microns per pixel to read the images at, which is that of the
     #   training images; none: images are read as they are
-    file_mpp: float | None = None  # microns per pixel of the files, where they do not say it
+    file_mpp: float | None = None  # microns per pixel of the files, where they state none or a
+    #   wrong one
     tissue: str = "auto"  # auto: glass is left out of images over 8192 x 8192 pixels; or all
 
     BOUNDS: ClassVar[dict] = InferenceOptions.BOUNDS | {

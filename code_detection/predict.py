@@ -23,6 +23,7 @@ from code_common.files.reading import read_table
 from code_common.files.run_folder import detected_points_path
 from code_common.files.writing import whole_file, write_png, write_table
 from code_common.inference.prediction import (
+    PAGE,
     detect_slide,
     predict_all,
     result_key,
@@ -38,6 +39,7 @@ from code_common.learning.stopwatch import Lap
 from code_common.reporting.drawing import GREEN, mark
 from code_detection.annotate_page import Found, write_page
 
+ENDINGS = ("points.csv", "points.geojson", "points.png", "candidates.csv")  # of an image's results
 NEARLY = 0.5  # share of the threshold over which a place is a candidate
 
 
@@ -125,7 +127,7 @@ def predict(options: DetectionPredictOptions) -> str:
         wanted = wanted_tiles(slide, options.tissue, options.tile)
         points, probs = detect_slide(stage, slide, folder, key, tiling, wanted)
         lap("detector")
-        files = [options.out / f"{name}_points.{kind}" for kind in ("csv", "geojson", "png")]
+        files = [options.out / f"{name}_{ending}" for ending in ENDINGS[:3]]
         write_points(files[0], in_file(slide, points), probs)
         write_geojson(files[1], in_file(slide, points), probs)
         picture, _, by = reduced(slide)
@@ -142,11 +144,11 @@ def predict(options: DetectionPredictOptions) -> str:
 
     message, errors = "", []
     try:
-        message = predict_all(options, key, ["nuclei"], work, choose_processes(device))[0]
+        message = predict_all(options, key, ["nuclei"], ENDINGS, work, choose_processes(device))[0]
     except InputError as error:
         errors.append(str(error))
     if options.annotate and distributed.is_main():
-        page = options.out / "annotate.html"
+        page = options.out / PAGE
         errors += write_page_of_done(options, page, key)
         message += f"; correct them in {page}" if page.is_file() else ""
     if errors:

@@ -62,6 +62,7 @@ def segment(
     what the validation images chose. Raises InputError for an image or points of another form,
     and where the model lacks what is needed.
     """
+    _refuse_no_model(model)
     slide, device = _as_slide(image), choose_device(model.inference)
     if instances not in ("auto", *METHODS):
         raise InputError(f"instances must be one of auto, {', '.join(METHODS)}, not {instances!r}")
@@ -92,12 +93,19 @@ def detect(image: np.ndarray, model: Model) -> tuple[np.ndarray, np.ndarray]:
     They are those that code_detection/predict.py writes. Raises InputError for an image of another
     form, and where the model has no detector.
     """
+    _refuse_no_model(model)
     slide, device = _as_slide(image), choose_device(model.inference)
     if "detection" not in model.stages:
         raise InputError(f"{model.path}: holds no detector")
     tiling = tiling_of(model.inference, device)
     with TemporaryDirectory() as folder:
         return detect_slide(model.stages["detection"], slide, Path(folder), "", tiling, None)
+
+
+def _refuse_no_model(model: Model) -> None:
+    """Raise InputError where a model is, say, the path of one."""
+    if not isinstance(model, Model):
+        raise InputError(f"expected a model of load_model, not {model!r}")
 
 
 def _check(inference: InferenceOptions) -> None:

@@ -50,6 +50,11 @@ from code_seg.features import feature_names, nucleus_features
 from code_seg.segmenter import Part, empty_map, make_segmenter, nuclei_of_points, numbered
 from code_seg.user_points import UserPoints, given_points_path, write_given_points
 
+# Of the results behind an image's name.
+ENDINGS = (
+    "nuclei.csv", "nuclei.geojson", "instances.tif", "instances.ome.tif", "overlay.png",
+    "given_points.csv",
+)  # fmt: skip
 COLUMNS_OF_POINTS = ("points", "points_without")  # and with --points
 COLUMNS = ("nuclei", "radius", "unsure", "width", "height")  # of summary.csv
 
@@ -114,7 +119,9 @@ def predict(options: SegPredictOptions) -> str:
     of_points = (options.only_points,) if own else ()
     key = result_key(options, used, segmenter.tiling, segmenter.method, *of_points)
     beside = own.files if own else None
-    message, rows = predict_all(options, key, columns, work, choose_processes(device), beside)
+    message, rows = predict_all(
+        options, key, columns, ENDINGS, work, choose_processes(device), beside
+    )
     if own and distributed.is_main():
         for line in own.notes:
             print(line)

@@ -58,7 +58,7 @@ class Segmenter:
         The points are those that are given, or the detector's. A call that was stopped goes on, if
         `key` is the same.
         """
-        wanted = wanted_tiles(slide, self.tissue, self.tiling.tile)
+        wanted = wanted_tiles(slide, self.tissue, self.tiling.tile, points)
         if points is None and self.detector:
             points, _ = detect_slide(self.detector, slide, work, key, self.tiling, wanted)
             lap("detector")

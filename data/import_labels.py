@@ -49,6 +49,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--classes",
         nargs="+",
+        action="extend",
         metavar="NAME",
         help="take only objects of these classes (default: all but those that end with *, as "
         "QuPath's Ignore*)",
@@ -57,6 +58,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--plane",
         type=Bounded(int, 1, 1_000_000),
         nargs="+",
+        action="extend",
         metavar="N",
         help="take only this plane of annotations of a stack, counted from 1; several numbers, "
         "where an error names the planes so",

@@ -10,6 +10,7 @@ from code_common.config import field_help, fingerprint, flag_of, make_parser, pa
 from code_common.errors import InputError
 from code_detection.options import Options as Detection
 from code_seg.options import Options as Segmentation
+from code_seg.options import SegPredictOptions
 
 BOTH = pytest.mark.parametrize("options", [Detection, Segmentation])
 
@@ -224,3 +225,9 @@ def test_fingerprint_depends_on_values_not_on_order():
 def test_a_pattern_that_is_none_is_told(options):
     with pytest.raises(InputError, match=r"--patient \(: no regular expression"):
         parse(options, "x", ["--patient", "("])
+
+
+def test_an_option_of_several_values_may_be_given_twice():
+    words = ["--images", "a.png", "b.png", "--out", "out", "--images", "c.png"]
+    given = parse(SegPredictOptions, "", words).images
+    assert [str(path) for path in given] == ["a.png", "b.png", "c.png"]

@@ -23,6 +23,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--runs",
         nargs="+",
+        action="extend",
         required=True,
         metavar="[NAME=]DIR",
         help="the experiments; all are compared with the first",

@@ -38,6 +38,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--scores",
         nargs="+",
+        action="extend",
         default=[],
         metavar="NAME=FILE",
         help="what was scored, and its metrics.json of tools/score.py: rows of the card",

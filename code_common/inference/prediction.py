@@ -1,5 +1,6 @@
 """What both predict.py have in common: probability maps and detections of images of any size."""
 
+import csv
 import os
 import shutil
 from collections import Counter
@@ -12,18 +13,20 @@ import torch
 
 from code_common.config import fingerprint
 from code_common.errors import InputError
-from code_common.files.contents import content_hash
+from code_common.files.contents import content_hash, refuse_in_run
 from code_common.files.images import grouped
 from code_common.files.reading import read_json
+from code_common.files.run_folder import marker_paths
 from code_common.files.writing import printable, write_json, write_table
 from code_common.inference.detections import detect_in_parts
 from code_common.inference.first_look import first_look
 from code_common.inference.magnification import enlarged_slide, reduced_rows
-from code_common.inference.shards import DoneFiles, process_shard
+from code_common.inference.shards import NOT_OURS, DoneFiles, process_shard
 from code_common.inference.slides import (
     NOTHING,
     Slide,
     find_slides,
+    near,
     open_slide,
     padded,
     tissue,
@@ -38,6 +41,7 @@ from code_common.options import PACKAGED, PROJECT, PredictOptions
 
 MAX = 65535  # a probability of 1, as it is stored
 SUMMARY, COCO, TIMES = "summary.csv", "coco.json", "times.csv"  # of all images
+PAGE = "annotate.html"  # of all images, to correct their detections
 UNKNOWN, MOST_SCALES = "not stated", 4  # what is said of the files' resolutions
 LONGEST_ENDING = "_instances.ome.tif.tmp"  # of the names of results
 
@@ -54,11 +58,17 @@ def result_key(
     )
 
 
-def wanted_tiles(slide: Slide, which: str, tile: int) -> Callable[[int, int], bool] | None:
-    """Which tiles of a slide are worth computing; None: all."""
+def wanted_tiles(
+    slide: Slide, which: str, tile: int, points: np.ndarray | None = None
+) -> Callable[[int, int], bool] | None:
+    """Which tiles of a slide are worth computing; None: all.
+
+    Those with tissue, and those around the points [N, 2] of a user, who says that there is some.
+    """
     if which == "all" or slide.thumbnail is None:
         return None
-    return tissue_tiles(tissue(slide.thumbnail()), tile)
+    mask = tissue(slide.thumbnail())
+    return tissue_tiles(mask if points is None else mask | near(points, mask.shape), tile)
 
 
 def _rows_done(progress: Path, path: Path, key: str, shape: tuple[int, int]) -> int:
@@ -188,6 +198,14 @@ def write_times(out: Path, images: Mapping[str, Mapping[str, float]]) -> str:
     return f"seconds an image: {told.replace('_', ' ')}; {out / TIMES}"
 
 
+def images_in(summary: Path) -> list[str]:
+    """The first column of a table of all images; none where there is no table."""
+    if not summary.is_file():
+        return []
+    with open(summary, newline="", encoding="utf-8") as file:
+        return [row[0] for row in csv.reader(file) if row]
+
+
 def form_of(columns: Sequence[str]) -> dict:
     """The form of what `predict_all` notes of an image, as `read_json` takes it."""
     return {"row": {column: float for column in columns}, "lines": [str], "file_mpp": str,
@@ -203,6 +221,7 @@ def predict_all(
     options: PredictOptions,
     key: str,
     columns: Sequence[str],
+    endings: Sequence[str],
     work: Callable[[str, Slide, Path, str, Lap], tuple[list[Path], dict[str, float], list[str]]],
     processes: int,
     beside: Mapping[str, Path] | None = None,
@@ -212,9 +231,15 @@ def predict_all(
     `work(name, slide, folder for unfinished maps, key, lap)` writes an image's results, and calls
     `lap` behind each part of that. It returns their paths, the numbers of its row of summary.csv,
     by its `columns`, and lines that a user should know. The table is written when all images are
-    done. beside: another file that an image's result depends on; images without one are left out.
-    Returns what to tell, and the rows of all images that are done, by name.
+    done. endings: those that results may have behind an image's name; where a file of such a name
+    is there that no call has written, the image is an error. beside: another file that an image's
+    result depends on; images without one are left out. Returns what to tell, and the rows of all
+    images that are done, by name. Raises InputError, also where such a file of all images is there.
     """
+    refuse_in_run(options.out, "--out")
+    for table in (SUMMARY, COCO, TIMES, PAGE):
+        if (options.out / table).exists() and not marker_paths(options.out):
+            raise InputError(f"{options.out / table}: {NOT_OURS}")
     paths = find_slides(list(options.images))
     inputs = {name: (path,) for name, path in paths.items()}
     if beside is not None:
@@ -224,7 +249,7 @@ def predict_all(
         print(f"model: the one that comes with this project; its scores and limits: {card}")
 
     def predict_one(name: str) -> tuple[list[Path], dict]:
-        for table in (SUMMARY, COCO, TIMES):  # of all images as they were
+        for table in (SUMMARY, COCO, TIMES, PAGE):  # of all images as they were
             (options.out / table).unlink(missing_ok=True)
         with suppress(FileNotFoundError):
             os.stat(options.out / f".{name}{LONGEST_ENDING}")  # too long? Before the work
@@ -240,7 +265,7 @@ def predict_all(
         if look and not tissue(slide.thumbnail()).any():
             lines.append(f"{paths[name]}: {NOTHING}")
         folder = options.out / ".work" / name
-        key_of_work = fingerprint(key, content_hash(paths[name]))
+        key_of_work = fingerprint(key, *map(content_hash, inputs[name]))
         watch.lap("read")
         files, row, more = work(name, slide, folder, key_of_work, watch.lap)
         shutil.rmtree(folder, ignore_errors=True)
@@ -251,7 +276,7 @@ def predict_all(
     done_files, failure = DoneFiles(options.out, key, form_of(columns)), None
     try:
         done = process_shard(
-            done_files, inputs, predict_one, options.shard, "predicting", processes
+            done_files, inputs, predict_one, options.shard, "predicting", processes, endings
         )
     except InputError as error:  # of some images
         failure = error
@@ -270,7 +295,11 @@ def predict_all(
         return f"{len(rows)} of {len(inputs)} images are done; {waiting}", rows
     if distributed.is_main():
         lines = [[name, *(row[c] for c in columns)] for name, row in sorted(rows.items())]
+        before = images_in(options.out / SUMMARY)
         write_table(options.out / SUMMARY, ["image", *columns], lines)
+        if images_in(options.out / SUMMARY) != before:
+            for of_others in (COCO, PAGE):
+                (options.out / of_others).unlink(missing_ok=True)
         print(write_times(options.out, {name: note["seconds"] for name, note in done.items()}))
     nuclei = sum(row["nuclei"] for row in rows.values())
     return f"{nuclei} nuclei in {len(inputs)} images; see {options.out}", rows

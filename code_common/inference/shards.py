@@ -22,6 +22,7 @@ from code_common.learning import distributed
 ALL = "0/1"  # the shard of a process that does every image
 WAIT_S = 0.2  # between two looks at an image that another process is doing
 MOST_LINES = 20  # of errors that are listed one by one
+NOT_OURS = "no call of this program wrote it, and its results would replace it; give another --out"
 # What stands in the way of one image, and not of all.
 _OF_ONE_IMAGE = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
 # name of an image -> the files written for it, and a JSON value to keep of it
@@ -96,9 +97,9 @@ class DoneFiles:
         """The lock of the process that does an image."""
         return marker_path(self.folder, name).with_suffix(".lock")
 
-    def _note(self, name: str) -> dict | None:
-        """What is noted of an image, or None where it was never done."""
-        form = {"key": str, "inputs": [[None]], "files": {str: [None]}, "value": self.form}
+    def _note(self, name: str, value: object = None) -> dict | None:
+        """What is noted of an image, with a `value` of that form; None where it was never begun."""
+        form = {"key": str, "inputs": [[None]], "files": {str: [None]}, "value": value}
         try:
             return read_json(marker_path(self.folder, name), form)
         except InputError:  # not there, or damaged
@@ -110,7 +111,7 @@ class DoneFiles:
 
     def get(self, name: str, inputs: Sequence[Path | None]) -> object:
         """What `put` was given for an image, or None where it is not done."""
-        note = self._note(name)
+        note = self._note(name, self.form)
         if note is None or note["key"] != self.key or not note["files"]:
             return None
         outputs = [self.folder / file for file in note["files"]]
@@ -133,13 +134,34 @@ class DoneFiles:
 
     def is_known(self, name: str) -> bool:
         """Whether an image was ever done, be it in another way."""
-        return os.path.isfile(marker_path(self.folder, name))
+        return bool((self._note(name) or {"inputs": []})["inputs"])
 
-    def forget(self, name: str) -> None:
-        """Note of an image that it is to be done again: any of its files may be another one now."""
-        if note := self._note(name):
-            files = dict.fromkeys(note["files"], [])
-            write_json(marker_path(self.folder, name), {**note, "key": "", "files": files})
+    def begin(self, name: str, endings: Sequence[str]) -> Callable[[], None]:
+        """Note of an image that it is being done: any of its files may be another one now.
+
+        endings: those of its results behind its name, so that a killed call's are known as such.
+        Returns what takes the note back if nothing was written. Raises InputError where a file
+        with such an ending is there that no call has written.
+        """
+        path, note = marker_path(self.folder, name), self._note(name)
+        is_damaged = note is None and path.is_file()  # it does not tell which files are ours
+        before, note = note, note or {"inputs": [], "files": {}, "value": None}
+        files = dict.fromkeys(note["files"], [])
+        for file in (f"{name}_{ending}" for ending in endings):
+            if not is_damaged and file not in files and (self.folder / file).exists():
+                raise InputError(f"{self.folder / file}: {NOT_OURS}")
+            files[file] = []
+        write_json(path, {**note, "key": "", "files": files})
+
+        def take_back() -> None:
+            places = [self.folder / file for file in files]
+            if are_as_noted(places, [note["files"].get(file, []) for file in files]):
+                if before:
+                    write_json(path, before)
+                elif not is_damaged:
+                    path.unlink()
+
+        return take_back
 
     def put(self, name: str, inputs: list[list], files: Iterable[Path], value: object) -> None:
         """Record that an image is done; `value` is any JSON value but null.
@@ -181,7 +203,13 @@ def are_as_noted(paths: Sequence[Path | None], notes: list[list]) -> bool:
     return len(paths) == len(notes) and all(map(is_same, paths, notes))
 
 
-def _do_image(done: DoneFiles, name: str, inputs: Sequence[Path | None], work: Work) -> bool:
+def _do_image(
+    done: DoneFiles,
+    name: str,
+    inputs: Sequence[Path | None],
+    work: Work,
+    endings: Sequence[str],
+) -> bool:
     """Do an image where it is not done; False where another process is doing it."""
     lock_path = done.lock_path(name)
     lock = take_lock(lock_path)
@@ -190,9 +218,13 @@ def _do_image(done: DoneFiles, name: str, inputs: Sequence[Path | None], work: W
     try:
         if done.get(name, inputs) is None:  # else it was done meanwhile
             done.refuse_edited(name)
-            done.forget(name)  # what is written from now on was not edited
-            before = noted(inputs)
-            files, value = work(name)
+            take_back = done.begin(name, endings)  # what is written from now on was not edited
+            try:
+                before = noted(inputs)
+                files, value = work(name)
+            except BaseException:  # also Ctrl-C
+                take_back()
+                raise
             done.put(name, before, files, value)
     finally:
         remove_lock(lock_path, lock)
@@ -206,13 +238,14 @@ def process_shard(
     shard: str,
     title: str,
     processes: int = 1,
+    endings: Sequence[str] = (),
 ) -> dict[str, object]:
     """Do the images of a shard that are not done; returns the values of all that are, by name.
 
     inputs: name -> input files of an image. Up to `processes` images are done at a time, each in a
     process of its own: what `work` changes in memory is lost. An image that another call is doing
     is left to it, and waited for at the end. An image that cannot be read does not stop the others:
-    the InputError at the end has a line for each.
+    the InputError at the end has a line for each. endings: of its results, see `DoneFiles.begin`.
     """
     names = sorted(inputs)
     index, count = parse_shard(shard)
@@ -221,11 +254,12 @@ def process_shard(
     def attempt(name: str) -> tuple[bool, str]:
         """Whether an image is done or cannot be, and why it cannot."""
         try:
-            return _do_image(done, name, inputs[name], work), ""
+            return _do_image(done, name, inputs[name], work, endings), ""
         except InputError as error:
             return True, " ".join(str(error).splitlines())
         except OSError as error:
-            if error.errno not in _OF_ONE_IMAGE:
+            of_its_inputs = error.filename in map(str, inputs[name])
+            if error.errno not in _OF_ONE_IMAGE and not of_its_inputs:
                 raise
             if error.errno == errno.ENAMETOOLONG:
                 return True, f"{inputs[name][0]}: the name is too long for those of its results"

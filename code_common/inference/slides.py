@@ -126,8 +126,8 @@ def open_slide(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
     """Open an image or a whole slide; `closing` closes it.
 
     mpp: microns per pixel at which it is read; None: at the file's resolution. file_mpp: the
-    file's resolution; None: as the file says. Raises InputError if the file cannot be read, now or
-    later, or if `mpp` is given and the file states no resolution.
+    file's resolution, whatever it states. Raises InputError if the file cannot be read, now or
+    later, or if `mpp` is given and the resolution is unknown.
     """
     if not path.is_file():
         image_kind(path)  # says what it is instead
@@ -178,11 +178,21 @@ def _known_mpp(
     stated: tuple[float | None, float | None],
     notes: list[str],
 ) -> float | None:
-    """Microns per pixel of a file: what is given, or what it states along x; noted if y differs."""
+    """Microns per pixel of a file: what is given, or what it states along x.
+
+    A note tells where y differs, and where the file states something else than is given.
+    """
     x, y = stated
-    if not given and x and y and not 0.98 < x / y < 1.02:
+    if not given and x and y and not _nearly_equal(x, y):
         notes.append(f"{path}: its pixels are no squares, {x:g} x {y:g} microns; x is taken")
+    if given and x and not _nearly_equal(x, given):
+        notes.append(f"{path}: states {x:g} microns per pixel; --file-mpp {given:g} is taken")
     return given or x
+
+
+def _nearly_equal(one: float, other: float) -> bool:
+    """Whether two resolutions differ by at most 2 %."""
+    return 0.98 < one / other < 1.02
 
 
 def _scale(path: Path, mpp: float, file_mpp: float | None) -> float:
@@ -211,7 +221,19 @@ def tissue(thumbnail: np.ndarray) -> np.ndarray:
     """
     colour = thumbnail.max(2).astype(int) - thumbnail.min(2)
     least = np.clip(threshold_otsu(colour) if np.ptp(colour) else 0, *TISSUE_BOUNDS)
-    return cv2.dilate((colour >= least).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    return _and_around(colour >= least)
+
+
+def near(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Mask [h, w] bool of points [N, 2] of the image on a thumbnail, and two pixels around them."""
+    mask = np.zeros(shape, bool)
+    mask[tuple(points.T // THUMBNAIL_SCALE)] = True
+    return _and_around(mask)
+
+
+def _and_around(mask: np.ndarray) -> np.ndarray:
+    """A mask [h, w] bool of a thumbnail, and two pixels around it."""
+    return cv2.dilate(mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
 
 
 def tissue_tiles(mask: np.ndarray, tile: int) -> Callable[[int, int], bool]:

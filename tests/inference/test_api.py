@@ -66,6 +66,8 @@ def test_a_point_that_stands_twice_counts_once(image, model):
 
 
 def test_what_makes_no_sense_together_is_refused(image, model):
+    with pytest.raises(InputError, match="expected a model of load_model, not 'mine.pt'"):
+        segment(np.zeros((90, 100, 3), np.uint8), "mine.pt")
     with pytest.raises(InputError, match="only_points: give points, too"):
         segment(image, model, only_points=True)
     with pytest.raises(InputError, match="instances must be one of auto, components"):

@@ -19,7 +19,8 @@ from code_common.annotations.formats import rasterise, read_coco
 from code_common.errors import InputError
 from code_common.files.images import read_image, read_instances
 from code_common.files.reading import read_json, read_table
-from code_common.files.writing import write_png
+from code_common.files.run_folder import options_path
+from code_common.files.writing import write_json, write_png
 from code_common.inference import prediction, slides
 from code_common.inference.detections import detect
 from code_common.inference.streaming import find_components
@@ -397,6 +398,69 @@ def test_mpp_asks_for_the_resolution_where_none_is_stated(tmp_path, trained):
     assert "\n" not in str(caught.value) and (given.out / "in_nuclei.csv").is_file()
 
 
+def test_a_resolution_that_is_not_the_stated_one_is_told(tmp_path, trained, capsys):
+    """The one that is given counts, as what a file states may be wrong."""
+    write_png(tmp_path / "in" / "says_none.png", disks((70, 70), 2)[0])
+    tiff_of(tmp_path / "in" / "says_half.tif", disks((70, 70), 2)[0])
+    for mpp, told in ((0.25, True), (0.5, False)):
+        given = options(tmp_path, tmp_path / "in", mpp=0.25, file_mpp=mpp, out=tmp_path / f"{mpp}")
+        predict(given)
+        printed = capsys.readouterr().out
+        line = "says_half.tif: states 0.5 microns per pixel; --file-mpp 0.25 is taken"
+        assert (line in printed) == told and "says_none" not in printed.partition("scaled")[2]
+
+
+FOREIGN = ["tile_nuclei.geojson", "tile_instances.tif", "tile_points.csv", "summary.csv",
+           "coco.json", "annotate.html"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_file_that_no_call_wrote_is_not_replaced(tmp_path, trained, name):
+    """A user's own masks, corrected outlines or tables in the folder of the results."""
+    images, out = tmp_path / "in", tmp_path / "out"
+    for tile in ("tile", "other"):
+        write_png(images / f"{tile}.png", disks((70, 70), 2)[0])
+    out.mkdir()
+    (out / name).write_text("of a user")
+    of_points = "points" in name or "annotate" in name
+    cls, action = SegPredictOptions, predict
+    if of_points:
+        cls, action = DetectionPredictOptions, predict_points
+    for _ in range(2):
+        with pytest.raises(InputError, match=f"{name}: no call of this program wrote it") as caught:
+            action(options(tmp_path, images, cls=cls))
+        assert "\n" not in str(caught.value) and (out / name).read_text() == "of a user"
+    done = "other_points.csv" if of_points else "other_instances.tif"
+    assert (out / done).is_file() == name.startswith("tile")
+    (out / name).unlink()
+    action(options(tmp_path, images, cls=cls))
+
+
+def test_what_a_killed_call_left_is_its_own(tmp_path, trained, monkeypatch):
+    """It may be stopped between an image's results and the note that they are done."""
+    given = options(tmp_path, written(tmp_path, disks((70, 70), 2)[0]))
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("code_seg.predict.write_label_map", stop)
+        with pytest.raises(KeyboardInterrupt):
+            predict(given)
+    assert (given.out / "tile_nuclei.csv").is_file()
+    assert predict(given).startswith("2 nuclei in 1 images")
+
+
+@pytest.mark.parametrize("stage", ["detection", "segmentation"])
+def test_results_in_a_run_folder_are_refused(tmp_path, trained, stage):
+    write_json(options_path(tmp_path / "run" / stage), {"options": {}})
+    out = tmp_path / "run" / stage / "test"
+    for cls, action in ((SegPredictOptions, predict), (DetectionPredictOptions, predict_points)):
+        with pytest.raises(InputError, match="--out .* lies in the run folder"):
+            action(options(tmp_path, written(tmp_path, disks((70, 70), 2)[0]), cls=cls, out=out))
+    assert not out.exists()
+
+
 def test_a_slide_of_glass_is_told(tmp_path, trained, capsys):
     pytest.importorskip("tiffslide")
     glass = np.full((320, 416, 3), 240, np.uint8)
@@ -543,6 +607,23 @@ def test_coco_holds_what_the_maps_hold(tmp_path, trained):
     for name in names:
         instances = read_instances(tmp_path / "out" / f"{name}_instances.tif", shape)
         assert same_nuclei(rasterise(images[f"{name}.png"].outlines, shape), instances)
+
+
+def test_what_is_of_all_images_does_not_outlive_a_call_with_other_images(tmp_path, trained):
+    """Even where nothing is to be done again; equal calls keep it."""
+    images, out = tmp_path / "in", tmp_path / "out"
+    for name in "ab":
+        write_png(images / f"{name}.png", disks((70, 70), 2)[0])
+    predict(options(tmp_path, images, coco=True))
+    predict(options(tmp_path, images))
+    assert len(read_coco(out / "coco.json")) == 2
+    predict(options(tmp_path, images / "a.png"))
+    assert not (out / "coco.json").exists()
+    of_points = {"cls": DetectionPredictOptions, "out": tmp_path / "points"}
+    predict_points(options(tmp_path, images, annotate=True, **of_points))
+    write_png(images / "a.png", disks((70, 80), 2, 5)[0])
+    predict_points(options(tmp_path, images, **of_points))
+    assert not (tmp_path / "points" / "annotate.html").exists()
 
 
 @pytest.mark.parametrize("content", [{}, [], {"features": [{}]}, {"features": 5}])

@@ -1,5 +1,6 @@
 """Many images over many processes: each is done once, and again when something changed."""
 
+import errno
 import os
 import threading
 import time
@@ -212,6 +213,52 @@ def test_a_result_that_was_edited_is_not_written_over(tmp_path, key):
     edited.unlink()
     images.process(key=key)
     assert edited.read_text() == "b" and images.calls.count("b") == 2
+
+
+def test_a_call_in_which_an_image_failed_forgets_no_edit(tmp_path):
+    """What was edited before, or is edited afterwards, is still known as edited."""
+    images = Images(tmp_path, "a")
+    images.process()
+    source, result = images.inputs["a"][0], images.out / "a.txt"
+    content = source.read_text()
+
+    def fail(name):
+        raise InputError(f"{name}: cut off")
+
+    source.write_text("cut")
+    with pytest.raises(InputError, match="cut off"):
+        process_shard(DoneFiles(images.out, "weights"), images.inputs, fail, ALL, "t")
+    source.write_text(content + "other")
+    result.write_text("of a user")
+    with pytest.raises(InputError, match="changed since it was written"):
+        images.process()
+    assert result.read_text() == "of a user"
+
+
+def test_a_failed_first_call_leaves_no_note(tmp_path):
+    images = Images(tmp_path, "a")
+
+    def fail(name):
+        raise InputError("cut off")
+
+    with pytest.raises(InputError):
+        process_shard(DoneFiles(images.out, "weights"), images.inputs, fail, ALL, "t", 1, ["r"])
+    assert not list(images.out.rglob("*.json"))
+
+
+def test_an_image_that_may_not_be_read_does_not_stop_the_others(tmp_path):
+    images, done = Images(tmp_path, *"abc"), []
+
+    def work(name):
+        if name == "a":
+            raise PermissionError(errno.EACCES, "Permission denied", str(images.inputs["a"][0]))
+        done.append(name)
+        (images.out / name).write_text(name)
+        return [images.out / name], {"length": 1.0}
+
+    with pytest.raises(InputError, match="permission denied"):
+        process_shard(DoneFiles(images.out, "weights"), images.inputs, work, ALL, "t")
+    assert len(done) == len(images.inputs) - 1
 
 
 def test_other_weights_do_everything_again(tmp_path):

@@ -1,9 +1,11 @@
 """predict.py --points: points of a user in the place of detections."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import tifffile
 from stand_ins import disks, pale
 from test_predict import options, take_darkness_for_any_run
 
@@ -210,3 +212,35 @@ def test_the_detections_of_predict_are_points_as_they_lie(tiles):
     given = {"cls": DetectionPredictOptions, "out": out}
     predict_points(options(tiles.folder, tiles.folder / "in", **given))
     assert tiles.predict("found", only_points=True).startswith("12 nuclei in 2 images")
+
+
+def test_a_point_in_what_is_taken_for_glass_is_looked_at(tmp_path, monkeypatch):
+    """A user's point says that there is a nucleus, be its surroundings as grey as glass."""
+    monkeypatch.setattr("code_common.inference.slides.LARGE", 0)
+    image, centres = disks((300, 400), 12)
+    image[...] = image.mean(2, keepdims=True)  # nothing is coloured
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in" / "a.tif", image, photometric="rgb")
+    write_table(tmp_path / "points" / "a.csv", ("row", "col"), centres)
+    given = options(tmp_path, tmp_path / "in", points=tmp_path / "points", instances="points")
+    assert predict(given).startswith("12 nuclei in 1 images")
+    without = replace(given, points=None, out=tmp_path / "without")
+    assert predict(without).startswith("0 nuclei in 1 images")
+
+
+def test_a_stopped_call_does_not_go_on_with_other_points(tmp_path):
+    """How much an image is magnified depends on its points."""
+    tiles = Tiles(tmp_path)
+    keys = []
+
+    def maps(self, slide, work, key, points=None, lap=None):
+        keys.append(key)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("code_seg.segmenter.Segmenter.maps", maps)
+        for count in (3, 5, 5):
+            source = as_csv(tiles, {"a": tiles.centres["a"][:count]})
+            with pytest.raises(KeyboardInterrupt):
+                tiles.predict(source)
+    assert keys[0] != keys[1] == keys[2]
