@@ -221,13 +221,18 @@ def _all_flags(cls: type) -> list[str]:
 def parse(cls: type, description: str, argv: list[str] | None = None):
     """Options from the command line; what it leaves out takes the profile, then the data set's row.
 
-    Raises InputError where a value is out of its bounds (naming field, bound and value).
+    Where the class has `of_run`, what that gives comes before both. Raises InputError where a value
+    is out of its bounds (naming field, bound and value).
     """
     given = vars(make_parser(cls, description).parse_args(argv))
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
     names = {field.name for field in dataclasses.fields(cls)}
     profile = getattr(cls, "PROFILES", {}).get(given.get("profile"), {})
-    return cls(**{k: v for k, v in profile.items() if k in names} | given).resolved()
+    values = {k: v for k, v in profile.items() if k in names} | given
+    options = cls(**values).resolved()
+    if hasattr(cls, "of_run"):
+        options = cls(**values | options.of_run() | given).resolved()
+    return options
 
 
 def read_command_line(cls: type, description: str):
@@ -267,6 +272,20 @@ def as_json(options: object) -> dict:
         k: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v
         for k, v in dataclasses.asdict(options).items()
     }
+
+
+def from_json(cls: type, values: dict) -> dict:
+    """The fields of `cls` among plain JSON values, as they were before `as_json`."""
+    hints, found = typing.get_type_hints(cls), {}
+    for name in (field.name for field in dataclasses.fields(cls) if field.name in values):
+        kind, several = _element_type(hints[name])
+        value = values[name]
+        if several:
+            value = tuple(map(kind, value))
+        elif value is not None:
+            value = kind(value)
+        found[name] = value
+    return found
 
 
 def fingerprint(*parts: object) -> str:

@@ -1,12 +1,15 @@
 """From the options to what they stand for: device, tiling, recipe; and the start of a script."""
 
 import sys
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
 
 import torch
 
+from code_common.config import as_json, shown_fields
 from code_common.errors import InputError, run_script
+from code_common.files.contents import hash_by_name
 from code_common.files.run_folder import colours_path
 from code_common.inference.tiling import VIEWS, Tiling
 from code_common.inference.trained_run import start_from
@@ -75,6 +78,27 @@ def recipe_of(options: CommonOptions, device: torch.device, seed: int, **changes
         schedule=options.schedule,
     )
     return replace(recipe, **changes)
+
+
+def made_of(
+    options: CommonOptions,
+    script: type,
+    files: Mapping[str, Sequence[Path]],
+    but: Collection[str] = (),
+) -> dict[str, object]:
+    """What a training is made of beside its recipe, by name: see `training.fit`.
+
+    These are the options of `script`, the class of those of train.py, that the result depends on,
+    without those in `but`; and hashes of `files`: what they are -> their paths, which need not be
+    there.
+    """
+    values = as_json(options)
+    others = {*options.NOT_IN_RESULT, *(field.name for field in fields(Recipe)), *but}
+    names = [field.name for field in shown_fields(script) if field.name not in others]
+    first = options.start_from or Path(options.pretrained)
+    hashes = {k: hash_by_name(paths) for k, paths in {"first weights": [first], **files}.items()}
+    made = {name: values[name] for name in names}
+    return made | {name: f"of hash {content}" for name, content in hashes.items()}
 
 
 def together(action: Callable[[InferenceOptions], object], options: InferenceOptions) -> object:

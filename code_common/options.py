@@ -11,13 +11,13 @@ from enum import IntEnum
 from pathlib import Path
 from typing import ClassVar
 
-from code_common.config import check_bounds, check_choices, flag_of
+from code_common.config import check_bounds, check_choices, flag_of, from_json
 from code_common.errors import InputError, reason
 from code_common.files.image_kinds import MICROSCOPES
 from code_common.files.layout import IMAGES, SPLIT
 from code_common.files.run_folder import options_path, ratio_folder, stage_folder
 from code_common.learning.encoders import ENCODERS, STEM_STRIDES, WIDTHS
-from code_common.old_runs import kept_options
+from code_common.old_runs import kept_options, options_today
 
 PROJECT = Path(__file__).resolve().parents[1]
 PACKAGED = PROJECT / "data" / "models" / "tnbc.pt"  # the model that comes with the project
@@ -220,7 +220,8 @@ class CommonOptions(InferenceOptions):
         check_choices(done, profiles | self.COMMON_CHOICES | self.CHOICES)
         if done.start_from is None:  # here, too: not after hours of another stage
             check_width(done.width, done.pretrained)
-        if not options_path(done.save_dir).is_file():  # else the weights are in the run already
+        # Where a run goes on, the weights are in it already.
+        if done.restart or not options_path(done.save_dir).is_file():
             check_first_weights(done)
         try:
             re.compile(done.patient)
@@ -232,6 +233,10 @@ class CommonOptions(InferenceOptions):
         """Run folder of a stage of this repeat, if nothing else was asked for."""
         return stage_folder(self.root_save_dir, self.dataset, self.ratio, self.repeat, stage)
 
+    def detection_dir(self) -> Path | None:
+        """Run folder of the stage 1 that this run goes on from; None: it is stage 1."""
+        return None
+
     def experiment_folder(self) -> Path:
         """Folder of all repeats of this data set and ratio."""
         return ratio_folder(self.root_save_dir, self.dataset, self.ratio)
@@ -239,6 +244,21 @@ class CommonOptions(InferenceOptions):
     def seed(self, purpose: Purpose | int) -> int:
         """A seed of its own for each purpose, repeat and random_seed."""
         return (self.random_seed * 1000 + self.repeat) * 100 + purpose
+
+
+class OfRun:
+    """Options of a script that looks at a run: those that are not given are those of the run."""
+
+    def of_run(self) -> dict:
+        """The options by name on which the results of the run in the run folder depend; none where
+        there is no run.
+        """
+        # What is wrong with the file is told where it is read again. `read_json` imports numpy.
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            text = options_path(self.save_dir).read_text(encoding="utf-8")
+            saved = from_json(type(self), options_today(json.loads(text)["options"]))
+            return {name: v for name, v in saved.items() if name not in self.NOT_IN_RESULT}
+        return {}
 
 
 def _of_older_run(folder: Path) -> dict:

@@ -18,10 +18,12 @@ from code_common.files.contents import (
     Inputs,
     content_hash,
     contents_of,
+    files_fingerprint,
     read_marker,
     refuse_unfinished,
+    stamp,
 )
-from code_common.files.data_set import ImageFiles, read_split
+from code_common.files.data_set import ImageFiles, load_split, read_split
 from code_common.files.images import image_shape
 from code_common.files.layout import SPLIT
 from code_common.files.locks import take_lock
@@ -31,6 +33,7 @@ from code_common.files.run_folder import (
     LABELS,
     SELF_TRAINING_LABELS,
     colours_path,
+    detected_points_path,
     detections_folder,
     label_errors_path,
     last_path,
@@ -49,6 +52,7 @@ from code_common.launch import choose_device
 from code_common.learning import distributed
 from code_common.learning.hardware import describe
 from code_common.learning.patches import windows
+from code_common.learning.precision import choose_precision, precision_name
 from code_common.old_runs import (
     RENAMED_FILES,
     checkpoint_path,
@@ -61,6 +65,7 @@ from code_common.options import CommonOptions
 # The workers of a killed run notice after a few seconds, and hold its lock until then.
 LOCK_PATIENCE_S = 10.0
 PROJECT = Path(__file__).resolve().parents[1]
+CODE_SUFFIXES = (".py", ".h", ".cpp", ".cu")
 LOCK = ".lock"  # outlives --restart, so that two processes that wait for it never both get one
 OTHER = "give another --root-save-dir, or --restart to throw that run away"
 T = TypeVar("T")
@@ -115,10 +120,59 @@ def saved_run(path: Path) -> dict:
     return read_json(path, {"options": dict})
 
 
-def refuse_other_options(folder: Path, options: CommonOptions, *but: str) -> None:
+def inputs_of(options: CommonOptions) -> Inputs:
+    """What the input files of a run are recognised by: those of the data set and, in stage 2, the
+    detections and annotated points of stage 1. Raises InputError where one is not there.
+    """
+    split, stage_1 = load_split(options.data_dir), options.detection_dir()
+    images = [files for part in ("train", "val", "test") for files in split[part]]
+    if stage_1 is None:
+        return files_fingerprint(images)
+    folder = detections_folder(stage_1)
+    detections = [detected_points_path(folder, files.name) for files in images]
+    annotated = [points_path(stage_1, files.name) for files in split["train"]]
+    return files_fingerprint(images, detections, annotated)
+
+
+def facts_of(inputs: Inputs, data_dir: Path) -> dict[str, object]:
+    """What options.json tells of the data set and the detections that a run is made of."""
+    return {
+        "inputs": inputs.beginnings,
+        "contents": inputs.contents,
+        "images": inputs.images,
+        "detections": inputs.detections,
+        "annotated": inputs.annotated,
+        "detected": list(inputs.detected),
+        # Sets and groups, by the names of their images.
+        "split": fingerprint(read_split(data_dir)),
+    }
+
+
+def refuse_other_files(folder: Path, facts: dict[str, object], remedy: str = OTHER) -> None:
+    """Raise InputError where a run folder holds a run that is made of other files.
+
+    facts: what options.json would tell of the files that are there now. Older runs do not tell all.
+    """
+    saved = saved_run(options_path(folder))
+    first = saved["options"]
+    known = {
+        # Older runs do not tell the detections alone, the whole content, nor what stands below.
+        "detections": "the detections of stage 1 have",
+        "contents" if "contents" in saved else "inputs": "the input images or labels have",
+        "annotated": "the annotated points of stage 1 have",
+        "split": f"the sets or groups of {SPLIT} have",
+        "first_weights": f"the first weights, {first.get('pretrained')}, have",
+        "start_from": f"the first weights, {first.get('start_from')}, have",
+    }
+    for name, what in known.items():
+        if saved.get(name, facts.get(name)) != facts.get(name, saved.get(name)):
+            raise InputError(f"{folder}: {what} changed since this run began; {remedy}")
+
+
+def refuse_other_options(folder: Path, options: CommonOptions, remedy: str = OTHER) -> None:
     """Raise InputError where a run folder holds finished steps of a run with other options.
 
-    Compared are the options of the script, but for those named in `but`.
+    Compared are the options of the script.
     """
     path = options_path(folder)
     if not path.is_file():
@@ -130,19 +184,26 @@ def refuse_other_options(folder: Path, options: CommonOptions, *but: str) -> Non
     refuse_removed(saved, path)
     before, now = options_today(saved), as_json(options)
     for name in (field.name for field in shown_fields(type(options))):
-        if name in options.NOT_IN_RESULT or name in but:
+        if name in options.NOT_IN_RESULT:
             continue
         if before.get(name, now[name]) != now[name]:
             raise InputError(
                 f"{folder}: holds a run with {flag_of(name)} {before[name]}, not {now[name]}; "
-                f"{OTHER}"
+                f"{remedy}"
             )
 
 
-def refuse_other_run(options: CommonOptions, *but: str) -> None:
-    """`refuse_other_options` for a script of one step, in the folder of a run of main.py."""
-    if marker_paths(options.save_dir) and options_path(options.save_dir).is_file():
-        refuse_other_options(options.save_dir, options, *but)
+def refuse_other_run(options: CommonOptions) -> None:
+    """Raise InputError where a script of one step, in the folder of a run of main.py, has other
+    options or files than that run.
+    """
+    folder = options.save_dir
+    if not marker_paths(folder) or not options_path(folder).is_file():
+        return
+    refuse_other_options(folder, options, "give those of the run, with its --profile")
+    if "contents" in saved_run(options_path(folder)):
+        facts = facts_of(inputs_of(options), options.data_dir)
+        refuse_other_files(folder, facts, "put them back, or give another --save-dir")
 
 
 def refuse_other_checkpoint(folder: Path, checkpoint: Path) -> None:
@@ -201,11 +262,21 @@ def do_alone(
 
 
 def _commit() -> str:
+    """The version of the code: its commit, and a hash of the code where that does not tell it."""
     command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        commit = done.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        commit = "unknown"
+    is_whole = commit != "unknown" and not commit.endswith("-dirty")
+    return commit if is_whole else f"{commit}-{_code_hash(PROJECT)}"
+
+
+def _code_hash(project: Path) -> str:
+    """Short hash of the code that makes the results."""
+    files = [path for path in project.glob("code_*/**/*") if path.suffix in CODE_SUFFIXES]
+    return fingerprint(contents_of(project, [path.relative_to(project) for path in files]))[:8]
 
 
 def _lock(folder: Path) -> IO:
@@ -291,19 +362,12 @@ class Run:
 
     def __init__(self, folder: Path, options: CommonOptions, inputs: Inputs):
         self.folder, self.options, self.path = folder, options, options_path(folder)
-        self.facts = {
-            "inputs": inputs.beginnings,
-            "contents": inputs.contents,
-            "detections": inputs.detections,
-            "annotated": inputs.annotated,
-            "detected": list(inputs.detected),
-            # Sets and groups, by the names of their images.
-            "split": fingerprint(read_split(options.data_dir)),
-        }
+        self.facts = facts_of(inputs, options.data_dir)
         first = {"first_weights": options.pretrained, "start_from": options.start_from or ""}
         # A file that is gone is no change: its weights are in the run already.
         hashes = {name: content_hash(Path(file)) for name, file in first.items()}
         self.facts |= {name: content for name, content in hashes.items() if content}
+        self.stamps = {path: stamp(path) for path in inputs.files}
         self.machine = describe(choose_device(options))
         self.written: dict[str, dict[str, str]] = {}  # step that was done -> its files
         if distributed.is_main():
@@ -314,6 +378,7 @@ class Run:
         if self.options.restart and self.folder.exists() and not self._is_run():
             raise InputError(f"{self.folder}: no run of this project, so --restart leaves it alone")
         self.lock = _lock(self.folder)
+        self._refuse_other_stage()
         begun = self.kept().get("restarting")
         if self.path.is_file() and (self.options.restart or begun == CLEARING):
             self._restart(begun)
@@ -331,6 +396,13 @@ class Run:
             saved = read_json(self.path)
             return isinstance(saved, dict) and isinstance(saved.get("options"), dict)
         return self.folder.is_dir() and {p.name for p in self.folder.iterdir()} <= {LOCK}
+
+    def _refuse_other_stage(self) -> None:
+        """Raise InputError where the folder holds a run of the other stage, also for a restart."""
+        saved = self.kept().get("options") or {}
+        stage = "detection" if "rounds" in saved else "segmentation"
+        if saved and stage != self.options.STAGE:
+            raise InputError(f"{self.folder}: holds a run of {stage}; give another --save-dir")
 
     def _restart(self, begun: object) -> None:
         """Remove what the run wrote, but for a restart with these options that was stopped.
@@ -350,21 +422,7 @@ class Run:
 
     def _check_same(self) -> None:
         refuse_other_options(self.folder, self.options)
-        saved = self.kept()
-        known = {
-            # Older runs do not tell the detections alone, the whole content, nor what stands below.
-            "detections": "the detections of stage 1 have",
-            "contents" if "contents" in saved else "inputs": "the input images or labels have",
-            "annotated": "the annotated points of stage 1 have",
-            "split": f"the sets or groups of {SPLIT} have",
-            "first_weights": f"the first weights, {self.options.pretrained}, have",
-            "start_from": f"the first weights, {self.options.start_from}, have",
-        }
-        for name, what in known.items():
-            if name not in self.facts:
-                continue
-            if saved.get(name, self.facts[name]) != self.facts[name]:
-                raise InputError(f"{self.folder}: {what} changed since this run began; {OTHER}")
+        refuse_other_files(self.folder, self.facts)
 
     def kept(self) -> dict:
         """What options.json holds."""
@@ -444,7 +502,7 @@ class Run:
         If they are not the same, the steps after it count as not done.
         """
         if distributed.is_main():
-            self._note_code()
+            self._note_code(step)
             before = self.written.get(step.name)
             if before or any(marker_path(self.folder, s.name).is_file() for s in later):
                 self._mark(step, {"files": before or {}})  # from now on they may change
@@ -455,6 +513,7 @@ class Run:
             self.save(**result)
         seconds, same = time.monotonic() - began, False
         if distributed.is_main():
+            self._refuse_files_that_changed(step)
             files = contents_of(self.folder, step.writes)
             same = self.written.get(step.name) == files
             for stale in () if same else later:
@@ -463,18 +522,48 @@ class Run:
             self._mark(step, {"seconds": round(seconds, 2), "files": files})
         return seconds, distributed.from_first(same), result if isinstance(result, str) else "done"
 
+    def _refuse_files_that_changed(self, step: Step) -> None:
+        """Raise InputError where the input files are others than at the start of a step that they
+        may have gone into.
+        """
+        now = {path: stamp(path) if path.is_file() else [] for path in self.stamps}
+        if now == self.stamps:
+            return
+        refuse_other_files(
+            self.folder,
+            facts_of(inputs_of(self.options), self.options.data_dir),
+            f"'{step.name}' was at work meanwhile and is done again once they are put back",
+        )
+        self.stamps = now
+
     def _mark(self, step: Step, noted: dict) -> None:
         """Note of a step its seconds, unless it is to be done again, and its files."""
         write_json(marker_path(self.folder, step.name), noted)
 
-    def _note_code(self) -> None:
-        """Note the code and the machine of a step; steps before it may be of other code."""
-        before, now = str(self.kept().get("commit", "")), _commit()
-        known = before.split(", ") if before and marker_paths(self.folder) else []
-        if known and now not in known:
-            print(f"{self.folder}: goes on with another version of the code, {now}, not {before}")
-        commits = ", ".join([*known, now] if now not in known else known)
-        self.save(commit=commits, torch=torch.__version__, machine=self.machine)
+    def _note_code(self, step: Step) -> None:
+        """Note code, machine and number format of a step; those before it may have had others."""
+        facts = {"commit": self._added("commit", "version of the code", _commit())}
+        if step.work:  # through the network
+            precision = choose_precision(self.options.precision, choose_device(self.options))
+            now = precision_name(precision)
+            facts["precision_used"] = self._added("precision_used", "number format", now)
+        self.save(**facts, torch=torch.__version__, machine=self.machine)
+
+    def _added(self, name: str, what: str, now: str) -> str:
+        """All that the steps of this run had of something, with what the next one has.
+
+        A line says so where that is new: to this run or, before its first such step, to stage 1.
+        """
+        own = str(self.kept().get(name, "")) if marker_paths(self.folder) else ""
+        stage_1 = self.options.detection_dir()
+        if own and now not in own.split(", "):
+            print(f"{self.folder}: goes on with another {what}, {now}, not {own}")
+            return f"{own}, {now}"
+        if not own and stage_1 and options_path(stage_1).is_file():
+            before = str(saved_run(options_path(stage_1)).get(name, now))
+            if now not in before.split(", "):
+                print(f"{stage_1}: made with another {what}, {before}, not {now}")
+        return own or now
 
 
 def _others(names: Sequence[str]) -> str:

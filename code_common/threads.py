@@ -66,17 +66,18 @@ def respect_cores(environment: MutableMapping[str, str] = os.environ) -> None:
 
     They read this when they are loaded, so it comes before. What the user has set stays.
     """
-    cores = environment.setdefault("OMP_NUM_THREADS", str(allotted_cores(environment)))
-    environment.setdefault("OPENCV_FOR_THREADS_NUM", cores)
+    environment.setdefault("OMP_NUM_THREADS", str(allotted_cores(environment)))
+    environment.setdefault("OPENCV_FOR_THREADS_NUM", str(cores(environment)))
     if "OMP_WAIT_POLICY" not in environment:
         environment.setdefault("GOMP_SPINCOUNT", str(SPINS))
         environment["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
-def cores() -> int:
+def cores(environment: Mapping[str, str] = os.environ) -> int:
     """Cores that this process shall use: OMP_NUM_THREADS, or those that are allotted to it."""
-    words = os.environ.get("OMP_NUM_THREADS", "").split(",")  # more for threads within threads
-    return int(words[0]) if words[0].isdecimal() and int(words[0]) else allotted_cores()
+    words = environment.get("OMP_NUM_THREADS", "").split(",")  # more for threads within threads
+    first = words[0].strip()
+    return int(first) if first.isdecimal() and int(first) else allotted_cores(environment)
 
 
 class Neighbours:

@@ -12,18 +12,17 @@ from code_detection.options import Options
 if __name__ == "__main__":
     options = read_command_line(Options, __doc__)
 
-from code_common.files.contents import files_fingerprint
 from code_common.files.data_set import load_split
 from code_common.launch import run
-from code_common.steps import Run
+from code_common.steps import Run, inputs_of
 from code_detection.plan import steps
 
 
 def main(options: Options) -> None:
     """All steps of stage 1; done ones are skipped."""
-    split = load_split(options.data_dir)
-    inputs = files_fingerprint([f for part in ("train", "val", "test") for f in split[part]])
-    Run(options.save_dir, options, inputs).do(steps(options, split))
+    Run(options.save_dir, options, inputs_of(options)).do(
+        steps(options, load_split(options.data_dir))
+    )
 
 
 if __name__ == "__main__":

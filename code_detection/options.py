@@ -9,6 +9,7 @@ from code_common.options import (
     LENGTH,
     SCRATCH,
     CommonOptions,
+    OfRun,
     PredictOptions,
     ShardOptions,
     check_own_images,
@@ -121,7 +122,7 @@ class TrainOptions(RoundOptions):
 
 
 @dataclass(frozen=True)
-class TestOptions(RoundOptions, ShardOptions):
+class TestOptions(OfRun, RoundOptions, ShardOptions):
     """Options of test.py."""
 
     # --- images of your own
@@ -142,7 +143,7 @@ class TestOptions(RoundOptions, ShardOptions):
 
 
 @dataclass(frozen=True)
-class PicturesOptions(RoundOptions):
+class PicturesOptions(OfRun, RoundOptions):
     """Options of pictures.py."""
 
     USES: ClassVar[tuple] = (

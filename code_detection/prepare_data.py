@@ -12,10 +12,12 @@ from code_detection.options import Options, PrepareOptions
 if __name__ == "__main__":
     options = read_command_line(PrepareOptions, __doc__)
 
+from functools import partial
+
 import numpy as np
 
 from code_common.errors import InputError, run_script
-from code_common.files.data_set import load_split
+from code_common.files.data_set import load_split, remove_others
 from code_common.files.images import read_image
 from code_common.files.run_folder import colours_path, points_path, val_points_path
 from code_common.files.writing import write_json, write_points
@@ -30,12 +32,13 @@ def prepare(options: Options) -> str:
     """Read every image once, draw the partial points and write what training needs.
 
     Writes under save_dir: points/NAME.csv, the annotated points of the training images;
-    val_points/NAME.csv, those that choose the checkpoint; colours.json. Raises InputError where
-    a training image has no points.
+    val_points/NAME.csv, those that choose the checkpoint; colours.json. Removes the points that an
+    earlier call left of other images. Raises InputError where a training image has no points.
     """
     split, out = load_split(options.data_dir), options.save_dir
     seed = options.seed(Purpose.DRAW)
     total = annotated = val_total = 0
+    written: dict[str, list[str]] = {"train": [], "val": []}
     colours = ColourStatistics()
     for part in ("train", "val", "test"):
         for index, files in enumerate(split[part]):
@@ -54,16 +57,19 @@ def prepare(options: Options) -> str:
             if points is None:
                 continue
             rng = np.random.default_rng((seed, part == "val", index))
-            partial = sample_points(points, options.ratio, rng) if len(points) else points
+            drawn = sample_points(points, options.ratio, rng) if len(points) else points
             if part == "val" and options.val_points == "all":
-                partial = points
-            note = f"{len(partial)} of {len(points)} points, seed {seed}"
+                drawn = points
+            note = f"{len(drawn)} of {len(points)} points, seed {seed}"
             path_of = points_path if part == "train" else val_points_path
-            write_points(path_of(out, files.name), partial, note)
+            write_points(path_of(out, files.name), drawn, note)
+            written[part].append(files.name)
             if part == "train":
-                total, annotated = total + len(points), annotated + len(partial)
+                total, annotated = total + len(points), annotated + len(drawn)
             else:
-                val_total += len(partial)
+                val_total += len(drawn)
+    remove_others(partial(points_path, out), options.data_dir, written["train"])
+    remove_others(partial(val_points_path, out), options.data_dir, written["val"])
     write_json(colours_path(out), colours.result())
     return (
         f"{annotated} of {total} points annotated in {len(split['train'])} training images, "

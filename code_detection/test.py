@@ -112,7 +112,7 @@ def test(options: TestOptions) -> str:
     """Test the round `options.round` on the data set's test images, or on --img-dir."""
     checkpoint = options.model_path or best_path(round_folder(options.save_dir, options.round))
     if options.img_dir is None:
-        refuse_other_run(options, "patient")
+        refuse_other_run(options)
         refuse_other_checkpoint(options.save_dir, checkpoint)
         return test_round(options, options.round, options.model_path, options.shard)
     refuse_unfinished(options.save_dir)

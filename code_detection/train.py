@@ -21,10 +21,22 @@ from code_common.detection_scores import add, count
 from code_common.files.data_set import load_split
 from code_common.files.images import read_image
 from code_common.files.reading import read_points
-from code_common.files.run_folder import round_folder, val_points_path
+from code_common.files.run_folder import (
+    background_path,
+    points_path,
+    round_folder,
+    val_points_path,
+)
 from code_common.inference.detections import detect
 from code_common.inference.tiling import Tiling, predict_prob
-from code_common.launch import choose_device, first_network, recipe_of, run, tiling_of
+from code_common.launch import (
+    choose_device,
+    first_network,
+    made_of,
+    recipe_of,
+    run,
+    tiling_of,
+)
 from code_common.learning import distributed
 from code_common.learning.loss_terms import LossTerm
 from code_common.learning.network import ResUNet
@@ -79,7 +91,14 @@ def train_round(options: Options, round: int) -> dict[str, str]:
     torch.manual_seed(options.seed(Purpose.DETECTION))
     network, used = first_network(options, "detection")
 
-    image_files = load_split(options.data_dir)["train"]
+    split, out = load_split(options.data_dir), options.save_dir
+    image_files = split["train"]
+    learnt_from = {
+        "images": [files.image for files in image_files + split["val"]],
+        "points": [points_path(out, files.name) for files in image_files],
+        "validation points": [val_points_path(out, files.name) for files in split["val"]],
+        "background": [background_path(out, round, f.name) for f in image_files if round],
+    }
     dataset = load_training(options, image_files, round, options.cache)
     validate = make_validate(options, network, tiling_of(options, device).one_view())
     if validate is None and distributed.is_main():
@@ -95,8 +114,9 @@ def train_round(options: Options, round: int) -> dict[str, str]:
         loss_fn=loss,
         validate=validate,
         recipe=recipe_of(options, device, dataset.seed),
+        made_of=made_of(options, TrainOptions, learnt_from),
         device=device,
-        folder=round_folder(options.save_dir, round),
+        folder=round_folder(out, round),
         title=f"detection round {round}",
     )
     return used

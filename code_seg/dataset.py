@@ -1,5 +1,6 @@
 """What the segmentation network learns from: crops with labels; and what validates it."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,15 @@ from code_seg.points import read_detections
 BYTES_PER_PIXEL = 5  # of an image and two labels
 
 
+def label_paths(options: Options, files: ImageFiles, phase: str) -> list[Path]:
+    """The files of the two labels of a prepared image that a phase learns: see `read_labels`."""
+    self_trained = phase != "labels" and options.self_training_epochs
+    folders = (SELF_TRAINING_LABELS,) * 2 if self_trained else LABELS
+    # A run of an older version may still have the older name of the folder.
+    there = [present(options.save_dir, folder).name for folder in folders]
+    return [label_path(options.save_dir, folder, files.name) for folder in there]
+
+
 def read_labels(options: Options, files: ImageFiles, phase: str) -> list[np.ndarray]:
     """The two labels [H, W] of a prepared image that a phase learns, half and half.
 
@@ -27,10 +37,7 @@ def read_labels(options: Options, files: ImageFiles, phase: str) -> list[np.ndar
     Raises InputError where a label does not fit its image: either was replaced meanwhile.
     """
     self_trained = phase != "labels" and options.self_training_epochs
-    folders = (SELF_TRAINING_LABELS,) * 2 if self_trained else LABELS
-    # A run of an older version may still have the older name of the folder.
-    there = [present(options.save_dir, folder).name for folder in folders]
-    paths = [label_path(options.save_dir, folder, files.name) for folder in there]
+    paths = label_paths(options, files, phase)
     labels, shape = [from_colours(read_image(path)) for path in paths], image_shape(files.image)
     of_image = np.broadcast_to(np.uint8(0), shape)
     for path, label in zip(paths, labels, strict=True):

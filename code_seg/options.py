@@ -12,6 +12,7 @@ from code_common.options import (
     LENGTH,
     SCRATCH,
     CommonOptions,
+    OfRun,
     PredictOptions,
     Purpose,
     ShardOptions,
@@ -160,7 +161,7 @@ class TrainOptions(Options):
 
 
 @dataclass(frozen=True)
-class TestOptions(Options, ShardOptions):
+class TestOptions(OfRun, Options, ShardOptions):
     """Options of test.py."""
 
     # --- images of your own
@@ -171,8 +172,8 @@ class TestOptions(Options, ShardOptions):
 
     USES: ClassVar[tuple] = (
         "images of your own", "many jobs", "dataset", "data_root", "data_dir", "ratio", "repeat",
-        "profile", "root_save_dir", "save_dir", "scores", "detection_results_dir", "small nuclei",
-        "instances", "inference", "hardware",
+        "profile", "root_save_dir", "save_dir", "scores", "detection_results_dir", "merge_radius",
+        "small nuclei", "instances", "inference", "hardware",
     )  # fmt: skip
 
     def resolved(self) -> "TestOptions":
@@ -182,7 +183,7 @@ class TestOptions(Options, ShardOptions):
 
 
 @dataclass(frozen=True)
-class PicturesOptions(Options):
+class PicturesOptions(OfRun, Options):
     """Options of pictures.py."""
 
     USES: ClassVar[tuple] = (
@@ -192,7 +193,7 @@ class PicturesOptions(Options):
 
 
 @dataclass(frozen=True)
-class OracleOptions(Options):
+class OracleOptions(OfRun, Options):
     """Options of oracles.py."""
 
     # --- images to look at
@@ -200,7 +201,7 @@ class OracleOptions(Options):
 
     USES: ClassVar[tuple] = (
         "images to look at", "data", "root_save_dir", "save_dir", "detection_results_dir",
-        "labels", "small nuclei", "min_area", "inference", "hardware",
+        "merge_radius", "labels", "small nuclei", "min_area", "inference", "hardware",
     )  # fmt: skip
 
     def resolved(self) -> "OracleOptions":

@@ -30,6 +30,7 @@ from code_common.launch import choose_device, run, tiling_of
 from code_common.learning.checkpoints import load_network
 from code_common.reporting.bootstrap import mean_of
 from code_common.reporting.results import SHOWN
+from code_common.steps import refuse_other_run
 from code_seg.evaluate import make_instances
 from code_seg.labels import NUCLEUS, label_errors, voronoi_cells
 from code_seg.magnify import predict_nuclei
@@ -78,6 +79,7 @@ def oracles(options: OracleOptions) -> str:
     if not image_files or not all(files.instances for files in image_files):
         raise InputError(f"{options.data_dir}: the {options.part} images need instance maps")
     refuse_unfinished(options.save_dir)
+    refuse_other_run(options)
     device = choose_device(options)
     tiling = tiling_of(options, device)
     checkpoint, _ = read_selection(options.save_dir)

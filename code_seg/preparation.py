@@ -33,10 +33,11 @@ def write_label_errors(path: Path, errors: dict[str, dict]) -> dict[str, float]:
     """Write the label errors of images with masks and their means over the training images.
 
     errors: image -> 'set' (train or val) and shares. Returns the means; without a training image
-    there are none, and no file.
+    there are none, and no file: that of an earlier call is removed.
     """
     train = [e for e in errors.values() if e["set"] == "train"]
     if not train:
+        path.unlink(missing_ok=True)
         return {}
     means = {k: float(np.mean([e[k] for e in train])) for k in train[0] if k != "set"}
     write_json(path, {"mean_train": means, "images": errors})

@@ -12,10 +12,12 @@ from code_seg.options import Options, PrepareOptions
 if __name__ == "__main__":
     options = read_command_line(PrepareOptions, __doc__)
 
+from functools import partial
+
 import numpy as np
 
 from code_common.errors import run_script
-from code_common.files.data_set import ImageFiles, load_split
+from code_common.files.data_set import ImageFiles, load_split, remove_others
 from code_common.files.images import read_image, read_instances
 from code_common.files.run_folder import (
     LABELS,
@@ -51,6 +53,7 @@ def prepare(options: Options) -> str:
 
     pictures/labels/ shows both labels over each image; label_errors.json says how wrong they are
     where there are masks to tell; colours.json has mean and deviation of the training images.
+    Removes what an earlier call left of other images.
     """
     split, out = load_split(options.data_dir), options.save_dir
     errors: dict[str, dict] = {}
@@ -76,6 +79,11 @@ def prepare(options: Options) -> str:
             if part == "train":
                 colours.add(image)
                 total += len(points)
+    seen = [files.name for part in ("train", "val") for files in split[part]]
+    paths = [partial(label_path, out, folder) for folder in LABELS]
+    paths += [partial(points_path, out), partial(label_picture_path, out, "labels")]
+    for path_of in paths:
+        remove_others(path_of, options.data_dir, seen)
     message = f"{total} points in {len(split['train'])} training images"
     write_json(colours_path(out), colours.result())
     if means := write_label_errors(label_errors_path(out), errors):

@@ -13,7 +13,7 @@ from code_common.old_runs import checkpoint_path
 from code_seg.dataset import load_validation
 from code_seg.evaluate import mean_aji
 from code_seg.magnify import predict_nuclei
-from code_seg.options import METHODS, PHASES, Options
+from code_seg.options import METHODS, Options
 
 
 def check_method(method: str, path: Path) -> None:
@@ -51,12 +51,9 @@ def select(options: Options) -> str:
     Writes selection.json, which test.py reads; returns what to tell.
     """
     image_files, out = load_split(options.data_dir)["val"], options.save_dir
-    paths = {phase: best_path(phase_folder(out, phase)) for phase in PHASES}
-    scores = {
-        phase: scores_of(load_state(path), path)["score"]
-        for phase, path in paths.items()
-        if path.is_file()
-    }
+    # Of the phases of these options; a network of an earlier call may lie beside theirs.
+    paths = {phase: best_path(phase_folder(out, phase)) for phase in options.phases()}
+    scores = {phase: scores_of(load_state(path), path)["score"] for phase, path in paths.items()}
     with_masks = bool(image_files) and all(files.instances for files in image_files)
     phase = choose_phase(scores, bool(image_files), with_masks)
     method, ajis = options.instances, {}

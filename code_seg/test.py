@@ -196,7 +196,7 @@ def test_data_set(options: Options, checkpoint: Path | None = None, shard: str =
 def test(options: TestOptions) -> str:
     """Test on the data set's test images, or on --img-dir."""
     if options.img_dir is None:
-        refuse_other_run(options, "patient")
+        refuse_other_run(options)
         if options.model_path:
             refuse_other_checkpoint(options.save_dir, options.model_path)
         return test_data_set(options, options.model_path, options.shard)

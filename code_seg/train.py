@@ -18,12 +18,19 @@ from functools import partial
 import numpy as np
 import torch
 
-from code_common.files.data_set import load_split
+from code_common.files.data_set import ImageFiles, load_split
 from code_common.files.images import read_image
 from code_common.files.run_folder import best_path, phase_folder
 from code_common.inference.magnification import factor_of
 from code_common.inference.tiling import Tiling, predict_prob
-from code_common.launch import choose_device, first_network, recipe_of, run, tiling_of
+from code_common.launch import (
+    choose_device,
+    first_network,
+    made_of,
+    recipe_of,
+    run,
+    tiling_of,
+)
 from code_common.learning import distributed
 from code_common.learning.checkpoints import load_network
 from code_common.learning.loss_terms import Loss, LossTerm
@@ -31,13 +38,26 @@ from code_common.learning.network import ResUNet
 from code_common.learning.training import Validate, fit
 from code_common.steps import do_alone
 from code_seg.crf_loss import choose_backend
-from code_seg.dataset import load_training, load_validation, magnified_like, read_labels
+from code_seg.dataset import (
+    label_paths,
+    load_training,
+    load_validation,
+    magnified_like,
+    read_labels,
+)
 from code_seg.evaluate import label_likelihood, mean_aji
 from code_seg.losses import crf_loss, label_loss
 from code_seg.magnify import predict_enlarged
 from code_seg.options import METHODS
+from code_seg.points import detections_path
 from code_seg.selection import select
 from code_seg.self_training import write_self_training_labels
+
+# Options of train.py that the training of a phase does not depend on, or of which its labels tell.
+OF_NO_PHASE = (
+    "views", "crf_epochs", "self_training_epochs", "self_training_points", "nucleus_radius",
+)  # fmt: skip
+OF_CRF = ("crf_weight", "crf_sigma_xy", "crf_sigma_rgb", "crf_backend")
 
 
 def make_validate(
@@ -116,9 +136,13 @@ def train_phase(options: Options, phase: str) -> dict[str, str]:
     seed = options.seed(PHASES[phase])
     torch.manual_seed(seed)
     changes = {"epochs": options.phases()[phase]}
+    split = load_split(options.data_dir)
+    learnt_from = _learnt_from(options, split, phase)
     if phase == "crf":
         before = "self_training" if options.self_training_epochs else "labels"
-        network = load_network(best_path(phase_folder(out, before)), device, "segmentation")
+        first = best_path(phase_folder(out, before))
+        network = load_network(first, device, "segmentation")
+        learnt_from["first weights"] = [first]
         backend = choose_backend(options.crf_backend, device)
         used = {"crf_backend_used": backend}
         changes["lr"] = options.lr / 10
@@ -126,7 +150,7 @@ def train_phase(options: Options, phase: str) -> dict[str, str]:
         network, used = first_network(options, "segmentation")
         backend = None
 
-    image_files = load_split(options.data_dir)["train"]
+    image_files = split["train"]
     dataset = load_training(options, image_files, phase, options.cache)
     validate = make_validate(options, network, tiling_of(options, device).one_view(), phase)
     if validate is None and distributed.is_main():
@@ -138,11 +162,28 @@ def train_phase(options: Options, phase: str) -> dict[str, str]:
         loss_fn=make_loss(options, backend),
         validate=validate,
         recipe=recipe_of(options, device, seed, **changes),
+        made_of=made_of(
+            options, TrainOptions, learnt_from, OF_NO_PHASE + (() if backend else OF_CRF)
+        ),
         device=device,
         folder=phase_folder(out, phase),
         title=f"segmentation ({phase})",
     )
     return used
+
+
+def _learnt_from(
+    options: Options, split: dict[str, list[ImageFiles]], phase: str
+) -> dict[str, list[Path]]:
+    """The files that a phase is made of, also by its validation: what they are -> their paths."""
+    val = split["val"]
+    seen, stage_1 = split["train"] + val, options.detection_dir()
+    return {
+        "images": [files.image for files in seen],
+        "labels": [path for files in seen for path in label_paths(options, files, phase)],
+        "validation masks": [files.instances for files in val if files.instances],
+        "validation detections": [detections_path(stage_1, files.name) for files in val],
+    }
 
 
 def train(options: Options) -> None:

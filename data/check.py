@@ -98,16 +98,13 @@ if __name__ == "__main__":
     request = run_script(read_arguments)
 
 from code_common.estimate import estimate
-from code_common.files.contents import files_fingerprint
 from code_common.files.data_set import ImageFiles, load_split
-from code_common.files.run_folder import points_path
 from code_common.files.writing import write_bytes
 from code_common.launch import choose_device, load_first_weights
 from code_common.learning.network import OUTPUTS, ResUNet
-from code_common.steps import refuse_other_data
+from code_common.steps import inputs_of, refuse_other_data
 from code_detection.plan import steps as detection_steps
 from code_seg.plan import steps as seg_steps
-from code_seg.points import detections_path
 from data.findings import FAIL, PASS, WARN, Finding, check_data_set
 
 
@@ -130,14 +127,7 @@ def check_named_files(request: Request) -> None:
             raise InputError("--tensorboard: not installed (pip install tensorboard)")
     stage_1 = seg.detection_results_dir
     if stage_1 and stage_1.resolve() != detection.save_dir.resolve():
-        split = load_split(seg.data_dir)
-        image_files = [files for part in ("train", "val", "test") for files in split[part]]
-        inputs = files_fingerprint(
-            image_files,
-            [detections_path(stage_1, files.name) for files in image_files],
-            [points_path(stage_1, files.name) for files in split["train"]],
-        )
-        refuse_other_data(stage_1, inputs, seg)
+        refuse_other_data(stage_1, inputs_of(seg), seg)
 
 
 def plan_run(image_files: dict[str, list[ImageFiles]], request: Request) -> list[Finding]:

@@ -169,7 +169,14 @@ TWO = (GREY > 99).astype(np.uint8)
 BLACK_AND_WHITE = np.repeat(TWO[..., None] * 255, 3, 2)
 SIXTEEN = GREY // 16
 SIXTEEN_GREYS = np.repeat(SIXTEEN[..., None] * 17, 3, 2)
-PACKED_4 = SIXTEEN[:, ::2] << 4 | SIXTEEN[:, 1::2]
+FEW_IDS = IDS // 20 * 5 + IDS % 10 // 2  # of four bits
+
+
+def packed_4(array):
+    """Two values of four bits in each byte."""
+    return array[:, ::2] << 4 | array[:, 1::2]
+
+
 KEYED = np.where((GREY == GREY[0, 0])[..., None], 255, THRICE)
 ASSOCIATED = np.dstack([IMAGE.astype(int) * ALPHA[..., None] // 255, ALPHA]).astype(np.uint8)
 ON_WHITE = ASSOCIATED[..., :3] + (255 - ALPHA[..., None])
@@ -303,7 +310,7 @@ KINDS = {
     "png clear index": (pillow(INDEXED, transparency=3),
                         np.where((np.asarray(INDEXED) == 3)[..., None], 255,
                                  np.asarray(INDEXED.convert("RGB"))), ""),
-    "png 4 bits": (png(PACKED_4, 4, 0, 50), SIXTEEN_GREYS, ""),
+    "png 4 bits": (png(packed_4(SIXTEEN), 4, 0, 50), SIXTEEN_GREYS, ""),
     "png clear grey": (png(GREY, 8, 0, 50, tRNS=struct.pack(">H", GREY[0, 0])), KEYED, ""),
     "png clear colour": (png(IMAGE.reshape(37, -1), 8, 2, 50, tRNS=struct.pack(
                          ">3H", *IMAGE[1, 1])),
@@ -485,7 +492,7 @@ BY_NUMBER = np.arange(256, dtype=np.uint16)
 # name -> (a function that writes the label, its ids)
 LABELS = {
     "png": (pillow(IDS), IDS),
-    "png 4 bits": (png(PACKED_4, 4, 0, 50), SIXTEEN),
+    "png 4 bits": (png(packed_4(FEW_IDS), 4, 0, 50), FEW_IDS),
     "png 16 bits": (pillow(BIG.astype(np.uint16)), BIG),
     "png RGB": (pillow(np.repeat(IDS[..., None], 3, 2)), IDS),
     "png RGB of 16 bits": (deep_png(np.repeat(BIG[..., None], 3, 2).astype("u2")), BIG),

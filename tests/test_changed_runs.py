@@ -3,25 +3,40 @@
 import fcntl
 import multiprocessing
 import os
+import re
 import shutil
 import time
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pytest
+import torch
+from conftest import RUN, both_stages, run_here
 from test_systems import options
 
+from code_common import steps
 from code_common.errors import InputError
 from code_common.estimate import estimate
 from code_common.files.contents import Unfinished, files_fingerprint, refuse_unfinished
 from code_common.files.data_set import load_split
 from code_common.files.locks import take_lock
 from code_common.files.reading import read_json
-from code_common.files.run_folder import marker_path, options_path
-from code_common.files.writing import write_json
+from code_common.files.run_folder import (
+    STAGES,
+    all_points_paths,
+    detected_points_path,
+    detections_folder,
+    marker_path,
+    options_path,
+    val_points_path,
+)
+from code_common.files.writing import write_json, write_png, write_points
 from code_common.steps import LOCK, Run, Step, do_alone
 
 STEPS = ("a", "b", "c")
+POINT = np.array([[9, 9]])
 
 
 class Runs:
@@ -49,6 +64,7 @@ class Runs:
             Step(
                 name,
                 lambda name=name: write(name),
+                work=1.0,
                 writes=[Path(name, file) for file in ("out.csv", "more.csv")],
             )
             for name in STEPS
@@ -71,6 +87,7 @@ class Runs:
 @pytest.fixture
 def runs(dataset, tmp_path, monkeypatch) -> Runs:
     monkeypatch.setattr("code_common.steps._commit", lambda: "old")  # git takes a moment
+    monkeypatch.setattr("code_common.steps.choose_precision", lambda *_: torch.float32)
     runs = Runs(tmp_path)
     assert runs.start() == ["a", "b", "c"] and runs.start() == []
     return runs
@@ -253,6 +270,94 @@ def test_other_code_is_said_and_noted(runs, monkeypatch, capsys):
     assert runs.start() == ["c"]
     assert "another version of the code, new, not old" in capsys.readouterr().out
     assert read_json(options_path(runs.folder))["commit"] == "old, new"
+
+
+def test_code_that_its_commit_does_not_tell_has_a_hash(tmp_path, monkeypatch):
+    """Of a download without git, and of a checkout that was changed and is changed again."""
+    losses = tmp_path / "code_seg" / "losses.py"
+    losses.parent.mkdir()
+    versions = []
+    for text in ("a", "b"):
+        losses.write_text(text)
+        monkeypatch.setattr(steps, "PROJECT", tmp_path)
+        versions.append(steps._commit())
+        monkeypatch.setattr(steps.subprocess, "run", lambda *_, **__: Described())
+        versions.append(steps._commit())
+        monkeypatch.undo()
+    assert len(set(versions)) == 4
+    assert [re.fullmatch("(unknown|1a-dirty)-[0-9a-f]{8}", v)[1] for v in versions] == 2 * [
+        "unknown", "1a-dirty",
+    ]  # fmt: skip
+    monkeypatch.setattr(steps.subprocess, "run", lambda *_, **__: Described("1a"))
+    assert steps._commit() == "1a"
+
+
+class Described(NamedTuple):
+    """What git says of a checkout."""
+
+    stdout: str = "1a-dirty\n"
+
+
+def test_stage_1_of_other_code_or_in_another_format_is_said(runs, monkeypatch, capsys):
+    """As stage 2 begins, which may be long after stage 1."""
+    stage_1 = runs.home / "stage_1"
+    write_json(options_path(stage_1), {"options": {}, "commit": "a, b", "precision_used": "bf16"})
+    monkeypatch.setattr(type(options(runs.home)), "detection_dir", lambda _: stage_1)
+    runs.start(restart=True)
+    said = capsys.readouterr().out
+    assert said.count("stage_1: made with another version of the code, a, b, not old") == 1
+    assert said.count("stage_1: made with another number format, bf16, not fp32") == 1
+    out(runs, "c").unlink()
+    assert runs.start() == ["c"]
+    assert "another" not in capsys.readouterr().out
+
+
+def test_another_number_format_is_said_and_noted(runs, monkeypatch, capsys):
+    """With --precision auto another processor may choose another one."""
+    assert read_json(options_path(runs.folder))["precision_used"] == "fp32"
+    monkeypatch.setattr("code_common.steps.choose_precision", lambda *_: torch.bfloat16)
+    assert runs.start() == []
+    out(runs, "c").unlink()
+    assert runs.start() == ["c"]
+    assert "goes on with another number format, bf16, not fp32" in capsys.readouterr().out
+    assert read_json(options_path(runs.folder))["precision_used"] == "fp32, bf16"
+
+
+# What a first attempt to prepare left
+
+
+def prepare(home: Path, stage: str) -> Path:
+    """Prepare a stage again; its run folder."""
+    place = STAGES.index(stage)
+    run_here(("code_detection", "code_seg")[place], "prepare_data", *both_stages(home)[place])
+    return home / "out" / RUN / stage
+
+
+def test_what_a_first_attempt_left_of_other_images_is_removed(dataset, tmp_path):
+    """They would count as annotated, and would validate. Files of one's own stay."""
+    stage_1 = prepare(tmp_path, "detection")
+    for image in load_split(dataset)["train"] + load_split(dataset)["val"]:
+        write_points(detected_points_path(detections_folder(stage_1), image.name), POINT)
+    stage_2 = prepare(tmp_path, "segmentation")
+    mine = [folder / "points" / "mine.csv" for folder in (stage_1, stage_2)]
+    for path in mine:
+        path.write_text("mine")
+    split = read_json(dataset / "train_val_test.json")
+    split["test"].append(split["train"].pop())
+    write_json(dataset / "train_val_test.json", split)
+    (dataset / "labels_instance" / "val0_label.tif").unlink()
+    (dataset / "labels_instance" / "train0_label.tif").rename(tmp_path / "hold.tif")
+    point = np.zeros((64, 64), np.uint8)
+    point[9, 9] = 255
+    write_png(dataset / "labels_point" / "train0_label_point.png", point)
+    for stage in STAGES:
+        prepare(tmp_path, stage)
+    assert [path.name for path in all_points_paths(stage_1)] == ["mine.csv", "train0.csv"]
+    assert not val_points_path(stage_1, "val0").exists()
+    assert all(path.read_text() == "mine" for path in mine)
+    left = {path for path in stage_2.rglob("*") if path.stem == "train1" or "errors" in path.name}
+    assert not left
+    assert len([path for path in stage_2.rglob("train0.*")]) == 4
 
 
 def test_a_plan_of_other_options_is_refused(runs, tmp_path):

@@ -111,8 +111,13 @@ def place(tmp_path, experiment, monkeypatch):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(tmp_path / "plain" / source, target)
     write_json(tmp_path / "data/MINE/train_val_test.json", split)
-    for run in ("MINE/ratio_1", "MO/ratio_0.1", "sample/ratio_0.1"):
-        link_tree(experiment.root, tmp_path / "experiments" / run)
+    for dataset, ratio in (("MINE", 1), ("MO", 0.1), ("sample", 0.1)):
+        run = tmp_path / "experiments" / dataset / f"ratio_{ratio}"
+        link_tree(experiment.root, run)
+        for saved in run.glob("repeat_*/*/options.json"):
+            value = read_json(saved)
+            value["options"] |= {"dataset": dataset, "ratio": ratio}
+            write_json(saved, value)
     for folder in ("MY_IMAGES", "MY_TILES", "NEW"):
         (tmp_path / folder).mkdir()
         shutil.copy(tmp_path / "plain/images/test0.png", tmp_path / folder)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import both_stages, run_here
+from conftest import both_stages, link_tree, run_here, taken_by
 
 from code_common.config import parse
 from code_common.errors import InputError
+from code_common.files.contents import Unfinished, refuse_unfinished
 from code_common.files.reading import read_json
 from code_common.files.run_folder import (
     STAGES,
@@ -23,8 +24,11 @@ from code_common.files.run_folder import (
     selection_path,
 )
 from code_common.files.writing import write_json
-from code_common.inference.trained_run import load_trained_run
+from code_common.inference.trained_run import load_trained_run, pack_run
+from code_common.reporting.results import read_repeat
 from code_common.steps import do_alone, noted_files, remove_run
+from code_seg import options as segmentation
+from code_seg.selection import select
 from tools import export_model, score
 
 PACKAGES = dict(zip(STAGES, ("code_detection", "code_seg"), strict=True))
@@ -146,6 +150,16 @@ def stop(*_):
     raise KeyboardInterrupt
 
 
+def test_only_the_phases_of_the_options_are_chosen_from(finished, tmp_path):
+    """A network of another call of train.py may lie beside theirs."""
+    folder = finished / "segmentation"
+    assert best_path(folder / "crf").is_file()
+    for epochs, phases in ((1, {"labels", "crf"}), (0, {"labels"})):
+        given = arguments(tmp_path, "segmentation", "--crf-epochs", epochs)
+        select(parse(segmentation.TrainOptions, "", taken_by_train(given)))
+        assert set(read_json(selection_path(folder))["val_score"]) == phases
+
+
 # Another checkpoint than the one that the run chose
 
 
@@ -226,5 +240,79 @@ def test_no_tool_writes_among_the_results_of_a_run(finished, tmp_path):
     assert "instances" in read_json(metrics_path(test))
 
 
+def taken_by_train(given: list) -> list[str]:
+    return taken_by(segmentation.TrainOptions, segmentation.Options, as_words(*given))
+
+
 def as_words(*given):
     return list(map(str, given))
+
+
+# Stage 1 that lies elsewhere
+
+
+@pytest.fixture
+def apart(finished, tmp_path):
+    """The two stages of a finished run, as stage 2 notes them with --detection-results-dir."""
+    stage_1 = finished.rename(finished.with_name("both")) / "detection"
+    stage_2 = tmp_path / "out" / "smooth" / "segmentation"
+    stage_2.parent.mkdir()
+    (stage_1.parent / "segmentation").rename(stage_2)
+    path = options_path(stage_2)
+    saved = read_json(path)
+    places = {"detection_results_dir": str(stage_1), "save_dir": str(stage_2)}
+    write_json(path, saved | {"options": saved["options"] | places})
+    return stage_1, stage_2
+
+
+def make_anew(stage_1):
+    """Other detections, as of another seed."""
+    points = stage_1 / "detections" / "train0_points.csv"
+    text = points.read_text().replace("0.", "1.", 1)
+    points.unlink()  # it is a link to that of another test
+    points.write_text(text)
+
+
+def make_back(stage_1):
+    points = stage_1 / "detections" / "train0_points.csv"
+    points.write_text(points.read_text().replace("1.", "0.", 1))
+
+
+def test_a_stage_1_elsewhere_that_was_made_anew_is_noticed(apart):
+    stage_1, stage_2 = apart
+    for read in (lambda: pack_run(stage_2.parent), lambda: read_repeat(stage_2.parent)):
+        read()
+        make_anew(stage_1)
+        with pytest.raises(Unfinished, match=f"other detections than those .* in {stage_1}"):
+            read()
+        make_back(stage_1)
+
+
+def test_a_stage_1_that_is_gone_is_no_fault(apart):
+    stage_1, stage_2 = apart
+    stage_1.parent.rename(stage_1.parents[1] / "moved")
+    pack_run(stage_2.parent)
+
+
+def test_stages_that_were_copied_together_belong_together(apart, tmp_path):
+    """The stage 1 beside the copy counts, not the one that it was copied from."""
+    stage_1, _ = apart
+    link_tree(tmp_path / "out", tmp_path / "copy")
+    copy_1, copy_2 = (tmp_path / "copy" / s.relative_to(tmp_path / "out") for s in apart)
+    make_anew(stage_1)
+    pack_run(copy_2.parent)
+    make_anew(copy_1)
+    with pytest.raises(Unfinished, match=f"in {copy_1}"):
+        pack_run(copy_2.parent)
+
+
+def test_a_stage_2_in_a_folder_of_its_own_knows_stage_1(finished, tmp_path):
+    """Where --save-dir is given to stage 2 alone, stage 1 lies in its usual folder."""
+    stage_2 = (finished / "segmentation").rename(tmp_path / "own")
+    saved = read_json(options_path(stage_2))
+    places = {"root_save_dir": str(tmp_path / "out"), "save_dir": str(stage_2)}
+    write_json(options_path(stage_2), saved | {"options": saved["options"] | places})
+    refuse_unfinished(stage_2)
+    make_anew(finished / "detection")
+    with pytest.raises(Unfinished, match=f"in {finished / 'detection'}"):
+        refuse_unfinished(stage_2)

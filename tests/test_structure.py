@@ -28,7 +28,7 @@ COMMON_IMPORTS = {
     "reporting": "errors old_runs files",
     "options": "errors old_runs config files learning",
     "inference": "errors old_runs threads config files learning options",
-    "launch": "errors files learning options inference",
+    "launch": "errors config files learning options inference",
     "steps": "errors old_runs config files learning options launch",
     "estimate": "files learning options launch steps",
 }

@@ -75,6 +75,23 @@ def test_what_the_user_has_set_stays():
     assert environment["OMP_WAIT_POLICY"] == "ACTIVE" and "GOMP_SPINCOUNT" not in environment
 
 
+@pytest.mark.parametrize("given", ["2,1", " 2", "2 "])
+def test_threads_within_threads_are_no_threads_of_opencv(given):
+    """OpenCV takes one number, and OpenMP several; with anything else it ends in an error."""
+    environment = {"OMP_NUM_THREADS": given}
+    respect_cores(environment)
+    assert environment == environment | {
+        "OMP_NUM_THREADS": given, "OPENCV_FOR_THREADS_NUM": "2"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("given", ["abc", "-1", "0", ""])
+def test_a_number_of_threads_that_is_none_means_the_allotted_cores(given):
+    environment = {"OMP_NUM_THREADS": given, "SLURM_CPUS_PER_TASK": "1"}
+    respect_cores(environment)
+    assert environment["OPENCV_FOR_THREADS_NUM"] == "1"
+
+
 def test_torch_and_opencv_of_a_script_take_the_cores_of_its_job():
     """Both read the environment when they are loaded, so a script sets it before."""
     code = (

@@ -74,7 +74,7 @@ def main() -> None:
     network = Double("resnet18", 2).double()
     dataset = CropDataset([IMAGE.shape[:2]], make_crop, Augmentation(64), patch=96, seed=1)
     folder = Path(sys.argv[1])
-    fit(network, dataset, ["tile"], loss, None, RECIPE, CPU, folder, "t")
+    fit(network, dataset, ["tile"], loss, None, RECIPE, {}, CPU, folder, "t")
 
 
 work_together(CPU, main)

@@ -42,7 +42,7 @@ from code_seg.options import Options
 def main(arguments: argparse.Namespace) -> None:
     """Compare the experiments. Raises InputError where a folder has no finished run."""
     experiments = [e for run in arguments.runs for e in find_experiments(run)]
-    write_comparison(experiments, arguments.out, Options.NOT_IN_RESULT | {"repeat"})
+    write_comparison(experiments, arguments.out, Options.NOT_IN_RESULT)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ if __name__ == "__main__":
 
 from code_common.files.run_folder import ratio_folder, repeat_folder, repeat_folders
 from code_common.reporting.report import write_report
-from code_common.reporting.results import other_options, read_repeat, score_lines, share
+from code_common.reporting.results import checked, read_repeat, score_lines, share
 from code_seg.options import Options
 
 
@@ -39,10 +39,9 @@ def main(arguments: argparse.Namespace) -> None:
     """Write the report and print the scores. Raises InputError where a repeat is missing."""
     folder = ratio_folder(arguments.root_save_dir, arguments.dataset, arguments.ratio)
     taken = [repeat_folder(folder, number) for number in range(1, arguments.repeats + 1)]
-    repeats = [read_repeat(path) for path in taken]
+    repeats, notes = checked([read_repeat(path) for path in taken], Options.NOT_IN_RESULT)
     title = f"{arguments.dataset}: {share(arguments.ratio)}, {len(repeats)} repeat"
     title += "s" if len(repeats) > 1 else ""
-    notes = other_options(repeats, Options.NOT_IN_RESULT | {"repeat"})
     if more := [path.name for path in repeat_folders(folder) if path not in taken]:
         notes.append(f"not in this report: {', '.join(more)}; --repeats says how many are")
     for note in notes:

@@ -66,7 +66,7 @@ from code_common.arrays import points_from_instances
 from code_common.detection_scores import DetectionCounts, add, count
 from code_common.files.contents import refuse_in_run
 from code_common.files.data_set import ImageFiles, find_images
-from code_common.files.images import image_shape, read_instances, read_label
+from code_common.files.images import image_shape, read_instances
 from code_common.files.reading import read_points
 from code_common.files.run_folder import (
     detected_points_path,
@@ -109,7 +109,7 @@ def score_image(files: ImageFiles, predicted: Path, r1: float) -> Scored | None:
     shape, nuclei, counts = image_shape(files.image), None, None
     truth = read_instances(files.instances, shape, files.image)
     if maps.is_file():
-        nuclei = score(truth, read_label(maps, shape), r1)
+        nuclei = score(truth, read_instances(maps, shape), r1)
     if points.is_file():
         counts = count(read_points(points, shape), points_from_instances(truth), r1)
     return Scored(nuclei, counts)

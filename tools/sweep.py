@@ -234,7 +234,7 @@ def compare_finished(table: dict, out: Path) -> None:
     if others := [folder for folder in folders if folder not in known]:
         print(f"{len(others)} runs that are not in the table are compared, too: {others[0]}, ...")
     if experiments:
-        write_comparison(experiments, out, SegOptions.NOT_IN_RESULT | {"repeat"})
+        write_comparison(experiments, out, SegOptions.NOT_IN_RESULT)
 
 
 def main(arguments: argparse.Namespace, stage_options: list[str]) -> None:

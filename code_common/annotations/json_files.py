@@ -5,7 +5,6 @@ import io
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from unicodedata import normalize
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -26,6 +25,7 @@ from code_common.annotations.geometry import (
 )
 from code_common.annotations.text import read_json, short, some_names
 from code_common.errors import InputError
+from code_common.files.data_set import plain_name
 
 KINDS = "QuPath's GeoJSON, COCO, labelme, VIA and HoVer-Net"
 
@@ -103,8 +103,7 @@ def base_name(name: object) -> str:
 
 def image_stem(name: object) -> str:
     """The name of an image without its folder and suffixes, in composed letters."""
-    file = Path(base_name(name))
-    return normalize("NFC", Path(file.stem).stem if ".ome." in file.name else file.stem)
+    return plain_name(base_name(name))
 
 
 def told_of_image(annotations: Annotations, named: object, image: str) -> Annotations:

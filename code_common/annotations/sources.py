@@ -1,8 +1,8 @@
 """Which file of a folder of annotations belongs to which image."""
 
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from unicodedata import normalize
 
 from code_common.annotations.choice import Choice
 from code_common.annotations.formats import (
@@ -15,8 +15,7 @@ from code_common.annotations.formats import (
 )
 from code_common.annotations.text import short, some_names
 from code_common.errors import InputError
-from code_common.files.data_set import ImageFiles
-from code_common.files.image_kinds import IMAGE_SUFFIXES
+from code_common.files.data_set import ImageFiles, Names, plain_name
 
 # What tools add to the name of the image, longest first.
 ENDINGS = (
@@ -40,7 +39,6 @@ ENDINGS = (
     "_seg",
 )
 BEGINNING = "cellcounter_"  # of ImageJ's Cell Counter
-INNER = (".ome.tif", ".ome.tiff", ".ome", *IMAGE_SUFFIXES)  # suffixes within a name
 MASKS = "masks"  # TILE/masks/*.png, one for each nucleus
 _SHOWN = 5  # names in a message
 
@@ -55,16 +53,13 @@ class Sources:
         """
         self.folder, self.kind, self.image_files = folder, kind, set(map(same_letters, image_files))
         self.images = list(images)
-        by_key = {}
-        for image in images:  # 'T1' is a name of T1.ome, unless there is an image T1
-            by_key.setdefault(_without(same_letters(image), INNER), image)
-        by_key.update({same_letters(image): image for image in images})
+        called = Names(images)
         self.files: dict[str, list[Path]] = {image: [] for image in images}
         self.others: list[Path] = []  # annotations of no image
         self.passed_over: list[Path] = []  # less likely files of images that have another one
         for path in sorted(folder.iterdir()):
             keys = keys_of(path)
-            owner = next((by_key[key] for key in keys if key in by_key), None)
+            owner = next(filter(None, map(called.find, keys)), None)
             if owner is not None:
                 self.files[owner].append(path)
             elif keys:
@@ -115,7 +110,7 @@ class Sources:
 
 def same_letters(name: str) -> str:
     """A name in composed letters: macOS writes an umlaut as two characters, others as one."""
-    return unicodedata.normalize("NFC", name)
+    return normalize("NFC", name)
 
 
 def keys_of(path: Path) -> list[str]:
@@ -131,9 +126,8 @@ def keys_of(path: Path) -> list[str]:
     if suffix.lower() not in (*READERS, *ARRAYS):
         return []
     stem = name[: -len(suffix)]
-    keys = [stem, _without(stem, INNER)]
+    keys = [stem, plain_name(stem)]
     keys += [_without(key, ENDINGS) for key in keys]
-    keys += [_without(key, INNER) for key in keys]
     if name.lower().startswith(BEGINNING):
         keys += [key[len(BEGINNING) :] for key in keys]
     return list(dict.fromkeys(keys))
@@ -172,15 +166,16 @@ def match_names(
     is nothing for any image.
     """
     by_name = {same_letters(name): annotations for name, annotations in by_name.items()}
-    by_stem: dict[str, list[str]] = {}
+    called = Names([files.name for files in image_files])
+    names_of: dict[str | None, list[str]] = {}
     for name in by_name:
-        by_stem.setdefault(Path(name).stem, []).append(name)
+        names_of.setdefault(called.find(name), []).append(name)
     sources, used = {}, set()
     for files in image_files:
         name = same_letters(files.image.name)
         if name not in by_name:
-            same_stem = by_stem.get(same_letters(files.name), [])
-            name = same_stem[0] if len(same_stem) == 1 else name
+            others = names_of.get(files.name, [])
+            name = others[0] if len(others) == 1 else name
         sources[files.name] = by_name.get(name)
         used.add(name)
     others = [name for name in by_name if name not in used]
@@ -206,8 +201,7 @@ def find_sources(
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
     names = [files.name for files in image_files]
-    by_key = {same_letters(name): name for name in names}
-    owner = next((by_key[key] for key in keys_of(source) if key in by_key), None)
+    owner = next(filter(None, map(Names(names).find, keys_of(source))), None)
     if source.is_dir():
         images = [files.image.name for files in image_files]
         sources, folder = {}, Sources(source, names, kind, images)

@@ -1,6 +1,7 @@
 """What files are recognised by: hashes of what a run reads and of what its steps write."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,13 +16,16 @@ from code_common.files.run_folder import (
     marker_path,
     marker_paths,
     options_path,
+    stage_folder,
 )
 
 # A step's marker: its seconds, unless it is to be done again, and the files that it wrote, unless
 # it is of an older version: place in the run folder -> hash.
 MARKER = {"seconds?": float, "files?": {str: str}}
-# What options.json tells of the detections that stage 2 was made of.
-MADE_OF = {"options?": dict, "detections?": str, "detected?": [str]}
+# What options.json tells of the detections that stage 2 was made of, and of where they were.
+MADE_OF = {"detections?": str, "detected?": [str]}
+_PLACES = {"root_save_dir": str, "dataset": str, "ratio": float, "repeat": float, "save_dir": str}
+MADE_IN = {"options": {**_PLACES, "detection_results_dir?": None}}
 
 
 class Inputs(NamedTuple):
@@ -32,6 +36,7 @@ class Inputs(NamedTuple):
     detections: str = ""  # the same as `contents`, of the detections of stage 1 alone
     annotated: str = ""  # of the points that stage 1 drew
     images: str = ""  # of the images and labels alone: what `contents` is for stage 1
+    files: tuple[Path, ...] = ()  # all of these, in their order
     detected: tuple[str, ...] = ()  # names of the files of detections, in their order
 
 
@@ -53,12 +58,16 @@ def files_fingerprint(
         size, beginning, content = _size_and_hashes(path)
         contents.append((path.name, size, content))
         beginnings.append((path.name, size, content if size <= 8 << 20 else beginning))
-    of_stage_1 = (_by_name(paths) for paths in (detections, annotated))
+    of_stage_1 = (hash_by_name(paths) for paths in (detections, annotated))
     of_images, names = fingerprint(contents[: len(files)]), tuple(path.name for path in detections)
-    return Inputs(fingerprint(contents), fingerprint(beginnings), *of_stage_1, of_images, names)
+    every = (*files, *detections, *annotated)
+    return Inputs(
+        fingerprint(contents), fingerprint(beginnings), *of_stage_1, of_images, every, names
+    )
 
 
-def _by_name(paths: Sequence[Path]) -> str:
+def hash_by_name(paths: Sequence[Path]) -> str:
+    """Changes with the names and the contents of some files, which need not be there."""
     return fingerprint([(path.name, content_hash(path)) for path in paths])
 
 
@@ -78,6 +87,15 @@ def content_hash(path: Path) -> str:
         return ""
     size, _, content = _size_and_hashes(path)
     return content[:16] if size else ""
+
+
+def stamp(path: Path) -> list[int]:
+    """Size of a file, and when its content and when its place last changed.
+
+    Without the last, two files of one size and time could be exchanged unseen.
+    """
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
 def contents_of(folder: Path, places: Sequence[Path]) -> dict[str, str]:
@@ -122,11 +140,24 @@ def refuse_unfinished(folder: Path) -> None:
             )
     if options_path(folder).is_file():
         saved = read_json(options_path(folder), MADE_OF)
-        found = detections_folder(folder.parent / STAGES[0])
-        elsewhere = (saved.get("options") or {}).get("detection_results_dir")
-        if saved.get("detected") and found.is_dir() and not elsewhere:
-            if _by_name([found / name for name in saved["detected"]]) != saved["detections"]:
-                raise Unfinished(
-                    f"{folder}: made of other detections than those that are in {found} now; make "
-                    "it anew, with code_seg/main.py --restart"
-                )
+        found = _detections_of(folder) if saved.get("detected") else None
+        names = saved.get("detected", ())
+        if found and hash_by_name([found / n for n in names]) != saved.get("detections"):
+            raise Unfinished(
+                f"{folder}: made of other detections than those that are in {found} now; make "
+                "it anew, with code_seg/main.py --restart"
+            )
+
+
+def _detections_of(folder: Path) -> Path | None:
+    """Where the detections are that the stage 2 in a run folder was made of; None: no more there.
+
+    They are sought where they were as seen from the run folder, since both may have been moved
+    together, and then where options.json says.
+    """
+    options = read_json(options_path(folder), MADE_IN)["options"]
+    root, dataset, ratio, repeat, save_dir = (options[name] for name in _PLACES)
+    beside = stage_folder(Path(root), dataset, ratio, repeat, STAGES[0])
+    noted = Path(str(options.get("detection_results_dir") or beside))
+    moved = Path(os.path.normpath(folder / os.path.relpath(noted, save_dir)))
+    return next(filter(Path.is_dir, map(detections_folder, (moved, noted))), None)

@@ -1,19 +1,24 @@
 """The layout of a data set: its images, their labels and the split."""
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from unicodedata import normalize
 
 from code_common.errors import InputError
-from code_common.files.image_kinds import IMAGE_SUFFIXES
+from code_common.files.image_kinds import IMAGE_SUFFIXES, SLIDE_SUFFIXES
 from code_common.files.layout import IMAGES, INSTANCE_LABELS, POINT_LABELS, SPLIT, label_folders
 from code_common.files.reading import read_json
 
 # What a label's name adds to that of its image; the longest come first.
 INSTANCE_ENDINGS = ("_cp_masks", "_labels", "_label", "_masks", "_mask")
 POINT_ENDING = "_label_point"
-_INNER = (".ome", *IMAGE_SUFFIXES)
+# Suffixes of other images, from which tiles are converted.
+_CONVERTED = (".qptiff", ".czi", ".nd2", ".lif", ".vsi", ".lsm", ".dcm", ".jp2", ".gif", ".webp")
+_SUFFIXES = "|".join(map(re.escape, (".ome", *IMAGE_SUFFIXES, *SLIDE_SUFFIXES, *_CONVERTED)))
+_AT_THE_END = re.compile(rf"(?<=.)({_SUFFIXES})+\Z", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,30 @@ def stem(name: str) -> str:
     """File name without the suffix of an image: 'a.b.png' -> 'a.b', but 'a.b' -> 'a.b'."""
     path = Path(name)
     return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
+
+
+def plain_name(name: str) -> str:
+    """A name in composed letters, without what is the suffix of any image: 'T.ome.tif' -> 'T'.
+
+    Whatever else stands behind a dot is a part of the name: 'T.7' -> 'T.7'.
+    """
+    return _AT_THE_END.sub("", normalize("NFC", name))
+
+
+class Names:
+    """Which of some images a name is of."""
+
+    def __init__(self, images: Collection[str]):
+        """images: names without the suffix of the image."""
+        plain = Counter(map(plain_name, images))
+        self._images = {plain_name(name): name for name in images if plain[plain_name(name)] == 1}
+        self._images |= {normalize("NFC", name): name for name in images}
+
+    def find(self, name: str) -> str | None:
+        """The image that is called so or, without suffixes, nearly so; None: none, or several."""
+        name = normalize("NFC", name)
+        keys = name, stem(name), plain_name(name)
+        return next((self._images[key] for key in keys if key in self._images), None)
 
 
 class _Folder:
@@ -60,41 +89,34 @@ class _Folder:
         return files[0] if files else None
 
 
-def _plain(name: str) -> str:
-    """A name in composed letters and without a suffix that a tool left in it: T.ome, T.png."""
-    name = normalize("NFC", name)
-    inner = next((s for s in _INNER if name.lower().endswith(s) and len(name) > len(s)), "")
-    return name[: len(name) - len(inner)]
-
-
 class _Labels:
     """The label files of some folders, by the images that they belong to."""
 
     def __init__(self, folders: Sequence[Path], images: _Folder):
-        self._names = {_plain(name) for name in images.files}
-        self._files: dict[tuple[str, bool], list[Path]] = {}  # image, whether points -> files
+        self._images = Names(images.files)
+        self._files: dict[tuple[str | None, bool], list[Path]] = {}  # image, whether points
         for folder in map(_Folder, folders):
             beside = folder.path.resolve() == images.path.resolve()
             for name, files in folder.files.items():
                 owner, points = self._owner(name, folder.path)
-                if owner != _plain(name) or not beside:  # else it is the image
+                if owner != name or not beside:  # else it is the image
                     self._files.setdefault((owner, points), []).extend(files)
 
-    def _owner(self, name: str, folder: Path) -> tuple[str, bool]:
-        """The image that a label's name is of, and whether it is a label of points.
+    def _owner(self, name: str, folder: Path) -> tuple[str | None, bool]:
+        """The image that a label's name is of, if any, and whether it is a label of points.
 
         A name without an ending is the image's own, as far as there is such an image.
         """
-        name = _plain(name)
+        whole, inner = self._images.find(name), plain_name(name)
         for ending in (POINT_ENDING, *INSTANCE_ENDINGS):
-            owner = _plain(name[: -len(ending)])
-            if name.lower().endswith(ending) and (owner in self._names or name not in self._names):
+            owner = self._images.find(inner[: -len(ending)])
+            if inner.lower().endswith(ending) and (owner or not whole):
                 return owner, ending == POINT_ENDING
-        return name, folder.name == POINT_LABELS
+        return whole, folder.name == POINT_LABELS
 
     def find(self, image: str, points: bool) -> Path | None:
         """The label file of an image, or None. Raises InputError if there are several."""
-        files = self._files.get((_plain(image), points), [])
+        files = self._files.get((normalize("NFC", image), points), [])
         if len(files) > 1:
             names = ", ".join(map(str, files))
             raise InputError(f"{names}: labels of one image; keep one of them")
@@ -102,8 +124,7 @@ class _Labels:
 
     def of_no_image(self) -> list[Path]:
         """The label files that are of no image."""
-        owned = self._files.items()
-        return [f for (owner, _), files in owned if owner not in self._names for f in files]
+        return [file for points in (False, True) for file in self._files.get((None, points), [])]
 
 
 def labels_of_no_image(image_dir: Path, label_dir: Path) -> list[Path]:
@@ -189,6 +210,17 @@ def load_split(data_dir: Path) -> dict[str, list[ImageFiles]]:
     split = read_split(data_dir)
     images, labels = data_dir / IMAGES, label_folders(data_dir)
     return {part: find_images(images, names, *labels) for part, names in split.items()}
+
+
+def remove_others(path_of: Callable[[str], Path], data_dir: Path, names: Collection[str]) -> None:
+    """Remove what an earlier call left of images of a data set that are no longer asked for.
+
+    path_of: name of an image -> its file; names: those whose files stay. Files of other names stay,
+    too: they are the user's.
+    """
+    images = {stem(path.name) for path in (data_dir / IMAGES).iterdir() if is_image(path)}
+    for name in images.difference(names):
+        path_of(name).unlink(missing_ok=True)
 
 
 def test_groups(split: dict[str, list[ImageFiles]]) -> dict[str, list[str]]:

@@ -13,6 +13,8 @@ from code_common.errors import InputError, reason
 
 # Files with these suffixes are taken for images.
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
+# And those of whole slides, which openslide or tiffslide reads.
+SLIDE_SUFFIXES = (".svs", ".ndpi", ".scn", ".mrxs", ".vms", ".vmu", ".bif", ".svslide")
 # Microns per pixel that a microscope or a slide scanner has. 72, 96 and 300 dpi, which programs
 # write where nothing is known, are far above.
 MICROSCOPES = 0.02, 20

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from skimage.measure import label as connected_parts
 
 from code_common.errors import InputError
 from code_common.files import pillow_formats
@@ -30,6 +31,9 @@ _LARGEST_ID = 1 << 20  # that is kept; larger ones are numbered anew
 TILE_SHARE, AROUND_SHARE = 0.9, 0.5
 _CLASSES = 10  # a map of classes has no more values than this
 _SPECK = 0.1  # of the largest component; smaller ones are not counted
+_PIECES = 2  # components of an id on average; of true nuclei, one in thirty has two
+_OTHERS = 0.5  # share of the neighbours in nuclei that have another id; in true maps it is .02
+_BY_CHANCE = 10  # components or neighbours more than that; in a tiny map a few say nothing
 _PARTS = 3  # components that the only nucleus of an image may have, unless its id is that of a mask
 _MOST, _FEW_PIXELS = 0.5, 100  # of an image; points cover less, if it is not tiny
 _SAME = 3  # grey levels; an image with fewer shows nothing
@@ -132,7 +136,8 @@ def check_instances(instances: np.ndarray, path: Path) -> None:
     """Raise InputError if a map [H, W] of any integers or bool is no instance map.
 
     An id may have several components, but no negative ids, no background other than 0, no binary
-    mask and no map of classes are taken. Such a mask must not be labelled again silently (D4).
+    mask, no map of classes and no picture are taken. Such a mask must not be labelled again
+    silently (D4).
     """
     ids, areas = np.unique(instances, return_counts=True)
     if ids[0] < 0:
@@ -141,6 +146,11 @@ def check_instances(instances: np.ndarray, path: Path) -> None:
     ids = ids[ids > 0]
     if 0 < len(ids) <= _CLASSES:
         _check_shared(instances, ids, path)
+    if len(ids) and (why := _why_a_picture(instances)):
+        raise InputError(
+            f"{path}: it looks like a picture, or a map of probabilities or classes ({why}); "
+            "expected one id per nucleus"
+        )
     if largest and covers_tile(instances == largest):
         value = f"id {int(largest)} covers {share:.0%} of it"
         raise InputError(f"{path}: {value}; the background must be 0")
@@ -161,6 +171,29 @@ def _check_shared(instances: np.ndarray, ids: np.ndarray, path: Path) -> None:
             f"{path}: it looks like a map of classes ({components} components share the values "
             f"{values}); expected one id per nucleus"
         )
+
+
+def _why_a_picture(instances: np.ndarray) -> str:
+    """What tells that the values of a map [H, W] are levels and no ids; empty: they may be ids."""
+    upper = instances[:-1], instances[:, :-1]
+    lower = instances[1:], instances[:, 1:]
+    pairs = others = 0
+    for a, b in zip(upper, lower, strict=True):
+        both = (a != 0) & (b != 0)
+        pairs += np.count_nonzero(both)
+        others += np.count_nonzero(both & (a != b))
+    if others > _OTHERS * pairs + _BY_CHANCE:
+        return f"{others / pairs:.0%} of the neighbouring pixels differ"
+    parts = connected_parts(instances.astype(np.int64), background=0, connectivity=2)
+    areas = np.bincount(parts.ravel())[1:]
+    values = np.zeros(len(areas) + 1, np.int64)
+    values[parts] = instances
+    ids, number = np.unique(values[1:], return_inverse=True)
+    largest = np.zeros(len(ids), np.int64)
+    np.maximum.at(largest, number, areas)
+    pieces = np.count_nonzero(areas >= _SPECK * largest[number])
+    many = pieces > _PIECES * len(ids) + _BY_CHANCE
+    return f"{pieces} components share {len(ids)} values" if many else ""
 
 
 def covers_tile(mask: np.ndarray) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from code_common.errors import InputError
-from code_common.files.contents import content_hash
+from code_common.files.contents import content_hash, stamp
 from code_common.files.locks import remove_lock, take_lock
 from code_common.files.reading import read_json
 from code_common.files.run_folder import marker_path
@@ -71,15 +71,6 @@ def _job_of_array(environment: Mapping[str, str]) -> tuple[int, int]:
             f"{numbers['MIN']}); give --array=0-{count - 1}, or --shard I/N for each job"
         )
     return index, count
-
-
-def stamp(path: Path) -> list[int]:
-    """Size of a file, and when its content and when its place last changed.
-
-    Without the last, two files of one size and time could be exchanged unseen.
-    """
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
 class DoneFiles:

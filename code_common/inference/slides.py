@@ -20,6 +20,7 @@ from skimage.filters import threshold_otsu
 from code_common.errors import InputError, reason
 from code_common.files.image_kinds import (
     IMAGE_SUFFIXES,
+    SLIDE_SUFFIXES,
     Undecoded,
     check_memory,
     image_kind,
@@ -33,7 +34,6 @@ from code_common.files.tiff import TiffPlane, stored_shape
 from code_common.inference.streaming import DiskMap
 from code_common.inference.tiling import Read, at_least, reader
 
-SLIDE_SUFFIXES = (".svs", ".ndpi", ".scn", ".mrxs", ".vms", ".vmu", ".bif", ".svslide")
 TIFF_SUFFIXES = (".tif", ".tiff")
 READERS = ("tiffslide", "openslide")  # optional packages that open slides, in order of preference
 OVERLAY_SIDE = 4096  # largest side of an overlay in pixels

@@ -32,6 +32,11 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
+def precision_name(precision: torch.dtype) -> str:
+    """A number format as --precision calls it."""
+    return "fp32" if precision == torch.float32 else "bf16"
+
+
 def memory_folder() -> Path:
     """Where measurements of this machine are kept: a folder of the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")

@@ -3,7 +3,7 @@
 import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from code_common.learning.crops import CropDataset, make_loader
 from code_common.learning.loss_terms import Loss, LossTerm, add_terms
 from code_common.learning.network import ResUNet, draw_dropout, mixed_precision, to_network
 from code_common.learning.parts import Parts, threads_of_a_part
+from code_common.learning.precision import precision_name
 from code_common.learning.stopwatch import Stopwatch
 from code_common.learning.training_log import Progress, TrainingLog
 
@@ -70,13 +71,13 @@ class Recipe:
         return int(np.random.default_rng((self.seed, epoch)).integers(2**62))
 
 
-def _settings(network: ResUNet, recipe: Recipe) -> dict[str, object]:
+def _settings(network: ResUNet, recipe: Recipe, made_of: Mapping[str, object]) -> dict[str, object]:
     """What must stay as it is for a training to go on; the random numbers follow from the seed."""
     shape = {k: getattr(network, k) for k in ("model", "width", "stem_stride")}
     names = "batch_size batch_parts lr weight_decay seed val_every dropout schedule".split()
     # The rate of a cosine depends on the number of epochs; else a training may go on for more.
     names += ["epochs"] if recipe.schedule != "constant" else []
-    return shape | {name: getattr(recipe, name) for name in names}
+    return {**made_of, **shape, **{name: getattr(recipe, name) for name in names}}
 
 
 def train_epoch(
@@ -167,14 +168,15 @@ def resume(
     network: ResUNet,
     optimizer: torch.optim.Optimizer,
     recipe: Recipe,
+    made_of: Mapping[str, object],
     device: torch.device,
     title: str,
 ) -> tuple[int, float]:
     """Take up the state that a killed training left in `last`: the epoch to go on with, best score.
 
     Without that file a training begins: (0, -inf). Raises InputError where the training in it has
-    another recipe, since its end would be neither the one nor the other, and where it is damaged:
-    whether to give up what it holds is for the user to say.
+    another recipe or is made of something else, since its end would be neither the one nor the
+    other, and where it is damaged: whether to give up what it holds is for the user to say.
     """
     if not last.is_file():
         return 0, float("-inf")
@@ -187,7 +189,7 @@ def resume(
     known = isinstance(before, dict) and isinstance(epoch, int) and isinstance(best_score, float)
     if not known or any(isinstance(value, Tensor) for value in before.values()):
         raise InputError(f"{last}: not the last state of a training; {anew}")
-    for name, value in _settings(network, recipe).items():
+    for name, value in _settings(network, recipe, made_of).items():  # older files lack some
         if before.get(name, value) != value:
             raise InputError(
                 f"{last}: holds a training with {name} {before[name]}, not {value}; remove it to "
@@ -206,6 +208,7 @@ def resume(
     network.load_state_dict(state["network"])
     if distributed.is_main():
         print(f"{title}: going on after epoch {start} of {recipe.epochs}", flush=True)
+        _tell_other_format(state.get("precision"), precision_name(recipe.precision), title)
         if device.type == "cpu":
             now = threads_of_a_part(recipe.parts(), device)
             _tell_other_threads(state.get("threads"), now, title)
@@ -238,6 +241,15 @@ def _tell_other_threads(before: object, now: int, title: str) -> None:
             "the last bits of its weights change; OMP_NUM_THREADS would keep them",
             flush=True,
         )
+
+
+def _tell_other_format(before: object, now: str, title: str) -> None:
+    """Say that a training goes on in another number format than it had `before`.
+
+    Older checkpoints do not tell the format.
+    """
+    if isinstance(before, str) and before != now:
+        print(f"{title}: goes on in {now} instead of {before}; --precision chooses", flush=True)
 
 
 def spread(network: ResUNet, recipe: Recipe) -> Parts:
@@ -293,16 +305,18 @@ def fit(
     loss_fn: Loss,
     validate: Validate | None,
     recipe: Recipe,
+    made_of: Mapping[str, object],
     device: torch.device,
     folder: Path,
     title: str,
 ) -> Path:
     """Train a network; returns the path of its best checkpoint in `folder`.
 
-    names: of the dataset's images. `validate` is called every `val_every` epochs and after the
-    last; without it the last epoch is the best. Killed at any moment, the same call goes on from
-    the last checkpoint and ends with the same bits on a CPU. Raises InputError where no epoch had
-    a score.
+    names: of the dataset's images; made_of: what else the result follows from, by name: plain
+    values, hashes of files. `validate` is called every `val_every` epochs and after the last;
+    without it the last epoch is the best. Killed at any moment, the same call goes on from the last
+    checkpoint and ends with the same bits on a CPU. Raises InputError where the last checkpoint is
+    of another training, and where no epoch had a score.
     """
     network.to(device, memory_format=torch.channels_last)
     optimizer = make_optimizer(network, recipe, device)
@@ -311,7 +325,7 @@ def fit(
         rank=distributed.rank(), size=distributed.size(),
     )  # fmt: skip
     best, last = best_path(folder), last_path(folder)
-    start, best_score = resume(last, network, optimizer, recipe, device, title)
+    start, best_score = resume(last, network, optimizer, recipe, made_of, device, title)
     distributed.wait_for_all()  # all have read what the first will overwrite
     log = TrainingLog(folder, start, recipe.tensorboard)
     parts, saved = spread(network, recipe), time.monotonic()
@@ -348,8 +362,8 @@ def fit(
         if final or time.monotonic() - saved > SAVE_EVERY_S:
             _write_checkpoint(
                 last, network, epoch=epoch, best_score=best_score,
-                optimizer=optimizer.state_dict(), recipe=_settings(network, recipe),
-                threads=threads,
+                optimizer=optimizer.state_dict(), recipe=_settings(network, recipe, made_of),
+                threads=threads, precision=precision_name(recipe.precision),
             )  # fmt: skip
             saved = time.monotonic()
     distributed.wait_for_all()

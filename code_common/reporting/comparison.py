@@ -15,8 +15,10 @@ from code_common.reporting.page import Section, Table, to_html, to_markdown
 from code_common.reporting.results import (
     SHOWN,
     Repeat,
+    checked,
+    data_of,
+    differing,
     finished_repeats,
-    other_options,
     scores_by_column,
     spread,
 )
@@ -121,10 +123,15 @@ def write_comparison(
 ) -> None:
     """Write compare.html, compare.md and the chart into the folder `out`; print the scores.
 
-    free: options in which the repeats of an experiment may differ; other differences are told.
+    free: options that no result depends on. What does not fit together is told, see `checked`.
     """
-    experiments = distinct_names(experiments)
-    notes = [note for e in experiments for note in other_options(e.repeats, free)]
+    notes, with_repeats = [], []
+    for e in distinct_names(experiments):
+        repeats, told = checked(e.repeats, free)
+        with_repeats.append(replace(e, repeats=repeats))
+        notes += told
+    experiments = with_repeats
+    notes += pairs_of_other_data(experiments)
     datasets = sorted({str(e.option("dataset")) for e in experiments})
     title = f"{', '.join(datasets)}: {len(experiments)} experiments"
     chart, table = aji_chart(experiments), score_table(experiments)
@@ -144,6 +151,20 @@ def write_comparison(
         cells = zip(table.head, row, strict=True)
         print("  ".join(f"{head} {cell}" for head, cell in cells if cell))
     print(f"see {out / 'compare.html'}")
+
+
+def pairs_of_other_data(experiments: Sequence[Experiment]) -> list[str]:
+    """A line for each experiment that has other data than the first one of its data set's name."""
+    firsts: dict[object, Experiment] = {}
+    lines = []
+    for e in experiments:
+        first = firsts.setdefault(e.option("dataset"), e)
+        if differing(data_of(first.repeats), data_of(e.repeats)):
+            lines.append(
+                f"{e.label}: made of other images, labels or sets than {first.label}; images are "
+                "paired by their names"
+            )
+    return lines
 
 
 def instance_methods(experiments: Sequence[Experiment]) -> list[str]:

@@ -44,7 +44,17 @@ _OF_STAGE = {
     "detection": {"rounds": float},
     "segmentation": {"crf_epochs": float, "self_training_epochs?": float, "mask_epochs?": float},
 }
-_SAVED = {"commit?": str, "machine?": dict, "pretrained_loaded?": str, "crf_backend_used?": str}
+_SAVED = {
+    "commit?": str,
+    "machine?": dict,
+    "pretrained_loaded?": str,
+    "crf_backend_used?": str,
+    "contents?": str,
+    "images?": str,
+    "split?": str,
+}
+# Where options.json tells of the images and labels alone; an older run of stage 2 does not.
+_IMAGES = {"detection": "contents", "segmentation": "images"}
 _METRICS = {
     "detection": {
         "pooled": {"all": {str: float, "f1": float}},
@@ -157,6 +167,68 @@ def scores_by_column(repeats: Sequence[Repeat]) -> dict[str, list[Scores]]:
     return {column: [s[column] for s in scores if column in s] for column in columns}
 
 
+def checked(repeats: Sequence[Repeat], free: Collection[str]) -> tuple[list[Repeat], list[str]]:
+    """The repeats, but for copies of others, and a line for all that does not fit together.
+
+    free: options that no result depends on.
+    """
+    kept, lines = [], []
+    for repeat in repeats:
+        copied = {s: r for r in kept for s in repeat.saved if _is_copy(s, repeat, r, free)}
+        if copied and len(copied) == len(repeat.saved):
+            of = ", ".join(sorted({r.folder.name for r in copied.values()}))
+            lines.append(f"left out: {repeat.folder}: a copy of {of}, with its --repeat and seed")
+            continue
+        kept.append(repeat)
+        lines += [
+            f"{repeat.folder / stage}: a copy of that of {of.folder.name}, no repeat of its own"
+            for stage, of in copied.items()
+        ]
+    return kept, [*lines, *other_data(kept), *other_options(kept, {*free, "repeat"})]
+
+
+def _is_copy(stage: str, repeat: Repeat, other: Repeat, free: Collection[str]) -> bool:
+    """Whether a stage was made of the same data with the same options, repeat and seed included."""
+    if stage not in other.saved or "repeat" not in repeat.saved[stage]["options"]:
+        return False
+    options = [r.saved[stage]["options"] for r in (other, repeat)]
+    data = [_data_of(r, stage) for r in (other, repeat)]
+    return not differing(*options, free) and not differing(*data)
+
+
+def differing(before: dict, now: dict, free: Collection[str] = ()) -> list[str]:
+    """The names that two tables share with different values, but for those in `free`."""
+    return [n for n in now if n in before and now[n] != before[n] and n not in free]
+
+
+def _data_of(repeat: Repeat, stage: str) -> dict[str, str]:
+    """What the images, labels and sets of a stage are recognised by; an older run lacks it."""
+    names = {"images": _IMAGES[stage], "split": "split"}
+    saved = repeat.saved[stage]
+    return {name: saved[noted] for name, noted in names.items() if noted in saved}
+
+
+def data_of(repeats: Sequence[Repeat]) -> dict[str, str]:
+    """What the images, labels and sets of repeats are recognised by: of the first that tells it."""
+    data: dict[str, str] = {}
+    for repeat in repeats:
+        for stage in repeat.saved:
+            data = _data_of(repeat, stage) | data
+    return data
+
+
+def other_data(repeats: Sequence[Repeat]) -> list[str]:
+    """A line for each stage that was made of other data than the first one that tells of them."""
+    data = data_of(repeats)
+    places = [(r, s) for r in repeats for s in r.saved if _data_of(r, s)]
+    return [
+        f"{repeat.folder / stage}: made of other images, labels or sets than "
+        f"{places[0][0].folder.name}/{places[0][1]}"
+        for repeat, stage in places
+        if differing(data, _data_of(repeat, stage))
+    ]
+
+
 def other_options(repeats: Sequence[Repeat], free: Collection[str]) -> list[str]:
     """A line for each stage of a repeat that was made with other options than the first one's.
 
@@ -167,8 +239,7 @@ def other_options(repeats: Sequence[Repeat], free: Collection[str]) -> list[str]
         first, *others = [r for r in repeats if stage in r.saved] or [None]
         for repeat in others:
             before, now = (r.saved[stage]["options"] for r in (first, repeat))
-            names = [n for n in now if n in before and now[n] != before[n] and n not in free]
-            if names:
+            if names := differing(before, now, free):
                 words = ", ".join(f"{n} {now[n]} instead of {before[n]}" for n in names)
                 lines.append(
                     f"{repeat.folder / stage}: other options than {first.folder.name}: {words}"

@@ -16,6 +16,7 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from skimage.measure import label as connected_parts
 
 from code_common.annotations.formats import draw, outline_pixels, read_annotations, without_regions
 from code_common.annotations.json_files import run_length_pixels
@@ -752,7 +753,22 @@ CLASSES = np.where(instances([*BOXES, (70, 5, 6, 6), (5, 50, 6, 6)]) > 0, 1, 0)
 CLASSES[:20, 25:] *= 2
 CROWDED = instances([(2, 2, 30, 50), (40, 5, 30, 20)])
 CROWDED[CROWDED == 0] = 9
+LEVELS = np.hypot(*(np.mgrid[: SHAPE[0], : SHAPE[1]] - np.array([[[30]], [[40]]])))
+FEW_LEVELS = np.random.default_rng(0).integers(1, 5, SHAPE) * (np.indices(SHAPE) % 4 == 0).all(0)
+FEW_LEVELS[LEVELS < 12] = 9
+SQUARES = (np.indices(SHAPE) % 6 < 4).all(0)  # 140 nuclei
+WRAPPED = connected_parts(SQUARES) % 50 * SQUARES  # as if of fewer bits
+PICTURE = "it looks like a picture, or a map of probabilities or classes"
 REFUSED = {
+    "a picture": (
+        "masks",
+        "a.png",
+        picture(np.random.default_rng(0).integers(90, 200, SHAPE).astype(np.uint8), "PNG"),
+        PICTURE,
+    ),
+    "probabilities": ("masks", "a.tif", tiff(((50 - LEVELS) * 1310).astype(np.uint16)), PICTURE),
+    "a few levels": ("masks", "a.npy", npy(FEW_LEVELS), PICTURE),
+    "ids of too few bits": ("masks", "a.npy", npy(WRAPPED), f"{PICTURE} (138 components share 49"),
     "bool": ("masks", "a.npy", npy(MAP > 0), "a binary mask (3 components share the value 1)"),
     "0, 1 in .mat": ("masks", "a.mat", mat((MAP > 0) * 1.0), "a binary mask (3 components"),
     "0, 255": ("masks", "a.png", picture((SMALL > 0) * np.uint8(255), "PNG"), "a binary mask"),
@@ -1303,6 +1319,16 @@ def test_a_longer_name_is_no_other_tiles_file(tmp_path, capsys):
     import_labels("masks", tmp_path, tmp_path / "from")
     out = capsys.readouterr().out
     assert "a: nothing in" in out and "a_mask: 3 nuclei from a_mask.geojson" in out
+
+
+def test_names_of_json_keep_what_stands_behind_a_dot(data, capsys):
+    """The file of all images names a.7, which is another tile than a."""
+    write_png(data / "images" / "b.png", np.zeros((*SHAPE, 3), np.uint8))
+    content = coco(polygons(BOXES[0]), name="a.7")
+    with pytest.raises(InputError, match="nothing in it has the name of an image.*are: a.7"):
+        import_labels("masks", data, place(data, "all.json", content))
+    with pytest.raises(InputError, match="it is of the image a.7; expected a.png"):
+        import_labels("masks", data, place(data / "from", "a.json", content))
 
 
 def test_maps_of_cellpose_lie_beside_the_image_and_its_pickle(data, capsys):

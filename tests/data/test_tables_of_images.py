@@ -89,6 +89,40 @@ def test_what_is_refused(data, text, message):
     assert not list(data.glob("labels_*/*"))
 
 
+@pytest.mark.parametrize("other", ["a.7", "a.B", "a.7.png", "a.png.7"])
+def test_what_stands_behind_a_dot_is_a_part_of_a_name(data, capsys, other):
+    """a.7 is another tile than a, though no suffix of an image ends either name."""
+    import_table(data, f"image,x,y\n{other},10,20\n{other},40,50\nb,30,15\n")
+    assert places(data, "a") is None and places(data, "b") == [[15, 30]]
+    assert f"of no image: 1 ({other})" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suffix", ["", ".png", ".tif", ".ome.tif", ".svs", ".CZI"])
+def test_names_with_dots_are_found(tmp_path, suffix):
+    """With the suffix of any image, from which tiles may be converted, or without one."""
+    for name in ("case.1.png", "case.2.tif", "case.3.ome.tif"):
+        write_png(tmp_path / "images" / name, np.zeros((*SHAPE, 3), np.uint8))
+    rows = [f"case.{k}{suffix},{k},{k + 4}\n" for k in (1, 2, 3)]
+    import_table(tmp_path, "image,x,y\n" + "".join(rows))
+    for k, name in enumerate(("case.1", "case.2", "case.3.ome"), 1):
+        assert places(tmp_path, name) == [[k + 4, k]]
+
+
+def test_rows_of_a_longer_name_are_not_taken_from_the_table_of_one_image(data, capsys):
+    (data / "from").mkdir()
+    (data / "from" / "a.csv").write_text("image,x,y\na.7,10,20\na,40,50\na.7,33,5\n")
+    main(parse_arguments(["points", "--data-dir", str(data), "--source", str(data / "from")]))
+    assert places(data, "a") == [[50, 40]]
+    assert "a: 1 point from a.csv; left out: 2 objects of another image" in capsys.readouterr().out
+
+
+def test_a_converted_image_and_another_of_its_name_keep_their_points(tmp_path):
+    for name in ("T.png", "T.ome.tif"):
+        write_png(tmp_path / "images" / name, np.zeros((*SHAPE, 3), np.uint8))
+    import_table(tmp_path, "image,x,y\nT.ome,10,20\nT,40,50\n")
+    assert places(tmp_path, "T.ome") == [[20, 10]] and places(tmp_path, "T") == [[50, 40]]
+
+
 def test_points_are_no_masks(data):
     with pytest.raises(InputError, match="1 point, no outline in it"):
         import_table(data, "x,y,image\n1,2,a.png\n", kind="masks")

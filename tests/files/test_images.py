@@ -315,6 +315,29 @@ def test_ids_too_large_for_a_table_are_numbered_anew_in_their_order(tmp_path):
     assert np.array_equal(read_instances(tmp_path / "gaps", ids.shape), ids % 500_000)
 
 
+def crowded(side):
+    """Nuclei of `side` x `side` pixels that touch."""
+    row, col = np.indices((60, 60)) // side
+    return np.pad(row * 60 + col + 1, 40)
+
+
+MAPS = {
+    "tiny nuclei that touch": crowded(3),
+    "nuclei of one pixel": crowded(1) * (np.indices((140, 140)) % 2 == 0).all(0),
+    "an id used twice": np.where(crowded(6) > 300, crowded(6) % 300 + 1, crowded(6)),
+    "with specks": crowded(10) * (np.random.default_rng(0).random((140, 140)) < 0.6),
+    "one nucleus": np.pad(np.full((5, 5), 3), 9),
+    "none": np.zeros((9, 9), int),
+}
+
+
+@pytest.mark.parametrize("kind", MAPS)
+def test_an_unusual_map_is_one(tmp_path, kind):
+    ids = MAPS[kind].astype(np.int32)
+    tiff(ids)(tmp_path / "a")
+    assert np.array_equal(read_instances(tmp_path / "a", ids.shape), ids)
+
+
 @pytest.mark.parametrize("kind", WRONG_LABELS)
 def test_what_holds_no_ids_is_refused(tmp_path, kind):
     make, message = WRONG_LABELS[kind]

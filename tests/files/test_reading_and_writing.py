@@ -185,6 +185,9 @@ NAMES = {
     "labels_instance/T.png_label.tif": "T.png",
     "labels_instance/T_label.ome.tif": "T.ome.tif",
     "labels_instance/T.ome_label.tif": "T.ome.tif",
+    "labels_instance/T.svs_label.tif": "T.png",
+    "labels_instance/T.7_label.tif": None,
+    "labels_instance/T.1_label.tif": "T.1.png",
     "labels_instance/t_label.tif": None,  # another name (D23)
     "labels_instance/T1_label.tif": None,
     "labels_instance/Mu\u0308ller_mask.tif": "M\u00fcller.png",
@@ -211,6 +214,12 @@ def test_a_label_is_of_the_image_whose_name_it_extends(tmp_path):
     empty_files(tmp_path, "images/T.png", "images/T_mask.png", "labels_instance/T_mask.tif")
     found = find_images(tmp_path / "images", None, *label_folders(tmp_path))
     assert [files.instances is not None for files in found] == [True, False]
+
+
+def test_a_label_is_of_one_of_two_images_that_differ_in_a_suffix(tmp_path):
+    empty_files(tmp_path, "images/T.png", "images/T.ome.tif", "labels_instance/T_label.tif")
+    found = find_images(tmp_path / "images", None, *label_folders(tmp_path))
+    assert {f.name: f.instances is not None for f in found} == {"T": True, "T.ome": False}
 
 
 def test_an_image_is_no_label_of_itself(tmp_path):

@@ -47,7 +47,7 @@ def trained(tmp_path_factory) -> Path:
 def go_on(last: Path) -> tuple[int, float]:
     """Take up a training of two epochs."""
     network, two = small(), recipe(epochs=2)
-    return resume(last, network, make_optimizer(network, two, CPU), two, CPU, "t")
+    return resume(last, network, make_optimizer(network, two, CPU), two, {}, CPU, "t")
 
 
 class Evil:

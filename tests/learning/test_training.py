@@ -66,6 +66,39 @@ def test_a_run_never_goes_on_with_another_recipe(tmp_path):
     assert last_path(tmp_path).read_bytes() == before
 
 
+OF = {"loss": "mse", "images": "of hash 1"}  # what a training is made of
+
+
+@pytest.mark.parametrize(
+    "other, said",
+    [({"loss": "bce"}, "loss mse, not bce"), ({"images": "of hash 2"}, "images of hash 1, not of")],
+)
+@pytest.mark.parametrize("epochs", [2, 3])
+def test_a_run_never_goes_on_with_another_loss_or_other_images(tmp_path, other, said, epochs):
+    """Also where all its epochs are done: its network is not the one that is asked for."""
+    train(tmp_path, epochs=2, made_of=OF)
+    before = last_path(tmp_path).read_bytes()
+    with pytest.raises(InputError, match=f"last.pt: holds a training with {said}"):
+        train(tmp_path, epochs=epochs, made_of=OF | other)
+    assert last_path(tmp_path).read_bytes() == before
+    train(tmp_path, epochs=epochs, made_of=OF)
+
+
+def test_a_run_of_an_older_version_does_not_tell_what_it_is_made_of(tmp_path):
+    train(tmp_path, epochs=1)
+    train(tmp_path, epochs=2, made_of=OF)
+    with pytest.raises(InputError, match="holds a training with loss mse, not bce"):
+        train(tmp_path, epochs=3, made_of=OF | {"loss": "bce"})
+
+
+def test_another_number_format_is_said(tmp_path, capsys):
+    train(tmp_path, epochs=1)
+    train(tmp_path, epochs=2)
+    assert "instead of" not in capsys.readouterr().out
+    train(tmp_path, epochs=3, precision=torch.bfloat16)
+    assert "t: goes on in bf16 instead of fp32" in capsys.readouterr().out
+
+
 def test_more_epochs_are_another_recipe_where_the_rate_depends_on_them(tmp_path):
     constant, cosine = tmp_path / "constant", tmp_path / "cosine"
     train(constant, epochs=2)

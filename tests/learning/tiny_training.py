@@ -53,7 +53,7 @@ def scores_of(*scores: float):
 
 
 def train(
-    folder: Path, network=None, loss_fn=squared_error, validate=None, **changes
+    folder: Path, network=None, loss_fn=squared_error, validate=None, made_of=None, **changes
 ) -> torch.nn.Module:
     """Train a network, a ResNet-18 for None, and return it; `changes` are those of the recipe."""
     torch.manual_seed(0)
@@ -65,5 +65,8 @@ def train(
         patch=40,
         seed=1,
     )
-    fit(network, dataset, ["tile"], loss_fn, validate, recipe(**changes), CPU, folder, "t")
+    fit(
+        network, dataset, ["tile"], loss_fn, validate, recipe(**changes), made_of or {}, CPU,
+        folder, "t",
+    )  # fmt: skip
     return network

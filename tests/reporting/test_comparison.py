@@ -205,3 +205,81 @@ def test_a_run_that_is_being_done_again_is_left_out(tmp_path, capsys):
     told = capsys.readouterr().out
     assert f"left out: {again}: 'train round 0' is to be done again" in told
     assert "repeats 1  " in told
+
+
+def note(folder, **facts):
+    """Add facts to options.json of a run folder."""
+    write_json(options_path(folder), read_json(options_path(folder)) | facts)
+
+
+def made_of(folder, data, split="s", detections="d"):
+    """Note what a repeat of `fake_run` was made of, as the stages do."""
+    note(folder / "detection", contents=data, images=data, split=split)
+    note(folder / "segmentation", contents=data + detections, images=data, split=split)
+
+
+@pytest.mark.parametrize("other", [{"data": "new"}, {"data": "old", "split": "t"}])
+def test_repeats_of_other_data_are_told(tmp_path, capsys, other):
+    """Not those of other detections, which are other points' and another seed's."""
+    for repeat, data in ((1, {"data": "old"}), (2, {"data": "old", "detections": "e"}), (3, other)):
+        fake_run(tmp_path / f"fake/ratio_0.1/repeat_{repeat}", 0.1, AJI, 0.5, repeat=repeat)
+        made_of(tmp_path / f"fake/ratio_0.1/repeat_{repeat}", **data)
+    compare(tmp_path / "out", tmp_path / "fake")
+    told, text = capsys.readouterr().out, (tmp_path / "out" / "compare.md").read_text()
+    words = "made of other images, labels or sets than repeat_1/detection"
+    for stage in ("detection", "segmentation"):
+        assert f"repeat_3/{stage}: {words}" in told and f"repeat_3/{stage}: {words}" in text
+    assert told.count("made of other") == 2 and "repeats 3  " in told
+
+
+def test_stages_of_one_repeat_that_were_made_of_other_data_are_told(tmp_path, capsys):
+    """Stage 1 was made anew after a test label was changed, and stage 2 was not."""
+    folder = tmp_path / "fake/repeat_1"
+    fake_run(folder, 0.1, AJI, 0.5)
+    made_of(folder, "old")
+    note(folder / "detection", contents="new")
+    compare(tmp_path / "out", tmp_path / "fake")
+    words = "repeat_1/segmentation: made of other images, labels or sets than repeat_1/detection"
+    assert words in capsys.readouterr().out
+
+
+def test_experiments_of_other_data_are_told(tmp_path, capsys):
+    """But not of another data set, or where an older version did not note it."""
+    runs = {"a": "old", "same": "old", "b": "new", "c": "new", "unknown": None, "alone": "old"}
+    for name, data in runs.items():
+        named = {"dataset": "other"} if name == "c" else {}
+        fake_run(tmp_path / name / "repeat_1", 0.1, AJI, 0.5, **named)
+        if data:
+            made_of(tmp_path / name / "repeat_1", data)
+    shutil.rmtree(tmp_path / "alone" / "repeat_1" / "detection")  # stage 1 lies elsewhere
+    note(tmp_path / "alone" / "repeat_1" / "segmentation", images="new")
+    compare(tmp_path / "out", *(tmp_path / name for name in runs))
+    told, words = capsys.readouterr().out, "made of other images, labels or sets than a 10%;"
+    assert f"b 10%: {words} images are paired by their names" in told
+    assert f"alone 10%: {words}" in told and told.count("made of other") == 2
+
+
+def test_a_copy_counts_as_no_repeat(tmp_path, capsys):
+    """Nor does one that was tested again elsewhere; other data or options are no copy."""
+    different = ({}, {"device": "cuda"}, {"random_seed": 2}, {"epochs": 7}, {})
+    for number, changes in enumerate(different, 1):
+        folder = tmp_path / f"fake/ratio_0.1/repeat_{number}"
+        fake_run(folder, 0.1, AJI, 0.5, **{"repeat": 1, "device": "cpu"} | changes)
+        made_of(folder, "new" if number == 5 else "old")
+    compare(tmp_path / "out", tmp_path / "fake")
+    told, text = capsys.readouterr().out, (tmp_path / "out" / "compare.md").read_text()
+    words = "ratio_0.1/repeat_2: a copy of repeat_1, with its --repeat and seed"
+    assert f"left out: {tmp_path}/fake/{words}" in told and words in text
+    assert told.count("a copy of") == 1 and "repeats 4  " in told
+    assert "ratio_0.1/repeat_2 |" not in text and "ratio_0.1/repeat_3 |" in text
+
+
+def test_a_copy_of_one_stage_is_told(tmp_path, capsys):
+    for number in (1, 2):
+        fake_run(tmp_path / f"fake/repeat_{number}", 0.1, AJI, 0.5, repeat=number)
+    shutil.rmtree(tmp_path / "fake/repeat_2/detection")
+    shutil.copytree(tmp_path / "fake/repeat_1/detection", tmp_path / "fake/repeat_2/detection")
+    compare(tmp_path / "out", tmp_path / "fake")
+    told = capsys.readouterr().out
+    assert "repeat_2/detection: a copy of that of repeat_1, no repeat of its own" in told
+    assert "repeats 2  " in told

@@ -214,3 +214,25 @@ def test_a_run_that_is_being_done_again_has_no_report(two_repeats):
     write_json(marker, {"files": {}})
     with pytest.raises(InputError, match="'detect' is to be done again; finish this run first"):
         report(two_repeats)
+
+
+def test_a_report_says_which_repeat_is_of_other_data(two_repeats, capsys):
+    """The repeats themselves, of other points and detections, are of the same data."""
+    report(two_repeats, "--repeats", 2)
+    assert "made of" not in capsys.readouterr().out
+    path = options_path(two_repeats / "repeat_2" / "segmentation")
+    write_json(path, read_json(path) | {"images": "others"})
+    report(two_repeats, "--repeats", 2)
+    words = "repeat_2/segmentation: made of other images, labels or sets than repeat_1/detection"
+    assert words in capsys.readouterr().out
+    assert words in (two_repeats / "summary.md").read_text()
+
+
+def test_a_copy_counts_as_no_repeat(two_repeats, capsys):
+    shutil.rmtree(two_repeats / "repeat_2")
+    shutil.copytree(two_repeats / "repeat_1", two_repeats / "repeat_2")
+    report(two_repeats, "--repeats", 2)
+    told, summary = capsys.readouterr().out, (two_repeats / "summary.md").read_text()
+    words = "repeat_2: a copy of repeat_1, with its --repeat and seed"
+    assert words in told and words in summary
+    assert "tiny: 50% of the points, 1 repeat\n" in told and "±" not in told

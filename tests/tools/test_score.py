@@ -4,13 +4,14 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 from conftest import make_dataset
 
 from code_common.arrays import points_from_instances
 from code_common.detection_scores import add, count
 from code_common.errors import InputError
 from code_common.files.data_set import find_images
-from code_common.files.images import image_shape, read_instances
+from code_common.files.images import image_shape, read_instances, read_label
 from code_common.files.writing import write_instances, write_points
 from code_seg.metrics import score
 from tools.score import main, parse_arguments
@@ -139,6 +140,48 @@ def test_a_broken_prediction_does_not_stop_the_others(labelled, capsys):
         "not readable": ["train1", "val0"],
     }
     assert "not readable: 2 (train1, val0)" in capsys.readouterr().out
+
+
+WRONG_MAPS = {
+    "a binary mask": (lambda ids: (ids > 0) * 255, "a binary mask"),
+    "background 1": (lambda ids: ids + 1, "the background must be 0"),
+    "background -1": (lambda ids: ids.astype(np.int32) - 1, "negative ids"),
+    "classes": (lambda ids: (ids > 0) + (ids > 3) * 1, "a map of classes"),
+    "probabilities": (lambda ids: np.arange(ids.size).reshape(ids.shape), "looks like a picture"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_MAPS)
+def test_what_is_no_instance_map_is_not_scored(labelled, kind):
+    data, predicted = labelled
+    before, (change, message) = run_score(data, predicted), WRONG_MAPS[kind]
+    path = predicted / "val0_instances.tif"
+    tifffile.imwrite(path, change(read_label(path, (64, 64))).astype(np.int32))
+    with pytest.raises(InputError, match=message) as error:
+        run_score(data, predicted)
+    assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
+    scored = json.loads((predicted / "scores" / "metrics.json").read_text())
+    assert scored["images"] == {k: v for k, v in before["images"].items() if k != "val0"}
+    assert scored["not_scored"]["not readable"] == ["val0"]
+
+
+@pytest.mark.parametrize("first", [7, 2_000_000_000])
+def test_ids_are_names(labelled, first):
+    """Large ones, and gaps between them, change no score."""
+    data, predicted = labelled
+    before = run_score(data, predicted)
+    for path in predicted.glob("*.tif"):
+        ids = read_label(path, (64, 64)).astype(np.uint32)
+        tifffile.imwrite(path, np.where(ids > 0, ids * 3 + first, 0))
+    assert run_score(data, predicted) == before
+
+
+def test_a_prediction_without_nuclei_or_with_one_is_scored(labelled):
+    data, predicted = labelled
+    for path, one in zip(sorted(predicted.glob("*.tif")), (0, 1, 0, 1), strict=True):
+        ids = read_label(path, (64, 64))
+        tifffile.imwrite(path, np.where(ids == ids.max(), one, 0).astype(np.uint8))
+    assert run_score(data, predicted)["scored"] == 4
 
 
 @pytest.mark.parametrize("failure", ["a part", "all"])
