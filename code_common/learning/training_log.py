@@ -63,7 +63,7 @@ class Progress:
 
     def __init__(self, start: int, epochs: int, threads: int):
         self.start, self.epochs = start, epochs
-        self.threads, self.neighbours = threads, Neighbours()
+        self.threads, self.neighbours, self.advised = threads, Neighbours(), False
         self.began = self.told = time.monotonic()
 
     def elapsed(self) -> float:
@@ -81,3 +81,6 @@ class Progress:
         val = "".join(f"  val {name} {v:.3f}" for name, v in scores.items() if name != "score")
         speed = f"{row['images_per_s']:.1f} crops/s, {left / 60:.1f} min left"
         print(f"{title}  loss {row['loss']:.4f}{val}  ({speed})", flush=True)
+        if not self.advised and (advice := self.neighbours.advice(self.threads)):
+            self.advised = True
+            print(advice, flush=True)

@@ -209,3 +209,21 @@ def test_a_compiled_step_trains_alike(tmp_path):
     train(compiled, epochs=1, compile=True)
     losses = [read_table(log_path(folder))["loss"] for folder in (plain, compiled)]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+def test_a_training_beside_other_programs_says_so_once(tmp_path, monkeypatch, capsys):
+    """And only of the threads that wait for each other."""
+
+    class Busy:
+        def advice(self, threads):
+            asked.append(threads)
+            return f"{threads} threads wait" if threads > 1 else ""
+
+    asked = []
+    monkeypatch.setattr("code_common.learning.training_log.Neighbours", Busy)
+    for threads in (1, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        train(tmp_path / str(threads), validate=scores_of(0.1, 0.2, 0.3, 0.4))
+        printed = capsys.readouterr().out.splitlines()
+        assert printed.count("2 threads wait") == (threads == 2) and len(printed) == 3 + threads
+    assert asked == [1, 1, 1, 1, 2]
