@@ -29,14 +29,7 @@ from code_common.files.run_folder import (
 )
 from code_common.inference.detections import detect
 from code_common.inference.tiling import Tiling, predict_prob
-from code_common.launch import (
-    choose_device,
-    first_network,
-    made_of,
-    recipe_of,
-    run,
-    tiling_of,
-)
+from code_common.launch import choose_device, first_network, made_of, recipe_of, run, tiling_of
 from code_common.learning import distributed
 from code_common.learning.loss_terms import LossTerm
 from code_common.learning.network import ResUNet

@@ -23,14 +23,7 @@ from code_common.files.images import read_image
 from code_common.files.run_folder import best_path, phase_folder
 from code_common.inference.magnification import factor_of
 from code_common.inference.tiling import Tiling, predict_prob
-from code_common.launch import (
-    choose_device,
-    first_network,
-    made_of,
-    recipe_of,
-    run,
-    tiling_of,
-)
+from code_common.launch import choose_device, first_network, made_of, recipe_of, run, tiling_of
 from code_common.learning import distributed
 from code_common.learning.checkpoints import load_network
 from code_common.learning.loss_terms import Loss, LossTerm
