@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import chain, groupby, islice
 from typing import TypeVar
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from code_common.learning.hardware import thread_pool
 from code_common.learning.network import mixed_precision, to_network
 from code_common.learning.patches import starts
 from code_common.threads import cores
@@ -169,7 +170,7 @@ def in_order(do: Callable[[Tensor], T], values: Iterator[Tensor], threads: int) 
         yield from map(do, values)
         return
     ahead: deque[Future] = deque()
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with thread_pool(threads, 1) as pool:
         for value in values:
             ahead.append(pool.submit(do, value))
             if len(ahead) > threads:

@@ -3,7 +3,9 @@
 import os
 import platform
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
 
 import torch
 
@@ -98,6 +100,25 @@ def choose_workers(workers: int, device: torch.device) -> int:
             f"{LONGEST_TEMPORARY} characters; set a shorter one, or give --workers 0"
         )
     return workers
+
+
+def thread_pool(count: int, each: int) -> ThreadPoolExecutor:
+    """A pool of `count` threads, in which each torch operation has `each` threads of its own.
+
+    torch takes the number that any thread set last for all threads that are yet to come, and for
+    libraries whose first loop is yet to come. Those of the thread that asks for the pool stay.
+    """
+
+    def begin() -> None:
+        torch.set_num_threads(each)
+        torch.get_num_threads()  # takes the number set last: maybe that of a thread beside this one
+        torch.set_num_threads(each)
+        others = Thread(target=torch.set_num_threads, args=(of_program,))
+        others.start()
+        others.join()
+
+    of_program = torch.get_num_threads()
+    return ThreadPoolExecutor(count, initializer=begin)
 
 
 def choose_processes(device: torch.device) -> int:

@@ -3,11 +3,12 @@
 import copy
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from code_common.learning.hardware import thread_pool
 
 A, B = TypeVar("A"), TypeVar("B")
 
@@ -32,8 +33,7 @@ class Parts:
         device, threads = next(network.parameters()).device, torch.get_num_threads()
         self.pool = None
         if count > 1 and threads > 1 and device.type == "cpu":
-            own = (threads_of_a_part(count, device),)
-            self.pool = ThreadPoolExecutor(min(count, threads), "", torch.set_num_threads, own)
+            self.pool = thread_pool(min(count, threads), threads_of_a_part(count, device))
 
     def cut(self, batch: Tensor) -> list[Tensor]:
         """The parts [b, ...] of a batch [B, ...]. Only the part of an empty batch is empty."""

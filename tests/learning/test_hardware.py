@@ -2,6 +2,7 @@
 
 import socket
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,26 @@ from code_common.learning.hardware import (
     LONGEST_TEMPORARY,
     choose_device,
     choose_workers,
+    thread_pool,
 )
+
+
+def threads_of_a_new_thread() -> int:
+    with ThreadPoolExecutor(1) as other:
+        return other.submit(torch.get_num_threads).result()
+
+
+@pytest.mark.parametrize("each", [1, 3])
+def test_a_pool_has_threads_of_its_own_and_leaves_those_of_others(each):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with thread_pool(3, each) as pool:
+            seen = list(pool.map(lambda _: torch.get_num_threads(), range(50)))
+            assert seen == [each] * 50 and threads_of_a_new_thread() == 2
+        assert torch.get_num_threads() == threads_of_a_new_thread() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_auto_takes_a_device_that_is_there():

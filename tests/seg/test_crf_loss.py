@@ -1,6 +1,7 @@
 """The dense CRF loss: every kernel against the obvious one, the value against its gradient."""
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -233,6 +234,27 @@ def test_threads_change_nothing(backend):
     finally:
         torch.set_num_threads(before)
     assert torch.equal(*results)
+
+
+@NATIVE
+def test_the_first_loss_of_a_thread_leaves_its_number_of_threads():
+    """Else the bits of a run depend on whether the pool of another thread began before it."""
+    image, logits = tissue(1, 200, 300, dtype=torch.float32)
+    before = torch.get_num_threads()
+
+    def own_threads(number, of_others):
+        torch.set_num_threads(of_others)  # takes the place of the number that others set last
+        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(number,)) as pool:
+            pool.submit(torch.get_num_threads).result()
+            torch.set_num_threads(of_others)
+            for backend in ("lattice", "exact"):
+                pool.submit(gaussian_filter, image, logits, 9.0, 0.1, backend).result()
+            return pool.submit(torch.get_num_threads).result()
+
+    try:
+        assert own_threads(2, of_others=1) == 2 and own_threads(1, of_others=2) == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 @NATIVE

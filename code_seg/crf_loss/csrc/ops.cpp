@@ -42,6 +42,22 @@ namespace {
 using at::Tensor;
 using crf::check;
 
+// at::parallel_for without its first step: in each library and thread, the first loop sets this
+// thread's number of threads to the one that any thread of the program asked for last.
+template <typename F>
+void parallel_for(int64_t n, const F& f) {
+#ifdef _OPENMP
+  if (n > 1 && !at::in_parallel_region() && at::get_num_threads() > 1) {
+    at::internal::invoke_parallel(0, n, 1, [&](int64_t begin, int64_t end) {
+      c10::ParallelGuard guard(true);
+      f(begin, end);
+    });
+    return;
+  }
+#endif
+  f(int64_t{0}, n);
+}
+
 // Loops are cut into the same pieces with and without threads. The elements at the end of a piece
 // do not fill a vector, and a compiler may round these differently.
 int64_t pieces_of(int64_t n) { return std::min<int64_t>(n, 32); }
@@ -53,7 +69,7 @@ void serial(int64_t n, const crf::Loop& loop) {
 
 void threaded(int64_t n, const crf::Loop& loop) {
   const int64_t pieces = pieces_of(n);
-  at::parallel_for(0, pieces, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(pieces, [&](int64_t begin, int64_t end) {
     for (int64_t k = begin; k < end; ++k) loop(k * n / pieces, (k + 1) * n / pieces);
   });
 }
@@ -78,7 +94,7 @@ Tensor for_each_image(const Tensor& image, const Tensor& values, const Worker& w
     for (int64_t b = begin; b < end; ++b) f(b, rgb + b * in_step, from + b * step, to + b * step);
   };
   if (batch >= at::get_num_threads()) {
-    at::parallel_for(0, batch, 1, [&](int64_t begin, int64_t end) { run(begin, end, serial); });
+    parallel_for(batch, [&](int64_t begin, int64_t end) { run(begin, end, serial); });
   } else {
     run(0, batch, threaded);
   }
