@@ -33,8 +33,8 @@ from code_common.files.run_folder import (
     LABELS,
     SELF_TRAINING_LABELS,
     colours_path,
-    detected_points_path,
     detections_folder,
+    detections_path,
     label_errors_path,
     last_path,
     marker_path,
@@ -128,8 +128,7 @@ def inputs_of(options: CommonOptions) -> Inputs:
     images = [files for part in ("train", "val", "test") for files in split[part]]
     if stage_1 is None:
         return files_fingerprint(images)
-    folder = detections_folder(stage_1)
-    detections = [detected_points_path(folder, files.name) for files in images]
+    detections = [detections_path(stage_1, files.name) for files in images]
     annotated = [points_path(stage_1, files.name) for files in split["train"]]
     return files_fingerprint(images, detections, annotated)
 

@@ -21,10 +21,14 @@ from code_seg.points import read_detections
 BYTES_PER_PIXEL = 5  # of an image and two labels
 
 
+def learns_own_nuclei(options: Options, phase: str) -> bool:
+    """Whether a phase learns the nuclei that the network of an earlier phase found."""
+    return phase != "labels" and options.self_training_epochs > 0
+
+
 def label_paths(options: Options, files: ImageFiles, phase: str) -> list[Path]:
     """The files of the two labels of a prepared image that a phase learns: see `read_labels`."""
-    self_trained = phase != "labels" and options.self_training_epochs
-    folders = (SELF_TRAINING_LABELS,) * 2 if self_trained else LABELS
+    folders = (SELF_TRAINING_LABELS,) * 2 if learns_own_nuclei(options, phase) else LABELS
     # A run of an older version may still have the older name of the folder.
     there = [present(options.save_dir, folder).name for folder in folders]
     return [label_path(options.save_dir, folder, files.name) for folder in there]
@@ -36,12 +40,11 @@ def read_labels(options: Options, files: ImageFiles, phase: str) -> list[np.ndar
     They are the Voronoi and the cluster label; from self-training on, its label in place of both.
     Raises InputError where a label does not fit its image: either was replaced meanwhile.
     """
-    self_trained = phase != "labels" and options.self_training_epochs
     paths = label_paths(options, files, phase)
     labels, shape = [from_colours(read_image(path)) for path in paths], image_shape(files.image)
     of_image = np.broadcast_to(np.uint8(0), shape)
     for path, label in zip(paths, labels, strict=True):
-        factor = factor_of(label, of_image) if self_trained else 1.0
+        factor = factor_of(label, of_image) if learns_own_nuclei(options, phase) else 1.0
         if not 1 <= factor <= LARGEST or enlarged_map(of_image, factor).shape != label.shape:
             raise InputError(
                 f"{path}: {label.shape[1]} x {label.shape[0]} pixels do not fit {files.image} of "

@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 
 from code_common.errors import InputError
 from code_common.files.reading import read_points
-from code_common.files.run_folder import detected_points_path, detections_folder, points_path
+from code_common.files.run_folder import detections_path, points_path
 
 
 def merge_points(annotated: np.ndarray, detected: np.ndarray, merge_radius: float) -> np.ndarray:
@@ -35,11 +35,6 @@ def merge_points(annotated: np.ndarray, detected: np.ndarray, merge_radius: floa
         if keep[first] and second >= len(annotated):
             keep[second] = False
     return points[keep]
-
-
-def detections_path(detection_dir: Path, name: str) -> Path:
-    """The file in which stage 1 leaves the detections of an image."""
-    return detected_points_path(detections_folder(detection_dir), name)
 
 
 def read_detections(detection_dir: Path, name: str, shape: tuple[int, int]) -> np.ndarray:

@@ -23,6 +23,7 @@ from code_common.files.images import read_image, read_instances
 from code_common.files.reading import read_points
 from code_common.files.run_folder import (
     detected_points_path,
+    detections_path,
     instances_path,
     metrics_path,
     nuclei_path,
@@ -52,7 +53,6 @@ from code_common.steps import refuse_other_checkpoint, refuse_other_run
 from code_seg.evaluate import make_instances
 from code_seg.magnify import predict_nuclei
 from code_seg.metrics import over_images, score
-from code_seg.points import detections_path
 from code_seg.selection import check_method, read_selection
 
 Scores = dict[str, dict[str, dict[str, float]]]  # method -> image -> score

@@ -20,7 +20,7 @@ import torch
 
 from code_common.files.data_set import ImageFiles, load_split
 from code_common.files.images import read_image
-from code_common.files.run_folder import best_path, phase_folder
+from code_common.files.run_folder import best_path, detections_path, phase_folder
 from code_common.inference.magnification import factor_of
 from code_common.inference.tiling import Tiling, predict_prob
 from code_common.launch import choose_device, first_network, made_of, recipe_of, run, tiling_of
@@ -42,7 +42,6 @@ from code_seg.evaluate import label_likelihood, mean_aji
 from code_seg.losses import crf_loss, label_loss
 from code_seg.magnify import predict_enlarged
 from code_seg.options import METHODS
-from code_seg.points import detections_path
 from code_seg.selection import select
 from code_seg.self_training import write_self_training_labels
 

@@ -26,8 +26,7 @@ from code_common.files.reading import read_json
 from code_common.files.run_folder import (
     STAGES,
     all_points_paths,
-    detected_points_path,
-    detections_folder,
+    detections_path,
     marker_path,
     options_path,
     val_points_path,
@@ -337,7 +336,7 @@ def test_what_a_first_attempt_left_of_other_images_is_removed(dataset, tmp_path)
     """They would count as annotated, and would validate. Files of one's own stay."""
     stage_1 = prepare(tmp_path, "detection")
     for image in load_split(dataset)["train"] + load_split(dataset)["val"]:
-        write_points(detected_points_path(detections_folder(stage_1), image.name), POINT)
+        write_points(detections_path(stage_1, image.name), POINT)
     stage_2 = prepare(tmp_path, "segmentation")
     mine = [folder / "points" / "mine.csv" for folder in (stage_1, stage_2)]
     for path in mine:

@@ -82,7 +82,9 @@ def _size_and_hashes(path: Path) -> tuple[int, str, str]:
 
 
 def content_hash(path: Path) -> str:
-    """Hash of a file's content; '' where it is empty or not there."""
+    """Hash of what a file holds, or the files of a folder; '' where it is empty or not there."""
+    if path.is_dir():
+        return hash_by_name(sorted(path.iterdir()))
     if not path.is_file():
         return ""
     size, _, content = _size_and_hashes(path)

@@ -186,6 +186,11 @@ def detected_points_path(detections: Path, name: str) -> Path:
     return detections / f"{name}_points.csv"
 
 
+def detections_path(folder: Path, name: str) -> Path:
+    """Detections of an image in a run folder of stage 1, where stage 2 reads them."""
+    return detected_points_path(detections_folder(folder), name)
+
+
 def prob_path(results: Path, name: str) -> Path:
     """Probability map of an image in a folder of results."""
     return results / f"{name}_prob.png"

@@ -15,8 +15,7 @@ from code_common.files.images import read_image
 from code_common.files.reading import read_json
 from code_common.files.run_folder import (
     SELF_TRAINING_LABELS,
-    detected_points_path,
-    detections_folder,
+    detections_path,
     label_errors_path,
     label_path,
     points_path,
@@ -247,7 +246,7 @@ def prepared(tmp_path_factory):
         write_png(data / "images" / f"{name}.png", image)
         write_instances(data / "labels_instance" / f"{name}_label.tif", instances)
         write_points(points_path(stage_1, name), centres)
-        write_points(detected_points_path(detections_folder(stage_1), name), centres)
+        write_points(detections_path(stage_1, name), centres)
     split = {"train": ["small.png", "large.png"], "val": ["seen.png"], "test": []}
     write_json(data / "train_val_test.json", split)
     places = ["--data-root", folder / "data", "--save-dir", folder / "seg"]

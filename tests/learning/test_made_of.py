@@ -9,8 +9,7 @@ from code_common.files.run_folder import (
     STAGES,
     background_path,
     best_path,
-    detected_points_path,
-    detections_folder,
+    detections_path,
     label_path,
     points_path,
     val_points_path,
@@ -36,7 +35,7 @@ def made_of(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr("code_seg.train.select", lambda _: "")
     stage_1 = tmp_path / "out" / RUN / "detection"
     for name in ("train0", "train1", "val0"):
-        write_points(detected_points_path(detections_folder(stage_1), name), POINTS)
+        write_points(detections_path(stage_1, name), POINTS)
     for package, arguments in zip(
         ("code_detection", "code_seg"), both_stages(tmp_path), strict=True
     ):
@@ -113,8 +112,7 @@ def test_of_which_files_a_phase_is(made_of, dataset, tmp_path, what):
         files = load_split(dataset)["val"][0]
         files.instances.write_bytes((dataset / "labels_instance/train0_label.tif").read_bytes())
     else:
-        found = detections_folder(stages / "detection")
-        write_points(detected_points_path(found, "val0"), POINTS[:2])
+        write_points(detections_path(stages / "detection", "val0"), POINTS[:2])
     after = made_of("segmentation")
     assert all(after[phase] != before[phase] for phase in ("labels", "crf"))
 
