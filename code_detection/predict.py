@@ -22,6 +22,7 @@ from code_common.files.geojson import Features, point_feature
 from code_common.files.reading import read_table
 from code_common.files.run_folder import detected_points_path
 from code_common.files.writing import whole_file, write_png, write_table
+from code_common.inference.image_files import find_slides
 from code_common.inference.prediction import (
     PAGE,
     detect_slide,
@@ -30,7 +31,7 @@ from code_common.inference.prediction import (
     wanted_tiles,
 )
 from code_common.inference.shards import DoneFiles
-from code_common.inference.slides import Slide, find_slides, reduced
+from code_common.inference.slides import Slide, reduced
 from code_common.inference.trained_run import TrainedStage, load_trained_run
 from code_common.launch import choose_device, run, tiling_of
 from code_common.learning import distributed

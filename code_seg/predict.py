@@ -31,6 +31,7 @@ from code_common.inference.first_look import (
     unsure,
     unsure_share,
 )
+from code_common.inference.image_files import find_slides
 from code_common.inference.ome_tiff import write_label_map
 from code_common.inference.prediction import (
     COCO,
@@ -38,7 +39,7 @@ from code_common.inference.prediction import (
     prob_reader,
     result_key,
 )
-from code_common.inference.slides import Slide, Strips, find_slides, reduced
+from code_common.inference.slides import Slide, Strips, reduced
 from code_common.inference.tiling import Read
 from code_common.inference.trained_run import load_trained_run
 from code_common.launch import choose_device, run, tiling_of

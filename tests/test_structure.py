@@ -27,7 +27,7 @@ COMMON_IMPORTS = {
     "learning": "errors threads files",
     "reporting": "errors old_runs files",
     "options": "errors old_runs config files learning",
-    "inference": "errors old_runs threads config files learning options",
+    "inference": "errors old_runs threads config files annotations learning options",
     "launch": "errors config files learning options inference",
     "steps": "errors old_runs config files learning options launch",
     "estimate": "files learning options launch steps",

@@ -8,16 +8,14 @@ from pathlib import Path
 from unicodedata import normalize
 
 from code_common.errors import InputError
-from code_common.files.image_kinds import IMAGE_SUFFIXES, SLIDE_SUFFIXES
+from code_common.files.image_kinds import IMAGE_SUFFIXES, OTHER_SUFFIXES, SLIDE_SUFFIXES
 from code_common.files.layout import IMAGES, INSTANCE_LABELS, POINT_LABELS, SPLIT, label_folders
 from code_common.files.reading import read_json
 
 # What a label's name adds to that of its image; the longest come first.
 INSTANCE_ENDINGS = ("_cp_masks", "_labels", "_label", "_masks", "_mask")
 POINT_ENDING = "_label_point"
-# Suffixes of other images, from which tiles are converted.
-_CONVERTED = (".qptiff", ".czi", ".nd2", ".lif", ".vsi", ".lsm", ".dcm", ".jp2", ".gif", ".webp")
-_SUFFIXES = "|".join(map(re.escape, (".ome", *IMAGE_SUFFIXES, *SLIDE_SUFFIXES, *_CONVERTED)))
+_SUFFIXES = "|".join(map(re.escape, (".ome", *IMAGE_SUFFIXES, *SLIDE_SUFFIXES, *OTHER_SUFFIXES)))
 _AT_THE_END = re.compile(rf"(?<=.)({_SUFFIXES})+\Z", re.IGNORECASE | re.DOTALL)
 
 

@@ -15,6 +15,11 @@ from code_common.errors import InputError, reason
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
 # And those of whole slides, which openslide or tiffslide reads.
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".scn", ".mrxs", ".vms", ".vmu", ".bif", ".svslide")
+# And those of other images, which are not read, but from which tiles are converted.
+OTHER_SUFFIXES = (
+    ".qptiff", ".czi", ".nd2", ".lif", ".vsi", ".lsm", ".zvi", ".ims", ".dcm", ".jp2", ".j2k",
+    ".gif", ".webp", ".heic", ".avif", ".jfif", ".psd",
+)  # fmt: skip
 # Microns per pixel that a microscope or a slide scanner has. 72, 96 and 300 dpi, which programs
 # write where nothing is known, are far above.
 MICROSCOPES = 0.02, 20

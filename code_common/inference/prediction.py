@@ -20,12 +20,12 @@ from code_common.files.run_folder import marker_paths
 from code_common.files.writing import printable, write_json, write_table
 from code_common.inference.detections import detect_in_parts
 from code_common.inference.first_look import first_look
+from code_common.inference.image_files import find_slides, left_out
 from code_common.inference.magnification import enlarged_slide, reduced_rows
 from code_common.inference.shards import NOT_OURS, DoneFiles, process_shard
 from code_common.inference.slides import (
     NOTHING,
     Slide,
-    find_slides,
     near,
     open_slide,
     padded,
@@ -244,6 +244,9 @@ def predict_all(
     inputs = {name: (path,) for name, path in paths.items()}
     if beside is not None:
         inputs = {name: (paths[name], file) for name, file in beside.items()}
+    if distributed.is_main():
+        for line in left_out(list(options.images)):
+            print(printable(line))
     if options.model == PACKAGED and distributed.is_main():
         card = PACKAGED.with_suffix(".md").relative_to(PROJECT)
         print(f"model: the one that comes with this project; its scores and limits: {card}")

@@ -19,7 +19,6 @@ from skimage.filters import threshold_otsu
 
 from code_common.errors import InputError, reason
 from code_common.files.image_kinds import (
-    IMAGE_SUFFIXES,
     SLIDE_SUFFIXES,
     Undecoded,
     check_memory,
@@ -27,9 +26,7 @@ from code_common.files.image_kinds import (
     readable,
 )
 from code_common.files.images import image_shape, is_nearly_constant, read_image
-from code_common.files.reading import read_json
 from code_common.files.resolution import plausible, read_mpp
-from code_common.files.run_folder import marker_paths
 from code_common.files.tiff import TiffPlane, stored_shape
 from code_common.inference.streaming import DiskMap
 from code_common.inference.tiling import Read, at_least, reader
@@ -68,48 +65,6 @@ class Slide:
     def large(self) -> bool:
         """Whether the image is too large for results in one piece."""
         return self.thumbnail is not None
-
-
-def is_slide(path: Path) -> bool:
-    """Whether a file name has the suffix of an image or of a whole slide."""
-    suffixes = SLIDE_SUFFIXES + IMAGE_SUFFIXES
-    return path.suffix.lower() in suffixes and not path.name.startswith(".")
-
-
-def find_slides(paths: list[Path]) -> dict[str, Path]:
-    """The images among files and folders: name of the results -> path.
-
-    Subfolders are not searched, and results of a prediction in a folder are no images. Raises
-    InputError for a path that does not exist, for a folder without images, and for two images of
-    one name. A link to nothing is an image that cannot be read.
-    """
-    slides: dict[str, Path] = {}
-    for path in paths:
-        if not path.exists() and not path.is_symlink():
-            raise InputError(f"{path}: no such file or folder")
-        files = [path]
-        if path.is_dir():
-            results = _results_in(path)
-            files = sorted(f for f in path.iterdir() if is_slide(f) and f.name not in results)
-        if not files:
-            raise InputError(f"{path}: no images and no slides in this folder itself")
-        for file in files:
-            name = file.stem if is_slide(file) else file.name
-            if name in slides and slides[name].resolve() == file.resolve():
-                continue  # one file, given twice
-            if name in slides:
-                raise InputError(f"{slides[name]} and {file} share one name; keep one of them")
-            slides[name] = file
-    return slides
-
-
-def _results_in(folder: Path) -> set[str]:
-    """Names of the files that an earlier prediction left in a folder, by its notes there."""
-    names: set[str] = set()
-    for marker in marker_paths(folder):
-        with suppress(InputError, KeyError, TypeError):
-            names |= set(read_json(marker)["files"])
-    return names
 
 
 def _guarded(action: Callable, path: Path) -> Callable:

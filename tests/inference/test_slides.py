@@ -14,7 +14,7 @@ from code_common.files.images import read_image
 from code_common.files.writing import write_png
 from code_common.inference import slides
 from code_common.inference.ome_tiff import write_label_map
-from code_common.inference.slides import find_slides, reduced, tissue
+from code_common.inference.slides import reduced, tissue
 from code_common.inference.streaming import DiskMap
 
 COMPRESSED = {"png": {}, "tif": {"compression": "tiff_lzw"}}
@@ -120,20 +120,6 @@ def test_a_label_pyramid(tmp_path):
         whole = labels.read(0, 0, 3000, 2100)
         for k, level in enumerate(levels):
             assert np.array_equal(level.asarray(), whole[:: 2**k, :: 2**k])
-
-
-def test_two_images_of_one_name_are_refused(tmp_path):
-    for folder in ("a", "b"):
-        write_png(tmp_path / folder / "t.png", np.zeros((9, 9, 3), np.uint8))
-    with pytest.raises(InputError, match="share one name"):
-        find_slides([tmp_path / "a", tmp_path / "b"])
-    assert list(find_slides([tmp_path / "a"])) == ["t"]
-
-
-def test_an_image_given_by_two_paths_is_one(tmp_path):
-    write_png(tmp_path / "a" / "t.png", np.zeros((9, 9, 3), np.uint8))
-    given = [tmp_path / "a", tmp_path / "a" / "t.png", tmp_path / "a" / ".." / "a" / "t.png"]
-    assert find_slides(given) == {"t": tmp_path / "a" / "t.png"}
 
 
 @pytest.mark.parametrize("shape", [(1, 5000), (5000, 1), (4097, 3), (1, 1)])

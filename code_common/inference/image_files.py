@@ -1,0 +1,102 @@
+"""Which files are images to predict on, and what else lies in a folder with them."""
+
+from contextlib import suppress
+from pathlib import Path
+
+from code_common.annotations.sources import ENDINGS, keys_of
+from code_common.annotations.text import some_names
+from code_common.errors import InputError
+from code_common.files.data_set import Names
+from code_common.files.image_kinds import IMAGE_SUFFIXES, OTHER_SUFFIXES, SLIDE_SUFFIXES
+from code_common.files.reading import read_json
+from code_common.files.run_folder import marker_paths
+
+
+def find_slides(paths: list[Path]) -> dict[str, Path]:
+    """The images among files and folders: name of the results -> path.
+
+    Subfolders are not searched. Results of a prediction in a folder are no images, nor are masks
+    beside their image. Raises InputError for a path that does not exist, for a folder without
+    images, and for two images of one name. A link to nothing is an image that cannot be read.
+    """
+    slides: dict[str, Path] = {}
+    for path in paths:
+        if not path.exists() and not path.is_symlink():
+            raise InputError(f"{path}: no such file or folder")
+        files = [path]
+        if path.is_dir():
+            images = _images_in(path)
+            masks = set(_masks_among(images))
+            files = [file for file in images if file not in masks]
+        if not files:
+            raise InputError(f"{path}: no images and no slides in this folder itself")
+        for file in files:
+            name = file.stem if is_slide(file) else file.name
+            if name in slides and slides[name].resolve() == file.resolve():
+                continue  # one file, given twice
+            if name in slides:
+                raise InputError(f"{slides[name]} and {file} share one name; keep one of them")
+            slides[name] = file
+    return slides
+
+
+def left_out(paths: list[Path]) -> list[str]:
+    """What a user may have expected `find_slides` to find in folders: a line for each kind."""
+    lines = []
+    for folder in filter(Path.is_dir, paths):
+        images = _images_in(folder)
+        others = [file for file in _visible(folder) if file.suffix.lower() in OTHER_SUFFIXES]
+        if others:
+            expected = "expected PNG, TIFF, BMP, JPEG or slides"
+            lines.append(f"{folder}: of a kind that is not read: {some_names(others)}; {expected}")
+        if masks := _masks_among(images):
+            lines.append(
+                f"{folder}: taken for masks of the images beside them, and not segmented: "
+                f"{some_names(masks)}; --images PATH_OF_ONE takes it for an image"
+            )
+        within = [sub for sub in _visible(folder) if sub.is_dir() and _holds_images(sub)]
+        if within:
+            lines.append(f"{folder}: folders in it are not searched: {some_names(within)}")
+    return lines
+
+
+def is_slide(path: Path) -> bool:
+    """Whether a file name has the suffix of an image or of a whole slide."""
+    suffixes = SLIDE_SUFFIXES + IMAGE_SUFFIXES
+    return path.suffix.lower() in suffixes and not path.name.startswith(".")
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _images_in(folder: Path) -> list[Path]:
+    results = _results_in(folder)
+    return [file for file in _visible(folder) if is_slide(file) and file.name not in results]
+
+
+def _holds_images(folder: Path) -> bool:
+    """Whether a folder holds images that are no results of an earlier prediction."""
+    with suppress(OSError):
+        return bool(_images_in(folder))
+    return False
+
+
+def _masks_among(files: list[Path]) -> list[Path]:
+    """The files that are named as the masks of another one: `T_mask.png`, where `T.png` is."""
+    images = Names([file.stem for file in files])
+    return [
+        file
+        for file in files
+        if file.stem.lower().endswith(ENDINGS)
+        and any(images.find(key) not in (None, file.stem) for key in keys_of(file))
+    ]
+
+
+def _results_in(folder: Path) -> set[str]:
+    """Names of the files that an earlier prediction left in a folder, by its notes there."""
+    names: set[str] = set()
+    for marker in marker_paths(folder):
+        with suppress(InputError, KeyError, TypeError):
+            names |= set(read_json(marker)["files"])
+    return names
