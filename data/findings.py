@@ -28,6 +28,7 @@ from code_common.files.data_set import (
     labels_of_no_image,
     read_split,
     stem,
+    unread_images,
 )
 from code_common.files.images import (
     grouped,
@@ -158,6 +159,9 @@ def check_files(folder: Path) -> tuple[dict[str, list[ImageFiles]], list[Finding
     in_sets = [files for part in image_files.values() for files in part]
     named = {name for names in split.values() for name in names}
     findings += check_surplus(folder / IMAGES, {files.image for files in in_sets}, named)
+    if unread := [path.name for path in unread_images(folder / IMAGES)]:
+        message = f"{len(unread)} images of a kind that is not read: {some(unread)}"
+        findings.append(Finding(WARN, str(folder / IMAGES), message, "save them as PNG or TIFF"))
     findings += check_groups(image_files) + check_folders(folder)
     is_missing = any(not (files.instances or files.points) for files in in_sets)
     for directory in labels:

@@ -91,8 +91,8 @@ from code_common.annotations.labels import (
 )
 from code_common.annotations.of_image import check_plane, is_array, read_source
 from code_common.annotations.sources import find_sources
-from code_common.annotations.text import short
-from code_common.files.data_set import ImageFiles, find_images
+from code_common.annotations.text import short, some_names
+from code_common.files.data_set import ImageFiles, find_images, unread_images
 from code_common.files.images import image_shape, which_of_several
 from code_common.files.layout import IMAGES, INSTANCE_LABELS, POINT_LABELS
 from code_common.files.writing import write_instances, write_png
@@ -224,6 +224,8 @@ def main(arguments: argparse.Namespace) -> None:
             if error.errno not in OF_ONE_LABEL:
                 raise
             errors.append(f"{error.filename}: {error.strerror.lower()}")
+    if unread := unread_images(arguments.data_dir / IMAGES):
+        notes.append(f"images of a kind that is not read: {some_names(unread)}; save them as PNG")
     for note in notes:
         print(note)
     if errors:

@@ -18,10 +18,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from code_common.annotations.text import short
+from code_common.annotations.text import short, some_names
 from code_common.config import Bounded, Parser
 from code_common.errors import InputError, run_script
-from code_common.files.data_set import find_images
+from code_common.files.data_set import find_images, unread_images
 from code_common.files.layout import IMAGES, SPLIT
 from code_common.files.writing import write_json
 from code_common.reporting.bootstrap import patient_of
@@ -143,6 +143,8 @@ def main(arguments: argparse.Namespace) -> None:
     empty = [part for part, share, names in asked if share and not names]
     note = f", too few to have any for {' and '.join(empty)}" if empty else ""
     print(f"{path}: {counts}; {len(groups)} groups{note}{linked}")
+    if unread := unread_images(arguments.data_dir / IMAGES):
+        print(f"in no set, since only PNG, TIFF, BMP and JPEG are read: {some_names(unread)}")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,13 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
+def unread_images(folder: Path, read: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
+    """The images and slides in a folder that are of other kinds than those with suffixes `read`."""
+    kinds = {*SLIDE_SUFFIXES, *OTHER_SUFFIXES} - {*read}
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [f for f in files if f.suffix.lower() in kinds and not f.name.startswith(".")]
+
+
 def stem(name: str) -> str:
     """File name without the suffix of an image: 'a.b.png' -> 'a.b', but 'a.b' -> 'a.b'."""
     path = Path(name)

@@ -6,8 +6,8 @@ from pathlib import Path
 from code_common.annotations.sources import ENDINGS, keys_of
 from code_common.annotations.text import some_names
 from code_common.errors import InputError
-from code_common.files.data_set import Names
-from code_common.files.image_kinds import IMAGE_SUFFIXES, OTHER_SUFFIXES, SLIDE_SUFFIXES
+from code_common.files.data_set import Names, unread_images
+from code_common.files.image_kinds import IMAGE_SUFFIXES, SLIDE_SUFFIXES
 from code_common.files.reading import read_json
 from code_common.files.run_folder import marker_paths
 
@@ -45,8 +45,7 @@ def left_out(paths: list[Path]) -> list[str]:
     lines = []
     for folder in filter(Path.is_dir, paths):
         images = _images_in(folder)
-        others = [file for file in _visible(folder) if file.suffix.lower() in OTHER_SUFFIXES]
-        if others:
+        if others := unread_images(folder, IMAGE_SUFFIXES + SLIDE_SUFFIXES):
             expected = "expected PNG, TIFF, BMP, JPEG or slides"
             lines.append(f"{folder}: of a kind that is not read: {some_names(others)}; {expected}")
         if masks := _masks_among(images):

@@ -132,6 +132,10 @@ def surplus(folder):
     shutil.copy(folder / "images" / "train0.png", folder / "images" / "more.png")
 
 
+def other_kind(folder):
+    (folder / "images" / "more.CZI").write_bytes(b"ZISRAWFILE")
+
+
 def scatter(folder):
     """One id for two of the five nuclei."""
     change_label(folder, lambda label: np.minimum(label, 4))
@@ -285,6 +289,7 @@ CASES = [
     (shutil.rmtree, FAIL, "no such folder"),
     (nearly_copy, WARN, "nearly the same as train0"),
     (surplus, WARN, "1 files of no set: more.png"),
+    (other_kind, WARN, "1 images of a kind that is not read: more.CZI"),
     (label_of_no_image, WARN, "1 labels of no image: TRAIN0_label.tif"),
     (move, WARN, "hardly darker than the rest"),
     (table_of_points, WARN, "1 files that are no image and are not read: train0.csv"),

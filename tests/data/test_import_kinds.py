@@ -1270,6 +1270,7 @@ def test_one_wrong_file_does_not_stop_the_others(run_script, tmp_path):
     place(tmp_path / "from", "c.csv", TABLE)
     place(tmp_path / "from", "d.geojson", geojson(NUCLEI[0]))
     place(tmp_path / "from", "e.geojson", geojson(NUCLEI[0]))
+    place(tmp_path / "images", "e.webp", "not read")
     arguments = ("masks", "--data-dir", tmp_path, "--source", tmp_path / "from")
     done = run_script("data/import_labels.py", *arguments, code=2)
     lines = done.stdout.splitlines()
@@ -1277,6 +1278,7 @@ def test_one_wrong_file_does_not_stop_the_others(run_script, tmp_path):
         "b: 3 nuclei from b.geojson",
         "d: 1 nucleus from d.geojson",
         "of no image: 1 (e.geojson)",
+        "images of a kind that is not read: 1 (e.webp); save them as PNG",
     ]
     errors = done.stderr.splitlines()
     assert len(errors) == 2 and all(line.startswith("error: ") for line in errors)

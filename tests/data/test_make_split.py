@@ -77,6 +77,15 @@ def test_the_seed_decides(make_split, images):
     assert read_split(images) != first
 
 
+def test_images_of_other_kinds_are_in_no_set_and_told(make_split, images):
+    assert "in no set" not in make_split().stdout
+    for name in ("scan.svs", "photo.WEBP", "notes.txt"):
+        (images / "images" / name).write_bytes(b"")
+    printed = make_split("--overwrite").stdout
+    assert "10 groups\nin no set, since only PNG, TIFF, BMP and JPEG are read: 2 (" in printed
+    assert "photo.WEBP" in printed and "scan.svs" in printed and "notes" not in printed
+
+
 def test_a_set_that_stays_empty_is_told(make_split):
     printed = make_split("--group", "p").stdout
     assert "10 train, 0 val, 0 test; 1 groups, too few to have any for val and test\n" in printed
