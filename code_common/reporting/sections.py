@@ -179,9 +179,12 @@ def training_words(stage: str, saved: dict) -> str:
             epochs += f", {options['crf_epochs']} with the dense CRF loss"
             if saved.get("crf_backend_used"):
                 epochs += f" ({saved['crf_backend_used']})"
+    parts = options.get("batch_parts") or 1
+    in_parts = f" in {parts} parts" if parts > 1 else ""
+    precision = f", {saved['precision_used']}" if saved.get("precision_used") else ""
     return (
         f"{options['model']}, first weights: {weights}; {epochs}; "
-        f"batches of {options['batch_size']}, lr {options['lr']:g}"
+        f"batches of {options['batch_size']}{in_parts}, lr {options['lr']:g}{precision}"
     )
 
 

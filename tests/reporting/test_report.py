@@ -172,6 +172,14 @@ def test_the_report_counts_rounds(rounds, expected):
     assert expected in training_words("detection", {"options": options | {"rounds": rounds}})
 
 
+def test_the_report_tells_parts_of_a_batch_and_the_number_format():
+    options = dict(model="resnet18", pretrained="none", batch_size=8, lr=1e-3, epochs=9, rounds=0)
+    plain = training_words("detection", {"options": options})  # an older run
+    assert plain.endswith("; batches of 8, lr 0.001")
+    saved = {"options": options | {"batch_parts": 2}, "precision_used": "bf16"}
+    assert training_words("detection", saved).endswith("; batches of 8 in 2 parts, lr 0.001, bf16")
+
+
 def test_points_that_are_given_are_no_share_of_the_nuclei(tmp_path):
     assert share(1) == "all points given" and share(0.1) == "10% of the points"
     write_points(points_path(tmp_path, "a"), np.zeros((3, 2), int))
