@@ -32,7 +32,7 @@ from code_common.files.run_folder import (
 )
 from code_common.reporting.album import Figure, Panel, middle, shrink, write_album
 from code_common.reporting.drawing import BLUE, GREEN, ORANGE, WHITE, mark, tint
-from code_common.steps import do_alone
+from code_common.runs.steps import do_alone
 from code_detection.dataset import all_points, load_training, read_background
 from code_detection.detect import draw_detections
 from code_detection.labels import extended_gaussian_mask, weight_map

@@ -15,7 +15,8 @@ from code_common.files.run_folder import (
     val_points_path,
 )
 from code_common.reporting.album import album_paths
-from code_common.steps import Step, inference_work
+from code_common.runs.estimate import inference_work
+from code_common.runs.steps import Step
 from code_detection.options import Options
 from code_detection.pictures import FIGURES, pictures_of
 from code_detection.prepare_data import prepare

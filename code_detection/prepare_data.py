@@ -23,7 +23,7 @@ from code_common.files.run_folder import colours_path, points_path, val_points_p
 from code_common.files.writing import write_json, write_points
 from code_common.learning.colours import ColourStatistics
 from code_common.options import Purpose
-from code_common.steps import do_alone
+from code_common.runs.steps import do_alone
 from code_detection.dataset import all_points
 from code_detection.labels import sample_points
 

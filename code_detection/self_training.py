@@ -25,13 +25,9 @@ from code_common.files.run_folder import (
 )
 from code_common.files.writing import write_png
 from code_common.learning.checkpoints import load_state, scores_of
-from code_common.steps import (
-    Step,
-    inference_work,
-    remove_unfinished,
-    training_work,
-    validation_work,
-)
+from code_common.runs.estimate import inference_work, training_work, validation_work
+from code_common.runs.removal import remove_unfinished
+from code_common.runs.steps import Step
 from code_detection.detect import detect_images
 from code_detection.labels import distance_to
 from code_detection.options import Options

@@ -31,7 +31,7 @@ from code_common.launch import run
 from code_common.learning import distributed
 from code_common.learning.checkpoints import load_state
 from code_common.reporting.bootstrap import intervals, patients
-from code_common.steps import refuse_other_checkpoint, refuse_other_run
+from code_common.runs.same_run import refuse_other_checkpoint, refuse_other_run
 from code_detection.detect import detect_images, threshold_of
 
 

@@ -35,7 +35,7 @@ from code_common.learning.loss_terms import LossTerm
 from code_common.learning.network import ResUNet
 from code_common.learning.training import Validate, fit
 from code_common.options import Purpose
-from code_common.steps import do_alone
+from code_common.runs.steps import do_alone
 from code_detection.dataset import load_training
 from code_detection.losses import masked_loss
 

@@ -14,7 +14,8 @@ if __name__ == "__main__":
 
 from code_common.files.data_set import load_split
 from code_common.launch import run
-from code_common.steps import Run, inputs_of, refuse_other_data
+from code_common.runs.same_run import inputs_of, refuse_other_data
+from code_common.runs.steps import Run
 from code_seg.plan import steps
 
 

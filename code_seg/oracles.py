@@ -30,7 +30,7 @@ from code_common.launch import choose_device, run, tiling_of
 from code_common.learning.checkpoints import load_network
 from code_common.reporting.bootstrap import mean_of
 from code_common.reporting.results import SHOWN
-from code_common.steps import refuse_other_run
+from code_common.runs.same_run import refuse_other_run
 from code_seg.evaluate import make_instances
 from code_seg.labels import NUCLEUS, label_errors, voronoi_cells
 from code_seg.magnify import predict_nuclei

@@ -33,7 +33,7 @@ from code_common.files.writing import write_json
 from code_common.inference.magnification import reduced_label
 from code_common.reporting.album import Figure, Panel, middle, write_album
 from code_common.reporting.drawing import BLUE, CYAN, mark, outline
-from code_common.steps import do_alone
+from code_common.runs.steps import do_alone
 from code_seg.dataset import load_training, read_labels
 from code_seg.evaluate import make_instances
 from code_seg.metrics import overlaps, unmatched

@@ -21,13 +21,9 @@ from code_common.files.run_folder import (
     selection_path,
 )
 from code_common.reporting.album import album_paths
-from code_common.steps import (
-    Step,
-    inference_work,
-    remove_unfinished,
-    training_work,
-    validation_work,
-)
+from code_common.runs.estimate import inference_work, training_work, validation_work
+from code_common.runs.removal import remove_unfinished
+from code_common.runs.steps import Step
 from code_seg.options import Options
 from code_seg.pictures import FIGURES, pictures
 from code_seg.prepare_data import prepare

@@ -30,7 +30,7 @@ from code_common.files.run_folder import (
 from code_common.files.writing import write_json, write_png, write_points
 from code_common.learning.colours import ColourStatistics
 from code_common.reporting.drawing import BLUE, mark
-from code_common.steps import do_alone
+from code_common.runs.steps import do_alone
 from code_seg.labels import label_errors, to_colours
 from code_seg.overlays import label_overlay
 from code_seg.points import merge_points, read_annotated, read_detections

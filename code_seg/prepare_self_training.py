@@ -13,7 +13,7 @@ if __name__ == "__main__":
     options = read_command_line(PrepareSelfTrainingOptions, __doc__)
 
 from code_common.errors import run_script
-from code_common.steps import do_alone
+from code_common.runs.steps import do_alone
 from code_seg.self_training import write_self_training_labels
 
 if __name__ == "__main__":

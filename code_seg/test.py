@@ -49,7 +49,7 @@ from code_common.learning.hardware import choose_processes
 from code_common.reporting.bootstrap import intervals, patients
 from code_common.reporting.drawing import CYAN, YELLOW, outline
 from code_common.reporting.results import SHOWN
-from code_common.steps import refuse_other_checkpoint, refuse_other_run
+from code_common.runs.same_run import refuse_other_checkpoint, refuse_other_run
 from code_seg.evaluate import make_instances
 from code_seg.magnify import predict_nuclei
 from code_seg.metrics import over_images, score

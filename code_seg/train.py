@@ -29,7 +29,7 @@ from code_common.learning.checkpoints import load_network
 from code_common.learning.loss_terms import Loss, LossTerm
 from code_common.learning.network import ResUNet
 from code_common.learning.training import Validate, fit
-from code_common.steps import do_alone
+from code_common.runs.steps import do_alone
 from code_seg.crf_loss import choose_backend
 from code_seg.dataset import (
     label_paths,

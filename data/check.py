@@ -97,12 +97,12 @@ def read_arguments(argv: list[str] | None = None) -> Request:
 if __name__ == "__main__":
     request = run_script(read_arguments)
 
-from code_common.estimate import estimate
 from code_common.files.data_set import ImageFiles, load_split
 from code_common.files.writing import write_bytes
 from code_common.launch import choose_device, load_first_weights
 from code_common.learning.network import OUTPUTS, ResUNet
-from code_common.steps import inputs_of, refuse_other_data
+from code_common.runs.estimate import estimate
+from code_common.runs.same_run import inputs_of, refuse_other_data
 from code_detection.plan import steps as detection_steps
 from code_seg.plan import steps as seg_steps
 from data.findings import FAIL, PASS, WARN, Finding, check_data_set

@@ -18,7 +18,8 @@ ROOMS = (
     "data",
     "code_detection",
     "code_seg",
-    "launch, steps",
+    "runs",
+    "launch",
     "inference",
     "options",
     "reporting",
@@ -29,9 +30,7 @@ ROOMS = (
 )
 # The files of code_common that lie in no folder -> the room that they are drawn as.
 FILES = {
-    "launch": "launch, steps",
-    "steps": "launch, steps",
-    "estimate": "launch, steps",
+    "launch": "launch",
     "options": "options",
     "errors": "errors, config",
     "config": "errors, config",

@@ -16,9 +16,7 @@ import torch
 from conftest import RUN, both_stages, run_here
 from test_systems import options
 
-from code_common import steps
 from code_common.errors import InputError
-from code_common.estimate import estimate
 from code_common.files.contents import Unfinished, files_fingerprint, refuse_unfinished
 from code_common.files.data_set import load_split
 from code_common.files.locks import take_lock
@@ -32,7 +30,9 @@ from code_common.files.run_folder import (
     val_points_path,
 )
 from code_common.files.writing import write_json, write_png, write_points
-from code_common.steps import LOCK, Run, Step, do_alone
+from code_common.runs import code_version
+from code_common.runs.estimate import estimate
+from code_common.runs.steps import LOCK, Run, Step, do_alone
 
 STEPS = ("a", "b", "c")
 POINT = np.array([[9, 9]])
@@ -85,8 +85,8 @@ class Runs:
 
 @pytest.fixture
 def runs(dataset, tmp_path, monkeypatch) -> Runs:
-    monkeypatch.setattr("code_common.steps._commit", lambda: "old")  # git takes a moment
-    monkeypatch.setattr("code_common.steps.choose_precision", lambda *_: torch.float32)
+    monkeypatch.setattr("code_common.runs.steps.code_version", lambda: "old")  # git takes a moment
+    monkeypatch.setattr("code_common.runs.steps.choose_precision", lambda *_: torch.float32)
     runs = Runs(tmp_path)
     assert runs.start() == ["a", "b", "c"] and runs.start() == []
     return runs
@@ -262,7 +262,7 @@ def test_other_annotated_points_are_refused(runs, tmp_path):
 
 
 def test_other_code_is_said_and_noted(runs, monkeypatch, capsys):
-    monkeypatch.setattr("code_common.steps._commit", lambda: "new")
+    monkeypatch.setattr("code_common.runs.steps.code_version", lambda: "new")
     assert runs.start() == []
     assert read_json(options_path(runs.folder))["commit"] == "old"  # nothing was done
     out(runs, "c").unlink()
@@ -278,17 +278,17 @@ def test_code_that_its_commit_does_not_tell_has_a_hash(tmp_path, monkeypatch):
     versions = []
     for text in ("a", "b"):
         losses.write_text(text)
-        monkeypatch.setattr(steps, "PROJECT", tmp_path)
-        versions.append(steps._commit())
-        monkeypatch.setattr(steps.subprocess, "run", lambda *_, **__: Described())
-        versions.append(steps._commit())
+        monkeypatch.setattr(code_version, "PROJECT", tmp_path)
+        versions.append(code_version.code_version())
+        monkeypatch.setattr(code_version.subprocess, "run", lambda *_, **__: Described())
+        versions.append(code_version.code_version())
         monkeypatch.undo()
     assert len(set(versions)) == 4
     assert [re.fullmatch("(unknown|1a-dirty)-[0-9a-f]{8}", v)[1] for v in versions] == 2 * [
         "unknown", "1a-dirty",
     ]  # fmt: skip
-    monkeypatch.setattr(steps.subprocess, "run", lambda *_, **__: Described("1a"))
-    assert steps._commit() == "1a"
+    monkeypatch.setattr(code_version.subprocess, "run", lambda *_, **__: Described("1a"))
+    assert code_version.code_version() == "1a"
 
 
 class Described(NamedTuple):
@@ -314,7 +314,7 @@ def test_stage_1_of_other_code_or_in_another_format_is_said(runs, monkeypatch, c
 def test_another_number_format_is_said_and_noted(runs, monkeypatch, capsys):
     """With --precision auto another processor may choose another one."""
     assert read_json(options_path(runs.folder))["precision_used"] == "fp32"
-    monkeypatch.setattr("code_common.steps.choose_precision", lambda *_: torch.bfloat16)
+    monkeypatch.setattr("code_common.runs.steps.choose_precision", lambda *_: torch.bfloat16)
     assert runs.start() == []
     out(runs, "c").unlink()
     assert runs.start() == ["c"]
@@ -407,7 +407,7 @@ def test_two_restarts_that_wait_for_one_folder_never_work_at_once(runs, tmp_path
 
 def test_a_script_of_one_step_does_not_work_beside_main(runs, monkeypatch):
     """Two trainings in one folder would mix their weights."""
-    monkeypatch.setattr("code_common.steps.LOCK_PATIENCE_S", 0)
+    monkeypatch.setattr("code_common.runs.steps.LOCK_PATIENCE_S", 0)
     given = options(runs.home)
     assert do_alone(lambda _: "done", given) == "done"
     lock = take_lock(runs.folder / LOCK)

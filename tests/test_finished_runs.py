@@ -26,7 +26,8 @@ from code_common.files.run_folder import (
 from code_common.files.writing import write_json
 from code_common.inference.trained_run import load_trained_run, pack_run
 from code_common.reporting.results import read_repeat
-from code_common.steps import do_alone, noted_files, remove_run
+from code_common.runs.removal import noted_files, remove_run
+from code_common.runs.steps import do_alone
 from code_seg import options as segmentation
 from code_seg.selection import select
 from tools import export_model, score

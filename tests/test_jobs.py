@@ -20,8 +20,8 @@ from conftest import (
     run_process,
 )
 
-from code_common.estimate import Estimate
 from code_common.files.data_set import load_split
+from code_common.runs.estimate import Estimate
 from code_common.threads import allotted_cores
 from data import check
 

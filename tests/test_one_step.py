@@ -15,7 +15,8 @@ from code_common.files.images import read_image
 from code_common.files.reading import read_json
 from code_common.files.run_folder import marker_path, metrics_path, options_path, results_folder
 from code_common.files.writing import write_json, write_png
-from code_common.steps import Run, Step, do_alone, inputs_of
+from code_common.runs.same_run import inputs_of
+from code_common.runs.steps import Run, Step, do_alone
 from code_detection import options as detection_options
 from code_seg import options as seg_options
 from code_seg.oracles import oracles

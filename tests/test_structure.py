@@ -29,8 +29,7 @@ COMMON_IMPORTS = {
     "options": "errors old_runs config files learning",
     "inference": "errors old_runs threads config files annotations learning options",
     "launch": "errors config files learning options inference",
-    "steps": "errors old_runs config files learning options launch",
-    "estimate": "files learning options launch steps",
+    "runs": "errors old_runs config files learning options launch",
 }
 # Folders of the project -> those that they may import.
 FOLDER_IMPORTS = {

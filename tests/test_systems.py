@@ -24,7 +24,7 @@ from code_common.learning.checkpoints import load_encoder, load_state, network_o
 from code_common.learning.encoders import ENCODERS
 from code_common.learning.network import ResUNet
 from code_common.options import PredictOptions
-from code_common.steps import Run, Step
+from code_common.runs.steps import Run, Step
 from code_detection.options import Options
 from data import check
 
@@ -244,7 +244,7 @@ def test_a_restart_killed_while_it_removes_files_removes_the_rest(runs, monkeypa
     (folder / "round_0").mkdir()
     (folder / "round_0" / "last.pt").write_text("old")
     with monkeypatch.context() as patch:
-        patch.setattr("code_common.steps.remove_run", lambda _: sys.exit(1))
+        patch.setattr("code_common.runs.steps.remove_run", lambda _: sys.exit(1))
         with pytest.raises(SystemExit):
             runs.start(restart=True)
     runs.start()  # the command printed has no --restart

@@ -38,7 +38,7 @@ def check(tmp_path, monkeypatch, capsys):
 
     def run(*more, seconds=1.0):
         # The time of two training steps is not what these tests are about.
-        monkeypatch.setattr("code_common.estimate.seconds_per_megapixel", lambda *_: seconds)
+        monkeypatch.setattr("code_common.runs.estimate.seconds_per_megapixel", lambda *_: seconds)
         status = main(request(tmp_path, *more))
         return capsys.readouterr().out, status
 

@@ -15,7 +15,7 @@ from code_common.errors import InputError
 from code_common.files.reading import read_json, read_table
 from code_common.files.run_folder import points_path
 from code_common.learning.checkpoints import load_state
-from code_common.steps import _lock
+from code_common.runs.steps import _lock
 
 KILLABLE = PROJECT / "tests" / "killable.py"
 TRAININGS = 4  # two rounds of stage 1, two phases of stage 2
@@ -25,7 +25,7 @@ MEGABYTE = 1 << 20
 HOLD_LOCK = """
 import sys
 from pathlib import Path
-from code_common.steps import _lock
+from code_common.runs.steps import _lock
 
 lock = _lock(Path(sys.argv[1]))
 print("locked", flush=True)
@@ -128,7 +128,7 @@ def test_a_full_or_read_only_disk_is_told_in_one_line(tmp_path, mount_option, me
 
 
 def test_two_processes_never_work_in_one_run_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("code_common.steps.LOCK_PATIENCE_S", 0.5)
+    monkeypatch.setattr("code_common.runs.steps.LOCK_PATIENCE_S", 0.5)
     other = subprocess.Popen(
         [sys.executable, "-c", HOLD_LOCK, str(tmp_path)],
         cwd=PROJECT,

@@ -13,7 +13,7 @@ from code_common.reporting.album import read_album
 from code_common.reporting.curves import stage_curves
 from code_common.reporting.results import Repeat, read_repeat
 from code_common.reporting.sections import annotated, area_section, label_section
-from code_common.steps import saved_run
+from code_common.runs.same_run import saved_run
 from code_seg.selection import read_selection
 from tools.sweep import read_sweep
 

@@ -13,12 +13,32 @@ from code_common.files.images import image_shape
 from code_common.files.run_folder import marker_paths
 from code_common.launch import choose_device, recipe_of
 from code_common.learning.network import ResUNet, mixed_precision
+from code_common.learning.patches import windows
 from code_common.options import CommonOptions
-from code_common.steps import Step, refuse_other_options
+from code_common.runs.same_run import refuse_other_options
+from code_common.runs.steps import Step
 
 BESIDE = 1.3  # time of a run over that of its networks alone: crops, labels, files, imports
 BYTES_PER_PIXEL = 30  # of what a repeat writes for an image, at most
 CHECKPOINTS = 3  # that a stage holds beside one for each training: the one in progress has Adam's
+
+
+def training_work(images: Sequence[ImageFiles], options: CommonOptions, epochs: int) -> float:
+    """Work of training in megapixels through the network, three passes a step."""
+    patches = sum(len(windows(image_shape(i.image), options.patch_size)) for i in images)
+    return 3e-6 * epochs * patches * options.input_size**2
+
+
+def inference_work(images: Sequence[ImageFiles], options: CommonOptions, views: int) -> float:
+    """Work of inference in megapixels through the network."""
+    tiling = options.tile, options.overlap
+    tiles = sum(len(windows(image_shape(i.image), *tiling)) for i in images)
+    return 1e-6 * tiles * options.tile**2 * views
+
+
+def validation_work(images: Sequence[ImageFiles], options: CommonOptions, epochs: int) -> float:
+    """Work of all validations of a training in megapixels through the network."""
+    return -(-epochs // options.val_every) * inference_work(images, options, views=1)
 
 
 @dataclass(frozen=True)

@@ -1,86 +1,42 @@
 """The steps of a run: done ones are skipped, the others print one line with the time left."""
 
-import contextlib
-import re
-import shutil
-import subprocess
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeVar
 
 import torch
 
-from code_common.config import as_json, fingerprint, flag_of, shown_fields
+from code_common.config import as_json
 from code_common.errors import InputError
-from code_common.files.contents import (
-    Inputs,
-    content_hash,
-    contents_of,
-    files_fingerprint,
-    read_marker,
-    refuse_unfinished,
-    stamp,
-)
-from code_common.files.data_set import ImageFiles, load_split, read_split
-from code_common.files.images import image_shape
-from code_common.files.layout import SPLIT
+from code_common.files.contents import Inputs, content_hash, contents_of, read_marker, stamp
 from code_common.files.locks import take_lock
 from code_common.files.reading import read_json
-from code_common.files.run_folder import (
-    CACHE,
-    LABELS,
-    SELF_TRAINING_LABELS,
-    colours_path,
-    detections_folder,
-    detections_path,
-    label_errors_path,
-    last_path,
-    marker_path,
-    marker_paths,
-    options_path,
-    pictures_folder,
-    points_path,
-    results_folder,
-    round_folders,
-    selection_path,
-    val_points_path,
-)
+from code_common.files.run_folder import marker_path, marker_paths, options_path
 from code_common.files.writing import write_json
 from code_common.launch import choose_device
 from code_common.learning import distributed
 from code_common.learning.hardware import describe
-from code_common.learning.patches import windows
 from code_common.learning.precision import choose_precision, precision_name
-from code_common.old_runs import (
-    RENAMED_FILES,
-    checkpoint_path,
-    options_today,
-    refuse_removed,
-    rename_files,
-)
+from code_common.old_runs import rename_files
 from code_common.options import CommonOptions
+from code_common.runs.code_version import code_version
+from code_common.runs.removal import remove_run
+from code_common.runs.same_run import (
+    facts_of,
+    inputs_of,
+    refuse_other_files,
+    refuse_other_options,
+    refuse_other_run,
+    saved_run,
+)
 
 # The workers of a killed run notice after a few seconds, and hold its lock until then.
 LOCK_PATIENCE_S = 10.0
-PROJECT = Path(__file__).resolve().parents[1]
-CODE_SUFFIXES = (".py", ".h", ".cpp", ".cu")
 LOCK = ".lock"  # outlives --restart, so that two processes that wait for it never both get one
-OTHER = "give another --root-save-dir, or --restart to throw that run away"
-T = TypeVar("T")
 CLEARING = "clearing"  # what options.json says while --restart removes files
-# The phases of stage 2, each of which has a folder.
-_PHASES = ("labels", "crf", "self_training")
-# What a run writes, of any version: files of these names, and those that the markers note. In a
-# folder of which no marker tells, the endings tell, but for folders where all names are of these.
-_WRITTEN = re.compile(
-    r".+_(points\.csv|prob\.png|overlay\.png|instances\.tif|nuclei\.geojson)|metrics\.json|"
-    r"per_image\.csv|(best|last)\.pt|log\.csv|figures\.json|areas\.json|.+\.npy|\..+\.tmp|"
-    r"events\.out\.tfevents\..*"
-)
-_RESULTS = ("test", "test_own", "detections", "train")
-_ENDINGS = (".png", ".csv", ".json")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -95,147 +51,6 @@ class Step:
     tidy: Callable[[], None] | None = None  # removes what is not needed once the step is done
     # Its results by their places in the run folder. Not all need be there; no other file counts.
     writes: Sequence[Path] = ()
-
-
-def training_work(images: Sequence[ImageFiles], options: CommonOptions, epochs: int) -> float:
-    """Work of training in megapixels through the network, three passes a step."""
-    patches = sum(len(windows(image_shape(i.image), options.patch_size)) for i in images)
-    return 3e-6 * epochs * patches * options.input_size**2
-
-
-def inference_work(images: Sequence[ImageFiles], options: CommonOptions, views: int) -> float:
-    """Work of inference in megapixels through the network."""
-    tiling = options.tile, options.overlap
-    tiles = sum(len(windows(image_shape(i.image), *tiling)) for i in images)
-    return 1e-6 * tiles * options.tile**2 * views
-
-
-def validation_work(images: Sequence[ImageFiles], options: CommonOptions, epochs: int) -> float:
-    """Work of all validations of a training in megapixels through the network."""
-    return -(-epochs // options.val_every) * inference_work(images, options, views=1)
-
-
-def saved_run(path: Path) -> dict:
-    """What options.json of a run holds. Raises InputError where it is not of this project."""
-    return read_json(path, {"options": dict})
-
-
-def inputs_of(options: CommonOptions) -> Inputs:
-    """What the input files of a run are recognised by: those of the data set and, in stage 2, the
-    detections and annotated points of stage 1. Raises InputError where one is not there.
-    """
-    split, stage_1 = load_split(options.data_dir), options.detection_dir()
-    images = [files for part in ("train", "val", "test") for files in split[part]]
-    if stage_1 is None:
-        return files_fingerprint(images)
-    detections = [detections_path(stage_1, files.name) for files in images]
-    annotated = [points_path(stage_1, files.name) for files in split["train"]]
-    return files_fingerprint(images, detections, annotated)
-
-
-def facts_of(inputs: Inputs, data_dir: Path) -> dict[str, object]:
-    """What options.json tells of the data set and the detections that a run is made of."""
-    return {
-        "inputs": inputs.beginnings,
-        "contents": inputs.contents,
-        "images": inputs.images,
-        "detections": inputs.detections,
-        "annotated": inputs.annotated,
-        "detected": list(inputs.detected),
-        # Sets and groups, by the names of their images.
-        "split": fingerprint(read_split(data_dir)),
-    }
-
-
-def refuse_other_files(folder: Path, facts: dict[str, object], remedy: str = OTHER) -> None:
-    """Raise InputError where a run folder holds a run that is made of other files.
-
-    facts: what options.json would tell of the files that are there now. Older runs do not tell all.
-    """
-    saved = saved_run(options_path(folder))
-    first = saved["options"]
-    known = {
-        # Older runs do not tell the detections alone, the whole content, nor what stands below.
-        "detections": "the detections of stage 1 have",
-        "contents" if "contents" in saved else "inputs": "the input images or labels have",
-        "annotated": "the annotated points of stage 1 have",
-        "split": f"the sets or groups of {SPLIT} have",
-        "first_weights": f"the first weights, {first.get('pretrained')}, have",
-        "start_from": f"the first weights, {first.get('start_from')}, have",
-    }
-    for name, what in known.items():
-        if saved.get(name, facts.get(name)) != facts.get(name, saved.get(name)):
-            raise InputError(f"{folder}: {what} changed since this run began; {remedy}")
-
-
-def refuse_other_options(folder: Path, options: CommonOptions, remedy: str = OTHER) -> None:
-    """Raise InputError where a run folder holds finished steps of a run with other options.
-
-    Compared are the options of the script.
-    """
-    path = options_path(folder)
-    if not path.is_file():
-        raise InputError(
-            f"{folder}: holds finished steps, but no {path.name} that says of what; "
-            "give another --save-dir, or remove this one"
-        )
-    saved = saved_run(path)["options"]
-    refuse_removed(saved, path)
-    before, now = options_today(saved), as_json(options)
-    for name in (field.name for field in shown_fields(type(options))):
-        if name in options.NOT_IN_RESULT:
-            continue
-        if before.get(name, now[name]) != now[name]:
-            raise InputError(
-                f"{folder}: holds a run with {flag_of(name)} {before[name]}, not {now[name]}; "
-                f"{remedy}"
-            )
-
-
-def refuse_other_run(options: CommonOptions) -> None:
-    """Raise InputError where a script of one step, in the folder of a run of main.py, has other
-    options or files than that run.
-    """
-    folder = options.save_dir
-    if not marker_paths(folder) or not options_path(folder).is_file():
-        return
-    refuse_other_options(folder, options, "give those of the run, with its --profile")
-    if "contents" in saved_run(options_path(folder)):
-        facts = facts_of(inputs_of(options), options.data_dir)
-        refuse_other_files(folder, facts, "put them back, or give another --save-dir")
-
-
-def refuse_other_checkpoint(folder: Path, checkpoint: Path) -> None:
-    """Raise InputError where a finished run of main.py has the results of another checkpoint, its
-    own, which would be lost.
-    """
-    path = selection_path(folder)
-    if marker_paths(folder) and path.is_file():
-        own = checkpoint_path(folder, read_json(path, {"checkpoint": str})["checkpoint"])
-        if own.resolve() != checkpoint.resolve():
-            raise InputError(
-                f"{folder}: holds the results of {own}, the checkpoint that this run chose; give "
-                f"another --save-dir for those of {checkpoint}"
-            )
-
-
-def refuse_other_data(stage_1: Path, inputs: Inputs, options: CommonOptions) -> None:
-    """Raise InputError where stage 1 is of other images, labels or sets, or is not finished.
-
-    A line says so where it is of another share of the points.
-    """
-    refuse_unfinished(stage_1)
-    path = options_path(stage_1)
-    saved = saved_run(path) if path.is_file() else {"options": {}}
-    now = {"contents": inputs.images, "split": fingerprint(read_split(options.data_dir))}
-    if any(saved.get(name, value) != value for name, value in now.items()):
-        raise InputError(
-            f"{stage_1}: a run on other images, labels or sets than those of {options.data_dir}; "
-            "run stage 1 on these first (code_detection/main.py)"
-        )
-    ratio = saved["options"].get("ratio", options.ratio)
-    if ratio != options.ratio:
-        print(f"{stage_1}: made with --ratio {ratio}, not {options.ratio}")
 
 
 def do_alone(
@@ -260,24 +75,6 @@ def do_alone(
     return result
 
 
-def _commit() -> str:
-    """The version of the code: its commit, and a hash of the code where that does not tell it."""
-    command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        commit = done.stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = "unknown"
-    is_whole = commit != "unknown" and not commit.endswith("-dirty")
-    return commit if is_whole else f"{commit}-{_code_hash(PROJECT)}"
-
-
-def _code_hash(project: Path) -> str:
-    """Short hash of the code that makes the results."""
-    files = [path for path in project.glob("code_*/**/*") if path.suffix in CODE_SUFFIXES]
-    return fingerprint(contents_of(project, [path.relative_to(project) for path in files]))[:8]
-
-
 def _lock(folder: Path) -> IO:
     """Take a run folder for this process, until it ends; InputError where another one has it."""
     deadline = time.monotonic() + LOCK_PATIENCE_S
@@ -289,65 +86,6 @@ def _lock(folder: Path) -> IO:
             )
         time.sleep(0.2)
     return file
-
-
-def _remove_written(folder: Path, noted: Collection[Path]) -> None:
-    """Remove the files of a run from one of its folders, and the folder where nothing is left.
-
-    noted: the files that the steps of the run noted.
-    """
-    if folder.is_symlink():
-        folder.unlink()
-        return
-    is_told = folder.name in _RESULTS or any(path.parent == folder for path in noted)
-    endings = () if is_told else _ENDINGS
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.is_dir() and not path.is_symlink():
-            _remove_written(path, noted)
-        elif path in noted or path.suffix in endings or _WRITTEN.fullmatch(path.name):
-            path.unlink(missing_ok=True)
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
-
-
-def noted_files(folder: Path) -> set[Path]:
-    """The files that the steps of a run noted as theirs; a damaged marker tells of none."""
-    noted: set[Path] = set()
-    for path in marker_paths(folder):
-        with contextlib.suppress(InputError):
-            noted |= {folder / name for name in read_marker(folder, path.stem).get("files", {})}
-    return noted
-
-
-def remove_run(folder: Path) -> None:
-    """Remove what a run of either stage wrote into its folder, also an older version.
-
-    Other files stay, and so does the lock. options.json stays, too: it says that here is a run.
-    """
-    noted = noted_files(folder)
-    own_images = results_folder(folder, own_images=True)
-    folders = [
-        marker_path(folder, "NAME").parent,
-        folder / CACHE,
-        *(folder / name for name in (*LABELS, SELF_TRAINING_LABELS, *_PHASES)),
-        *round_folders(folder),
-        points_path(folder, "NAME").parent,
-        val_points_path(folder, "NAME").parent,
-        *(results_folder(folder), own_images, detections_folder(folder), pictures_folder(folder)),
-    ]
-    files = [
-        selection_path(folder),
-        colours_path(folder),
-        label_errors_path(folder),
-        label_errors_path(folder, "self_training"),
-    ]
-    older = [folder / name for name in RENAMED_FILES]
-    for path in [*folders, *(path for path in older if path.is_dir())]:
-        _remove_written(path, noted)
-    for path in [*files, *(path for path in older if path.suffix == ".json")]:
-        path.unlink(missing_ok=True)
-    for path in folder.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
 
 
 class Run:
@@ -541,7 +279,7 @@ class Run:
 
     def _note_code(self, step: Step) -> None:
         """Note code, machine and number format of a step; those before it may have had others."""
-        facts = {"commit": self._added("commit", "version of the code", _commit())}
+        facts = {"commit": self._added("commit", "version of the code", code_version())}
         if step.work:  # through the network
             precision = choose_precision(self.options.precision, choose_device(self.options))
             now = precision_name(precision)
@@ -567,12 +305,6 @@ class Run:
 
 def _others(names: Sequence[str]) -> str:
     return f", with {len(names) - 1} more files," if len(names) > 1 else ""
-
-
-def remove_unfinished(save_dir: Path, training: Path) -> None:
-    """Remove what the training in the folder `training` of a run would have gone on from."""
-    last_path(training).unlink(missing_ok=True)
-    shutil.rmtree(save_dir / CACHE, ignore_errors=True)
 
 
 def _minutes(seconds: float) -> str:
