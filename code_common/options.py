@@ -28,7 +28,7 @@ LENGTH, AREA, EPOCHS = 1000, 1_000_000, 100_000
 # ImageNet weights on MO (docs/explanation/results.md).
 SCRATCH = dict(
     model="resnet18", width=0.25, pretrained="none", dropout=0.0,
-    batch_size=8, lr=2e-3, schedule="cosine",
+    batch_size=8, batch_parts=2, lr=2e-3, schedule="cosine",
 )  # fmt: skip
 
 
@@ -145,8 +145,8 @@ class CommonOptions(InferenceOptions):
     input_size: int | None = None  # side in pixels of a training crop
     batch_size: int | None = None  # crops per step
     batch_parts: int | None = None  # parts of a batch, each with batch norms of its own (published:
-    #   1), which the cores of a CPU do side by side. 2 is faster on two cores; whether it scores
-    #   less is in docs/guides/scaling.md. Several processes do a batch as one part
+    #   1), which the cores of a CPU do side by side; what they bring is in docs/guides/scaling.md.
+    #   Several processes do a batch as one part
     epochs: int | None = None  # passes over the patches
     lr: float | None = None  # Adam's learning rate
     schedule: str = "constant"  # of the learning rate: constant (as published), or cosine, which

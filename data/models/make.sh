@@ -31,9 +31,10 @@ data_set() {
   ln -sfnT "$DATA_ROOT/TNBC/labels_instance" "$OUT/data/$1/labels_instance"
 }
 
+# One part of a batch, as it was when tnbc.pt was made.
 train() {
   bash "$HERE/run.sh" --dataset "$1" --data-root "$OUT/data" --root-save-dir "$OUT/runs" \
-    --ratio "$RATIO" --profile scratch
+    --ratio "$RATIO" --profile scratch --batch-parts 1
 }
 
 # score NAME PATIENT: what OUT/predicted/NAME holds, against the masks of DATA_ROOT/NAME.
