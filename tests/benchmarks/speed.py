@@ -151,7 +151,7 @@ def training(args: argparse.Namespace, say: Callable[[str, list[float]], None]) 
     for name, checkout, _ in args.checkouts:
         for case, cores, beside in cases:
             for parts in (1, 2) if name == "now" else (1,):
-                more = ["--batch-parts", parts] if parts > 1 else []
+                more = ["--batch-parts", parts] if name == "now" else []  # older code has one
                 with beside(), tempfile.TemporaryDirectory() as out:
                     for stage, speeds in crops_per_second(checkout, Path(out), cores, more).items():
                         say(f"{name}, {case}, {parts} parts, {stage}: crops/s", speeds)
