@@ -16,6 +16,7 @@ import numpy as np
 
 from code_common.annotations.labels import count_split, nucleus_masks
 from code_common.annotations.sources import keys_of
+from code_common.annotations.text import first_names
 from code_common.arrays import points_from_instances
 from code_common.errors import InputError
 from code_common.files.data_set import (
@@ -159,8 +160,8 @@ def check_files(folder: Path) -> tuple[dict[str, list[ImageFiles]], list[Finding
     in_sets = [files for part in image_files.values() for files in part]
     named = {name for names in split.values() for name in names}
     findings += check_surplus(folder / IMAGES, {files.image for files in in_sets}, named)
-    if unread := [path.name for path in unread_images(folder / IMAGES)]:
-        message = f"{len(unread)} images of a kind that is not read: {some(unread)}"
+    if unread := unread_images(folder / IMAGES):
+        message = f"{len(unread)} images of a kind that is not read: {first_names(unread)}"
         findings.append(Finding(WARN, str(folder / IMAGES), message, "save them as PNG or TIFF"))
     findings += check_groups(image_files) + check_folders(folder)
     is_missing = any(not (files.instances or files.points) for files in in_sets)
@@ -194,12 +195,6 @@ def find_part(
     return image_files, findings
 
 
-def some(names: Iterable[str]) -> str:
-    """The first of some names, sorted."""
-    ordered = sorted(names)
-    return ", ".join(ordered[:3]) + (", ..." if len(ordered) > 3 else "")
-
-
 def check_groups(image_files: dict[str, list[ImageFiles]]) -> list[Finding]:
     """Sets beside train, val and test that are hardly meant as groups of test images."""
     findings, test = [], {files.name for files in image_files["test"]}
@@ -212,7 +207,7 @@ def check_groups(image_files: dict[str, list[ImageFiles]]) -> list[Finding]:
             findings.append(Finding(WARN, SPLIT, message, f"call it '{part}', if it is that set"))
         elif others:
             message = f"{len(others)} images of the group '{name}' are not in 'test', so not scored"
-            fix = f"name them in 'test', too, or take them out: {some(others)}"
+            fix = f"name them in 'test', too, or take them out: {first_names(others)}"
             findings.append(Finding(WARN, SPLIT, message, fix))
     return findings
 
@@ -232,10 +227,10 @@ def check_folders(folder: Path) -> list[Finding]:
 def check_surplus(directory: Path, used: set[Path], named: set[str]) -> list[Finding]:
     """Images in a folder that are of no set: neither found by the split, nor named in it."""
     present = filter(is_image, directory.iterdir()) if directory.is_dir() else ()
-    surplus = [p.name for p in set(present) - used if not {p.name, stem(p.name)} & named]
+    surplus = sorted(p for p in set(present) - used if not {p.name, stem(p.name)} & named)
     if not surplus:
         return []
-    message = f"{len(surplus)} files of no set: {some(surplus)}"
+    message = f"{len(surplus)} files of no set: {first_names(surplus)}"
     return [Finding(WARN, str(directory), message, f"name the images in {SPLIT}, or move them")]
 
 
@@ -245,17 +240,17 @@ def check_labels(directory: Path, images: Path, is_missing: bool) -> list[Findin
     is_missing: whether an image has no label.
     """
     findings = []
-    surplus = [path.name for path in labels_of_no_image(images, directory)]
+    surplus = sorted(labels_of_no_image(images, directory))
     if surplus:
         ending = POINT_ENDING if directory.name == POINT_LABELS else INSTANCE_ENDINGS[-1]
         fix = f"name each as its image is, in the same letters: TILE or TILE{ending}"
-        message = f"{len(surplus)} labels of no image: {some(surplus)}"
+        message = f"{len(surplus)} labels of no image: {first_names(surplus)}"
         findings.append(Finding(WARN, str(directory), message, fix))
     looked_at = is_missing or directory.name == POINT_LABELS
     files = directory.iterdir() if looked_at and directory.is_dir() else ()
-    others = [f.name for f in files if keys_of(f) and not is_image(f)]
+    others = sorted(f for f in files if keys_of(f) and not is_image(f))
     if others:
-        message = f"{len(others)} files that are no image and are not read: {some(others)}"
+        message = f"{len(others)} files that are no image and are not read: {first_names(others)}"
         fix = import_command(directory, directory)
         findings.append(Finding(WARN, str(directory), message, fix))
     return findings

@@ -13,7 +13,7 @@ from code_common.annotations.formats import (
     Annotations,
     read_images,
 )
-from code_common.annotations.text import short, some_names
+from code_common.annotations.text import first_names, some_names
 from code_common.errors import InputError
 from code_common.files.data_set import ImageFiles, Names, plain_name
 
@@ -40,7 +40,6 @@ ENDINGS = (
 )
 BEGINNING = "cellcounter_"  # of ImageJ's Cell Counter
 MASKS = "masks"  # TILE/masks/*.png, one for each nucleus
-_SHOWN = 5  # names in a message
 
 
 class Sources:
@@ -95,10 +94,7 @@ class Sources:
         """What was looked for and what is there, where no file belongs to an image."""
         image = self.images[0]
         looked = f"{image}.geojson, .xml, .csv, ..., {image}_cp_masks.png, {image}_mask.tif, ..."
-        present = sorted(path.name for path in self.folder.iterdir())
-        there = ", ".join(short(name, 80) for name in present[:_SHOWN]) + (
-            ", ..." if len(present) > _SHOWN else ""
-        )
+        there = first_names(sorted(self.folder.iterdir()))
         hint = ""
         if any(path.suffix.lower() in (".json", ".xml") for path in self.others):
             hint = " (a file of all images is itself the --source)"
@@ -180,7 +176,7 @@ def match_names(
         used.add(name)
     others = [name for name in by_name if name not in used]
     if not any(source is not None for source in sources.values()):
-        shown = ", ".join(short(name, 80) for name in others[:5]) or "no images"
+        shown = first_names(others) or "no images"
         raise InputError(
             f"{path}: nothing in it has the name of an image; looked for "
             f"{image_files[0].image.name}, ...; there are: {shown}"

@@ -15,6 +15,7 @@ from code_common.errors import InputError, reason
 from code_common.files.reading import only_once
 
 MAX_BYTES = 1 << 30  # of a text file; the outlines of a whole slide take less
+SHOWN = 5  # names in a message
 _ENCODING = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["'][^>]*\?>""")
 _PACKED = (".geojson", ".json", ".xml", ".csv", ".tsv", ".txt")  # what tools pack
 
@@ -25,10 +26,15 @@ def short(name: object, length: int = 40) -> str:
     return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
+def first_names(files: Sequence[Path | str]) -> str:
+    """The names of the first files."""
+    names = [short(Path(file).name, 80) for file in files[:SHOWN]]
+    return ", ".join([*names, "..."] if len(files) > SHOWN else names)
+
+
 def some_names(files: Sequence[Path | str]) -> str:
     """How many files there are, and the names of the first."""
-    shown = ", ".join(short(Path(file).name, 80) for file in files[:5])
-    return f"{len(files)} ({shown}{', ...' if len(files) > 5 else ''})"
+    return f"{len(files)} ({first_names(files)})"
 
 
 def check_file(path: Path) -> None:
