@@ -14,7 +14,7 @@ from typing import ClassVar
 from code_common.config import check_bounds, check_choices, flag_of, from_json
 from code_common.errors import InputError, reason
 from code_common.files.image_kinds import MICROSCOPES
-from code_common.files.layout import IMAGES, SPLIT
+from code_common.files.layout import IMAGES, SPLIT, TCGA_PATIENT
 from code_common.files.run_folder import options_path, ratio_folder, stage_folder
 from code_common.learning.encoders import ENCODERS, STEM_STRIDES, WIDTHS
 from code_common.old_runs import kept_options, options_today
@@ -125,7 +125,7 @@ class CommonOptions(InferenceOptions):
     #   root_save_dir/DATASET/ratio_RATIO/repeat_REPEAT/STAGE
     restart: bool = False  # throw away what the run folder holds and begin anew
     # --- scores
-    patient: str = "TCGA-..-[^-]+"  # regular expression of what the image names of one patient
+    patient: str = TCGA_PATIENT  # regular expression of what the image names of one patient
     #   have in common: the scores' intervals are drawn over patients; other names stand alone
     # --- network
     model: str | None = None  # encoder of the ResUNet: {choices}

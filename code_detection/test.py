@@ -30,7 +30,7 @@ from code_common.inference.shards import ALL
 from code_common.launch import run
 from code_common.learning import distributed
 from code_common.learning.checkpoints import load_state
-from code_common.reporting.bootstrap import intervals, patients
+from code_common.reporting.bootstrap import intervals, patients, told_alone
 from code_common.runs.same_run import refuse_other_checkpoint, refuse_other_run
 from code_detection.detect import detect_images, threshold_of
 
@@ -78,7 +78,7 @@ def score_detections(
     if not pooled:
         return f"{wanted} images, no labels to score against; see {out}"
     scores = ", ".join(f"{name} {value:.3f}" for name, value in pooled["all"].items())
-    return f"{wanted} images: {scores}; see {out}"
+    return f"{wanted} images: {scores}{told_alone(list(known), options.patient)}; see {out}"
 
 
 def test_round(

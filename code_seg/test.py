@@ -46,7 +46,7 @@ from code_common.launch import choose_device, run, tiling_of
 from code_common.learning import distributed
 from code_common.learning.checkpoints import load_network
 from code_common.learning.hardware import choose_processes
-from code_common.reporting.bootstrap import intervals, patients
+from code_common.reporting.bootstrap import intervals, patients, told_alone
 from code_common.reporting.drawing import CYAN, YELLOW, outline
 from code_common.reporting.results import SHOWN
 from code_common.runs.same_run import refuse_other_checkpoint, refuse_other_run
@@ -181,7 +181,8 @@ def test_images(
     for name, images in scores.items():
         means = mean_scores(images)
         words.append(f"{name}: " + ", ".join(f"{k} {means[k]:.3f}" for k in SHOWN))
-    return f"{len(image_files)} images; {'; '.join(words)}; see {out}"
+    alone = told_alone(list(next(iter(scores.values()))), options.patient)
+    return f"{len(image_files)} images; {'; '.join(words)}{alone}; see {out}"
 
 
 def test_data_set(options: Options, checkpoint: Path | None = None, shard: str = ALL) -> str:

@@ -17,6 +17,7 @@ if not __package__:
 
 from code_common.config import Bounded, Parser
 from code_common.errors import InputError, run_script
+from code_common.files.layout import TCGA_PATIENT
 
 
 def pattern(text: str) -> str:
@@ -48,7 +49,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--patient",
         type=pattern,
-        default="TCGA-..-[^-]+",
+        default=TCGA_PATIENT,
         metavar="REGEX",
         help="what the image names of one patient have in common; intervals are drawn over patients"
         " (default: %(default)s)",
@@ -76,7 +77,7 @@ from code_common.files.run_folder import (
     score_table_path,
 )
 from code_common.files.writing import write_json, write_table
-from code_common.reporting.bootstrap import intervals, patients
+from code_common.reporting.bootstrap import intervals, patients, told_alone
 from code_common.reporting.results import SHOWN, with_interval
 from code_seg.metrics import over_images, score
 
@@ -209,7 +210,8 @@ def main(arguments: argparse.Namespace) -> None:
     if scored:
         groups = patients(list(scored), arguments.patient)
         summary = write_scores(arguments.out, scored, groups, not_scored)
-        print(f"{len(scored)} of {len(images)} images scored; see {arguments.out}")
+        alone = told_alone(list(scored), arguments.patient)
+        print(f"{len(scored)} of {len(images)} images scored{alone}; see {arguments.out}")
         tell(summary, not_scored)
     if errors:
         raise InputError("\nerror: ".join(errors.values()))

@@ -8,6 +8,7 @@ from unicodedata import normalize
 import numpy as np
 
 from code_common.errors import InputError
+from code_common.files.layout import TCGA_PATIENT
 
 DRAWS, SEED = 2000, 0
 TAILS = (2.5, 97.5)  # percentiles that a 95 % interval lies between
@@ -52,6 +53,16 @@ def patients(names: Sequence[str], pattern: str) -> list[str]:
     return [
         name if patient is None else patient for patient, name in zip(known, names, strict=True)
     ]
+
+
+def told_alone(names: Sequence[str], pattern: str) -> str:
+    """What to tell where `pattern` finds no patient in some names: each of these images is then a
+    patient of its own. Nothing is told of the default pattern where no name is of TCGA.
+    """
+    alone = sum(patient_of(name, pattern) is None for name in names)
+    if not alone or (pattern == TCGA_PATIENT and alone == len(names)):
+        return ""
+    return f"; --patient {pattern} finds none in {alone} of {len(names)} names, which count alone"
 
 
 def resamples(groups: Sequence[str], count: int = DRAWS, seed: int = SEED) -> list[np.ndarray]:

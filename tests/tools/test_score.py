@@ -55,6 +55,15 @@ def test_intervals_are_drawn_over_patients(labelled):
     assert run_score(*labelled)["patients"] == 4  # no name holds the default pattern
 
 
+def test_names_in_which_the_pattern_finds_no_patient_are_told(labelled, capsys):
+    for pattern, alone in (("^(t).*1", 3), ("^Q", 4), ("^[a-z]+", 0)):
+        run_score(*labelled, "--patient", pattern)
+        told = f"--patient {pattern} finds none in {alone} of 4 names" if alone else "scored; see"
+        assert told in capsys.readouterr().out
+    run_score(*labelled)  # the default is of TCGA
+    assert "--patient" not in capsys.readouterr().out
+
+
 def test_points_alone_are_scored(labelled):
     data, predicted = labelled
     for path in predicted.glob("*.tif"):
