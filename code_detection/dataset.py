@@ -37,6 +37,18 @@ def all_points(files: ImageFiles, shape: tuple[int, int]) -> np.ndarray | None:
     return None
 
 
+def true_points(files: ImageFiles, shape: tuple[int, int]) -> np.ndarray | None:
+    """The points [N, 2] of all nuclei of an image, as far as known, to score detections against.
+
+    Where its instance map holds more nuclei than its point label, the latter is a part of them.
+    """
+    points = all_points(files, shape)
+    if files.points and files.instances:
+        of_map = points_from_instances(read_instances(files.instances, shape, files.image))
+        return of_map if len(of_map) > len(points) else points
+    return points
+
+
 def read_background(save_dir: Path, round: int, name: str, shape: tuple[int, int]) -> np.ndarray:
     """Background [H, W] bool that was propagated into a round; nothing into the initial one."""
     if round == 0:

@@ -19,7 +19,7 @@ from code_common.launch import choose_device, tiling_of
 from code_common.learning.checkpoints import load_state, network_of, scores_of
 from code_common.learning.hardware import choose_processes
 from code_common.reporting.drawing import BLUE, GREEN, ORANGE, mark
-from code_detection.dataset import all_points
+from code_detection.dataset import true_points
 from code_detection.options import Options
 
 
@@ -77,7 +77,7 @@ def detect_images(
         rows = [(row, col, f"{prob[row, col]:.4f}") for row, col in points.tolist()]
         write_table(written[0], ("row", "col", "prob"), rows)
         write_prob(written[1], prob)
-        truth = all_points(by_name[name], image.shape[:2])
+        truth = true_points(by_name[name], image.shape[:2])
         if overlays:
             written.append(overlay_path(overlays, name))
             write_png(written[-1], draw_detections(image, points, truth, options.r1))

@@ -33,7 +33,7 @@ from code_common.files.run_folder import (
 from code_common.reporting.album import Figure, Panel, middle, shrink, write_album
 from code_common.reporting.drawing import BLUE, GREEN, ORANGE, WHITE, mark, tint
 from code_common.runs.steps import do_alone
-from code_detection.dataset import all_points, load_training, read_background
+from code_detection.dataset import load_training, read_background, true_points
 from code_detection.detect import draw_detections
 from code_detection.labels import extended_gaussian_mask, weight_map
 
@@ -123,7 +123,7 @@ def rounds(
     """Probability map and detections of each round on a training image."""
     image = read_image(files.image)
     shape, out = image.shape[:2], options.save_dir
-    truth, panels = all_points(files, shape), []
+    truth, panels = true_points(files, shape), []
     folders = {r: round_detections_folder(out, r) for r in range(options.rounds)}
     if final_round == options.rounds:
         folders[options.rounds] = detections_folder(out)

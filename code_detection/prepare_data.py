@@ -24,7 +24,7 @@ from code_common.files.writing import write_json, write_points
 from code_common.learning.colours import ColourStatistics
 from code_common.options import Purpose
 from code_common.runs.steps import do_alone
-from code_detection.dataset import all_points
+from code_detection.dataset import all_points, true_points
 from code_detection.labels import sample_points
 
 
@@ -43,7 +43,8 @@ def prepare(options: Options) -> str:
     for part in ("train", "val", "test"):
         for index, files in enumerate(split[part]):
             image = read_image(files.image)
-            points = all_points(files, image.shape[:2])
+            points_of = all_points if part == "train" else true_points
+            points = points_of(files, image.shape[:2])
             if part == "test":
                 continue  # read all the same: a broken file is found now, not after the training
             if part == "train":
