@@ -24,8 +24,8 @@ PACKAGED = PROJECT / "data" / "models" / "tnbc.pt"  # the model that comes with 
 # Bounds of lengths (pixels), areas (square pixels) and epochs: far above what anybody needs, and
 # still without overflow.
 LENGTH, AREA, EPOCHS = 1000, 1_000_000, 100_000
-# What both stages have of the profile 'scratch': the best measured without a GPU and without
-# ImageNet weights on MO (docs/explanation/results.md).
+# What both stages have of the profile 'scratch', for computers without a GPU: the best measured on
+# MO without ImageNet weights, and fast (docs/explanation/results.md).
 SCRATCH = dict(
     model="resnet18", width=0.25, pretrained="none", dropout=0.0,
     batch_size=8, batch_parts=2, lr=2e-3, schedule="cosine",

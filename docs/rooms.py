@@ -39,7 +39,7 @@ FILES = {
     "detection_scores": "errors, config",
     "threads": "errors, config",
 }
-WIDTH, HEIGHT, FONT = 867, 543, 13
+WIDTH, HEIGHT, FONT = 934, 586, 13
 FIRST_X, FIRST_Y, STEP_X, STEP_Y = 66, 30, 67, 43  # centre of the first room, steps to the next
 BOX_WIDTH, BOX_HEIGHT, RADIUS = 108, 28, 12  # of a room, and of the circle around a number
 ARROW = 7  # length of an arrow's head
