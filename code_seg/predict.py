@@ -120,12 +120,13 @@ def predict(options: SegPredictOptions) -> str:
     of_points = (options.only_points,) if own else ()
     key = result_key(options, used, segmenter.tiling, segmenter.method, *of_points)
     beside = own.files if own else None
+    if own and distributed.is_main():
+        for line in own.notes:
+            print(printable(line))
     message, rows = predict_all(
         options, key, columns, ENDINGS, work, choose_processes(device), beside
     )
     if own and distributed.is_main():
-        for line in own.notes:
-            print(line)
         print(told_of_points(rows.values(), options.out))
     wanted = len(own.files if own else paths)
     if options.coco and len(rows) == wanted and distributed.is_main():

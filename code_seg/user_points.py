@@ -13,6 +13,7 @@ from code_common.annotations.text import some_names
 from code_common.errors import InputError
 from code_common.files.data_set import ImageFiles
 from code_common.files.writing import write_table
+from code_common.inference.shards import are_as_noted, noted
 from code_common.inference.slides import Slide
 
 
@@ -32,6 +33,7 @@ class UserPoints:
     def __init__(self, source: Path, images: Mapping[str, Path]):
         self.source, self.images = source, images
         image_files = [ImageFiles(name, path) for name, path in images.items()]
+        self._noted = noted([source] if source.is_file() else [])  # before it is read
         found, self.notes, errors = find_sources(image_files, source, "points", ALL)
         if errors:
             raise InputError("\nerror: ".join(errors))
@@ -44,9 +46,14 @@ class UserPoints:
     def read(self, name: str, slide: Slide) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """The points of an image as pixels [N, 2] (row, column) of the file and of the slide.
 
-        Also lines about what was left out. Raises InputError as the import does.
+        Also lines about what was left out. Raises InputError as the import does, and where a file
+        of all images, which was read when this began, is another one now.
         """
         own, path = self.of[name], self.images[name]
+        if not isinstance(own, Path) and not are_as_noted([self.source], self._noted):
+            raise InputError(
+                f"{self.source}: changed since this call began; give the command again"
+            )
         where = str(own) if isinstance(own, Path) else f"{self.source}, {path.name}"
         shape = slide.file_shape or slide.shape
         annotations = read_source(path, shape, own, where, "points")

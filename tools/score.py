@@ -2,7 +2,8 @@
 
 python tools/score.py --images images --labels labels_instance --predicted OUT --out scores
 
-Reads NAME_instances.tif and NAME_points.csv, which both predict.py write; one of them is enough.
+Reads NAME_instances.tif, as code_seg/predict.py writes it, or NAME_points.csv, as
+code_detection/predict.py does, or both.
 """
 
 import argparse

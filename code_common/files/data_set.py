@@ -34,9 +34,9 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
-def unread_images(folder: Path, read: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """The images and slides in a folder that are of other kinds than those with suffixes `read`."""
-    kinds = {*SLIDE_SUFFIXES, *OTHER_SUFFIXES} - {*read}
+def unread_images(folder: Path) -> list[Path]:
+    """The slides and images in a folder that are of kinds that no training reads."""
+    kinds = SLIDE_SUFFIXES + OTHER_SUFFIXES
     files = sorted(folder.iterdir()) if folder.is_dir() else []
     return [f for f in files if f.suffix.lower() in kinds and not f.name.startswith(".")]
 

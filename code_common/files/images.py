@@ -37,6 +37,8 @@ _BY_CHANCE = 10  # components or neighbours more than that; in a tiny map a few 
 _PARTS = 3  # components that the only nucleus of an image may have, unless its id is that of a mask
 _MOST, _FEW_PIXELS = 0.5, 100  # of an image; points cover less, if it is not tiny
 _SAME = 3  # grey levels; an image with fewer shows nothing
+_DARK = 64  # grey levels, of which those of a stained section are a small share
+NOTHING = "shows nothing, all its pixels have nearly one colour"
 
 
 def read_image(path: Path, notes: list[str] | None = None) -> np.ndarray:
@@ -208,17 +210,22 @@ def component_areas(mask: np.ndarray) -> np.ndarray:
     return cv2.connectedComponentsWithStats(mask.astype(np.uint8))[2][1:, cv2.CC_STAT_AREA]
 
 
-def is_nearly_constant(image: np.ndarray) -> bool:
-    """Whether an image [H, W, 3] uint8 shows nothing, so that it was hardly meant to be read.
+def why_no_tissue(image: np.ndarray) -> str:
+    """Why an image [H, W, 3] uint8 was hardly meant to be read as it is; '' for a usual one.
 
-    In no channel do the darkest and the brightest hundredth lie three grey levels apart.
+    It shows nothing: in no channel do the darkest and the brightest hundredth lie three grey levels
+    apart. Or it is far darker than a stained section: its scale may be that of one bright mark.
     """
+    bounds = []
     for channel in np.moveaxis(image, 2, 0):
         counts = np.cumsum(np.bincount(channel.ravel(), minlength=256))
-        low, high = np.searchsorted(counts, (0.01 * channel.size, 0.99 * channel.size))
-        if high - low >= _SAME:
-            return False
-    return True
+        bounds.append(np.searchsorted(counts, (0.01 * channel.size, 0.99 * channel.size)))
+    if all(high - low < _SAME for low, high in bounds):
+        return NOTHING
+    brightest = max(high for _, high in bounds)
+    if brightest < _DARK:
+        return f"99 % of it is at most {brightest} of 255; is one mark brighter than the tissue?"
+    return ""
 
 
 def grouped(notes: Iterable[str]) -> list[str]:

@@ -3,13 +3,16 @@
 from contextlib import suppress
 from pathlib import Path
 
-from code_common.annotations.sources import ENDINGS, keys_of
+from code_common.annotations.sources import ENDINGS, MASKS, keys_of
 from code_common.annotations.text import some_names
 from code_common.errors import InputError
-from code_common.files.data_set import Names, unread_images
+from code_common.files.data_set import Names
 from code_common.files.image_kinds import IMAGE_SUFFIXES, SLIDE_SUFFIXES
 from code_common.files.reading import read_json
 from code_common.files.run_folder import marker_paths
+
+# Files beside images from which nobody expects a result: notes, and what Windows hides.
+NO_PICTURES = (".txt", ".md", ".rst", ".log", ".html", ".ini", ".db")
 
 
 def find_slides(paths: list[Path]) -> dict[str, Path]:
@@ -45,8 +48,8 @@ def left_out(paths: list[Path]) -> list[str]:
     lines = []
     for folder in filter(Path.is_dir, paths):
         images = _images_in(folder)
-        if others := unread_images(folder, IMAGE_SUFFIXES + SLIDE_SUFFIXES):
-            expected = "expected PNG, TIFF, BMP, JPEG or slides"
+        if others := _unread_in(folder):
+            expected = "expected names that end in .png, .tif, .bmp, .jpg, .svs, ..."
             lines.append(f"{folder}: of a kind that is not read: {some_names(others)}; {expected}")
         if masks := _masks_among(images):
             lines.append(
@@ -74,10 +77,28 @@ def _images_in(folder: Path) -> list[Path]:
     return [file for file in _visible(folder) if is_slide(file) and file.name not in results]
 
 
+def _unread_in(folder: Path) -> list[Path]:
+    """The files that are neither images nor results nor what may be annotations or notes."""
+    results = _results_in(folder)
+    return [
+        file
+        for file in _visible(folder)
+        if not (is_slide(file) or file.is_dir() or file.name in results or keys_of(file))
+        and file.suffix.lower() not in NO_PICTURES
+    ]
+
+
 def _holds_images(folder: Path) -> bool:
-    """Whether a folder holds images that are no results of an earlier prediction."""
+    """Whether a folder holds images, at any depth.
+
+    Results of an earlier prediction and what lies below them are none, nor are masks of nuclei.
+    """
     with suppress(OSError):
-        return bool(_images_in(folder))
+        if _images_in(folder):
+            return True
+        inner = [] if marker_paths(folder) else _visible(folder)
+        inner = [sub for sub in inner if sub.is_dir() and not sub.is_symlink()]  # no circles
+        return any(_holds_images(sub) for sub in inner if sub.name != MASKS)
     return False
 
 

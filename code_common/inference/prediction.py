@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from code_common.annotations.text import some_names
 from code_common.config import fingerprint
 from code_common.errors import InputError
 from code_common.files.contents import content_hash, refuse_in_run
-from code_common.files.images import grouped
+from code_common.files.images import NOTHING, grouped
 from code_common.files.reading import read_json
 from code_common.files.run_folder import marker_paths
 from code_common.files.writing import printable, write_json, write_table
@@ -24,7 +25,6 @@ from code_common.inference.image_files import find_slides, left_out
 from code_common.inference.magnification import enlarged_slide, reduced_rows
 from code_common.inference.shards import NOT_OURS, DoneFiles, process_shard
 from code_common.inference.slides import (
-    NOTHING,
     Slide,
     near,
     open_slide,
@@ -217,6 +217,22 @@ def lines_of(done: Iterable[dict]) -> list[str]:
     return grouped(line for value in done for line in value["lines"])
 
 
+def refuse_other_kind(
+    out: Path, results: Mapping[str, Iterable[str]], endings: Sequence[str]
+) -> None:
+    """Raise InputError where an image has no file with such an ending: it would lose its files.
+
+    results: name -> its files, as `DoneFiles.results` gives them. Both predict.py note what is
+    done in one place.
+    """
+    for name, files in results.items():
+        if not {f"{name}_{ending}" for ending in endings} & set(files):
+            raise InputError(
+                f"{out}: holds results of the other predict.py ({min(files)}, ...); give another "
+                "--out"
+            )
+
+
 def predict_all(
     options: PredictOptions,
     key: str,
@@ -234,9 +250,13 @@ def predict_all(
     done. endings: those that results may have behind an image's name; where a file of such a name
     is there that no call has written, the image is an error. beside: another file that an image's
     result depends on; images without one are left out. Returns what to tell, and the rows of all
-    images that are done, by name. Raises InputError, also where such a file of all images is there.
+    images that are done, by name. Raises InputError, also where such a file of all images is there,
+    and where results of other endings are.
     """
     refuse_in_run(options.out, "--out")
+    done_files, failure = DoneFiles(options.out, key, form_of(columns)), None
+    earlier = done_files.results()
+    refuse_other_kind(options.out, earlier, endings)
     for table in (SUMMARY, COCO, TIMES, PAGE):
         if (options.out / table).exists() and not marker_paths(options.out):
             raise InputError(f"{options.out / table}: {NOT_OURS}")
@@ -276,7 +296,6 @@ def predict_all(
         lines = [printable(line) for line in lines + more]
         return files, {"row": row, "lines": lines, "file_mpp": file_mpp}
 
-    done_files, failure = DoneFiles(options.out, key, form_of(columns)), None
     try:
         done = process_shard(
             done_files, inputs, predict_one, options.shard, "predicting", processes, endings
@@ -291,6 +310,11 @@ def predict_all(
         table = [] if failure else first_look(rows)
         for line in [*table, *lines_of(done[name] for name in sorted(done))]:
             print(line)
+        if others := sorted(earlier.keys() - inputs.keys()):
+            print(
+                f"results of other images of earlier calls lie in {options.out} and are not in "
+                f"{SUMMARY}: {some_names(others)}"
+            )
     if failure:
         raise failure
     if len(rows) < len(inputs):

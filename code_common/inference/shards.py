@@ -84,6 +84,12 @@ class DoneFiles:
         """form: that of the values, as `read_json` takes it."""
         self.folder, self.key, self.form = folder, key, form
 
+    def results(self) -> dict[str, list[str]]:
+        """The files of each image that are there, whatever call wrote them."""
+        names = [path.stem for path in marker_path(self.folder, "NAME").parent.glob("*.json")]
+        there = {n: [f for f in self._files(n) if (self.folder / f).is_file()] for n in names}
+        return {name: files for name, files in there.items() if files}
+
     def lock_path(self, name: str) -> Path:
         """The lock of the process that does an image."""
         return marker_path(self.folder, name).with_suffix(".lock")

@@ -25,7 +25,7 @@ from code_common.files.image_kinds import (
     image_kind,
     readable,
 )
-from code_common.files.images import image_shape, is_nearly_constant, read_image
+from code_common.files.images import image_shape, read_image, why_no_tissue
 from code_common.files.resolution import plausible, read_mpp
 from code_common.files.tiff import TiffPlane, stored_shape
 from code_common.inference.streaming import DiskMap
@@ -37,7 +37,6 @@ OVERLAY_SIDE = 4096  # largest side of an overlay in pixels
 LARGE = 8192**2  # pixels; a TIFF with more of them is read in parts
 PIXELS_AT_ONCE = 2**24  # that are read of an image for its thumbnail
 THUMBNAIL_SCALE = 32  # side of a thumbnail pixel in pixels of the image
-NOTHING = "shows nothing, all its pixels have nearly one colour"
 # A pixel is tissue if its largest and smallest channel differ by a threshold within these bounds.
 TISSUE_BOUNDS = (8, 25)
 
@@ -105,8 +104,8 @@ def _open(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
         image, scale = read_image(path, notes), 1.0
     except InputError as error:
         raise no_reader or error from None
-    if is_nearly_constant(image):
-        notes.append(f"{path}: {NOTHING}")
+    if why := why_no_tissue(image):
+        notes.append(f"{path}: {why}")
     known_mpp = _known_mpp(path, file_mpp, read_mpp(path), notes)
     read_at, file_shape = mpp or file_mpp, image.shape[:2]
     if mpp:

@@ -42,12 +42,13 @@ from PIL import Image, ImageOps
 from code_common.errors import InputError
 from code_common.files import image_kinds
 from code_common.files.images import (
+    NOTHING,
     image_shape,
-    is_nearly_constant,
     read_image,
     read_instances,
     read_label,
     read_prob,
+    why_no_tissue,
 )
 from code_common.files.resolution import read_mpp
 from code_common.files.tiff import TiffPlane
@@ -285,12 +286,24 @@ def test_more_pixels_than_pillow_likes_are_read(tmp_path, monkeypatch):
 
 
 def test_an_image_that_shows_nothing():
-    assert is_nearly_constant(np.full((9, 9, 3), 200, np.uint8))
-    assert is_nearly_constant(IMAGE // 100)
-    assert not is_nearly_constant(IMAGE)
+    assert why_no_tissue(np.full((9, 9, 3), 200, np.uint8)) == NOTHING
+    assert why_no_tissue(IMAGE // 100) == NOTHING
+    assert why_no_tissue(IMAGE) == ""
     two_colours = np.full((10, 10, 3), (240, 240, 240), np.uint8)
     two_colours[:2, :, 0] = 90
-    assert not is_nearly_constant(two_colours)
+    assert why_no_tissue(two_colours) == ""
+
+
+@pytest.mark.parametrize("kind", ["12 bits", "float"])
+def test_an_image_that_one_mark_makes_dark(tmp_path, kind):
+    image = np.resize(IMAGE, (200, 200, 3)).astype(np.uint16) * 16
+    stored = image if kind == "12 bits" else (image / 65535).astype(np.float32)
+    tifffile.imwrite(tmp_path / "plain.tif", stored, photometric="rgb")
+    stored[5, 5] = 65535 if kind == "12 bits" else 1
+    tifffile.imwrite(tmp_path / "mark.tif", stored, photometric="rgb")
+    assert "is one mark brighter" in why_no_tissue(read_image(tmp_path / "mark.tif"))
+    if kind == "12 bits":
+        assert why_no_tissue(read_image(tmp_path / "plain.tif")) == ""
 
 
 @pytest.mark.parametrize("kind", LABELS)

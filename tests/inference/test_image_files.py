@@ -51,6 +51,28 @@ def test_other_pictures_and_folders_in_a_folder_are_named(tmp_path):
     assert "2 (b.webp, c.CZI)" in kinds and "1 (more)" in within
 
 
+def test_whatever_is_no_image_is_named_but_for_annotations_and_notes(tmp_path):
+    unread = ["b", "c.ptif", "d.btf", "e.isyntax", "f.ppm", "a.png.bak", "a.svs.part"]
+    known = ["a.xml", "a.geojson.gz", "a_seg.npy", "read me.txt", "Thumbs.db", ".a.ppm"]
+    folder = pictures(tmp_path, "a.png", *unread, *known)
+    (line,) = left_out([folder])
+    assert f"{len(unread)} (a.png.bak, a.svs.part, b, c.ptif, d.btf, ...)" in line
+
+
+@pytest.mark.parametrize("place", ["x/y", "x/y/z", "x/masks of mine"])
+def test_images_at_any_depth_are_told_of(tmp_path, place):
+    folder = pictures(tmp_path, "a.png", f"{place}/b.svs", "a/masks/1.png", "u/.v/c.png")
+    (folder / "u" / "circle").symlink_to(folder)
+    (line,) = left_out([folder])
+    assert "folders in it are not searched: 1 (x)" in line
+
+
+def test_results_at_any_depth_are_not_told_of(tmp_path):
+    folder = pictures(tmp_path, "a.png", "x/out/a_overlay.png", "x/out/pictures/b.png")
+    write_json(marker_path(folder / "x" / "out", "a"), {"files": {"a_overlay.png": []}})
+    assert left_out([folder]) == []
+
+
 def test_results_and_their_folder_are_not_told_of(tmp_path):
     folder = pictures(tmp_path, "a.png", "out/a_overlay.png", "out/a_instances.tif")
     written = {"a_overlay.png": [], "a_instances.tif": []}

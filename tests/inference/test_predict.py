@@ -35,6 +35,7 @@ from code_seg.predict import predict
 
 TILING = Tiling(tile=64, overlap=24)
 DETECTOR = {"r1": 6, "threshold": 0.5, "min_area": 5, "max_area": 400}
+SCRIPTS = {predict: SegPredictOptions, predict_points: DetectionPredictOptions}
 SEGMENTER = {"min_area": 10, "instances": "points", "nucleus_radius": 0.0}
 
 
@@ -624,6 +625,45 @@ def test_what_is_of_all_images_does_not_outlive_a_call_with_other_images(tmp_pat
     write_png(images / "a.png", disks((70, 80), 2, 5)[0])
     predict_points(options(tmp_path, images, **of_points))
     assert not (tmp_path / "points" / "annotate.html").exists()
+
+
+@pytest.mark.parametrize("which", ["same", "another", "stopped"])  # of the images
+@pytest.mark.parametrize("scripts", [[*SCRIPTS], [*SCRIPTS][::-1]])
+def test_the_results_of_the_other_script_are_not_replaced(tmp_path, trained, scripts, which):
+    """Be they of another image, or of an image that was being done when its call ended."""
+    images, out = tmp_path / "in", tmp_path / "out"
+    for name in "ab":
+        write_png(images / f"{name}.png", disks((70, 70), 2)[0])
+    first, second = (partial(s, options(tmp_path, images, cls=SCRIPTS[s])) for s in scripts)
+    first()
+    if which == "another":
+        other = written(tmp_path, pale((70, 70)))
+        second = partial(scripts[1], options(tmp_path, other, cls=SCRIPTS[scripts[1]]))
+    elif which == "stopped":
+        for note in (out / ".done").iterdir():
+            files = dict.fromkeys(read_json(note)["files"], [])
+            write_json(note, read_json(note) | {"key": "", "files": files})
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match=r"out: holds results of the other predict\.py \(a_"):
+        second()
+    assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert first().startswith("4 nuclei in 2 images")
+
+
+def test_results_of_other_images_in_the_folder_are_told(tmp_path, trained, capsys):
+    images = tmp_path / "in"
+    for name in "abc":
+        write_png(images / f"{name}.png", disks((70, 70), 2)[0])
+    predict(options(tmp_path, images))
+    predict(options(tmp_path, images, instances="components"))
+    assert "earlier calls lie in" not in capsys.readouterr().out
+    predict(options(tmp_path, images / "b.png"))
+    told = f"earlier calls lie in {tmp_path / 'out'} and are not in summary.csv: 2 (a, c)"
+    assert told in capsys.readouterr().out
+    for path in (tmp_path / "out").glob("a_*"):
+        path.unlink()
+    predict(options(tmp_path, images / "b.png"))
+    assert "not in summary.csv: 1 (c)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", [{}, [], {"features": [{}]}, {"features": 5}])

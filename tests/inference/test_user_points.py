@@ -15,6 +15,7 @@ from code_common.files.writing import write_png, write_table
 from code_detection.options import DetectionPredictOptions
 from code_detection.predict import predict as predict_points
 from code_seg.predict import predict
+from code_seg.segmenter import make_segmenter
 
 SHAPE = (120, 140)
 
@@ -74,6 +75,24 @@ def as_one_table(tiles, places):
     rows = [(f"{name}.png", r, c) for name, points in places.items() for r, c in points]
     write_table(tiles.folder / "all.csv", ("image", "row", "col"), rows)
     return "all.csv"
+
+
+def as_coco(tiles, places):
+    """Boxes of 4 x 4 pixels around them."""
+    numbers = {name: k for k, name in enumerate(places, 1)}
+    of_image = [(numbers[name], *point) for name, points in places.items() for point in points]
+    boxes = [
+        {"id": k, "image_id": image, "category_id": 1, "bbox": [c - 1.5, r - 1.5, 4, 4]}
+        for k, (image, r, c) in enumerate(of_image, 1)
+    ]
+    listed = [
+        {"id": k, "file_name": f"{name}.png", "width": SHAPE[1], "height": SHAPE[0]}
+        for name, k in numbers.items()
+    ]
+    categories = [{"id": 1, "name": "nucleus"}]
+    whole = {"images": listed, "annotations": boxes, "categories": categories}
+    (tiles.folder / "all.json").write_text(json.dumps(whole))
+    return "all.json"
 
 
 @pytest.mark.parametrize("form", [as_csv, as_geojson, as_one_table])
@@ -147,6 +166,36 @@ def test_other_points_do_an_image_again(tiles, capsys):
     tiles.predict(as_csv(tiles, places), only_points=True)
     assert "1 images of an earlier call are done again" in capsys.readouterr().err
     assert tiles.found("a").max() == 2 and tiles.found("b").max() == 6
+
+
+@pytest.mark.parametrize("form", ["table", "coco"])
+def test_a_file_of_all_points_that_changes_during_a_call_stops_it(tiles, monkeypatch, form):
+    """Whatever is noted of an image belongs to the points that were read of it."""
+    places = {name: centres.tolist() for name, centres in tiles.centres.items()}
+    fewer = {name: points[:2] for name, points in places.items()}
+    write = as_one_table if form == "table" else as_coco
+    source = write(tiles, places)
+
+    def save_anew(*arguments, **keywords):
+        write(tiles, fewer)
+        return make_segmenter(*arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("code_seg.predict.make_segmenter", save_anew)
+        with pytest.raises(InputError, match=f"{source}: changed since this call began; give the"):
+            tiles.predict(source, only_points=True)
+    assert tiles.predict(source, only_points=True).startswith("4 nuclei in 2 images")
+    assert tiles.found("a").max() == tiles.found("b").max() == 2
+
+
+def test_what_is_left_out_of_the_points_is_told_before_the_work(tiles, capsys):
+    """Also where an image fails."""
+    source = as_csv(tiles, {"a": [(500, 3)], "other": [(1, 1)]})
+    with pytest.raises(InputError, match="lie outside"):
+        tiles.predict(source)
+    lines = capsys.readouterr().out.splitlines()
+    assert "of no image: 1 (other.csv)" in lines[0] and "no points for 1 (b)" in lines[1]
+    assert sum("no points for" in line for line in lines) == 1
 
 
 def test_points_are_pixels_of_the_file_at_any_scale(tiles):
