@@ -75,8 +75,8 @@ def read_arguments(argv: list[str] | None = None) -> Request:
         "--brief",
         type=Path,
         metavar="FILE",
-        help="print only warnings, failures and the plan of the run. FILE remembers that all "
-        "passed: while no file has changed, nothing is read again",
+        help="print only warnings, failures and the plan of the run. FILE remembers the warnings "
+        "of a set without failures: while no file has changed, nothing is read again",
     )
     parser.add_argument(
         "--repeats", type=Bounded(int, 1, 999_999), default=1, help="as of run.sh (default: 1)"
@@ -98,7 +98,8 @@ if __name__ == "__main__":
     request = run_script(read_arguments)
 
 from code_common.files.data_set import ImageFiles, load_split
-from code_common.files.writing import write_bytes
+from code_common.files.reading import read_json
+from code_common.files.writing import write_json
 from code_common.launch import choose_device, load_first_weights
 from code_common.learning.network import OUTPUTS, ResUNet
 from code_common.runs.estimate import estimate
@@ -178,6 +179,16 @@ def count(findings: list[Finding], level: str) -> int:
     return sum(finding.level == level for finding in findings)
 
 
+def warnings_of(brief: Path, state: str) -> list[Finding] | None:
+    """The warnings that --brief FILE remembers of a data set; None if it is of another state."""
+    form = {"state": str, "warnings": [dict.fromkeys(("level", "file", "message", "fix"), str)]}
+    try:
+        noted = read_json(brief, form)
+    except InputError:  # not there, damaged, or of an older version
+        return None
+    return [Finding(**values) for values in noted["warnings"]] if noted["state"] == state else None
+
+
 def main(request: Request) -> int:
     """Check the data set and plan the run; returns the exit status."""
     detection, seg, brief = request.detection, request.seg, request.brief
@@ -186,12 +197,14 @@ def main(request: Request) -> int:
     inside = sorted(folder.iterdir()) if folder.is_dir() else []
     files = [*inside, *(p for f in inside if f.is_dir() for p in sorted(f.iterdir()))]
     settings = detection.ratio, detection.r1, max(detection.patch_size, seg.patch_size)
-    stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files if p.is_file()]
+    stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files if p.exists()]
     state = fingerprint(stats, settings)
-    if brief and brief.is_file() and brief.read_bytes() == state.encode():
-        image_files, findings = load_split(folder), []
-    else:
+    known = warnings_of(brief, state) if brief else None
+    if known is None:
         image_files, findings = check_data_set(folder, *settings)
+    else:
+        image_files, findings = load_split(folder), known
+    warnings = [asdict(finding) for finding in findings if finding.level == WARN]
     plan = []
     if not count(findings, FAIL):
         check_named_files(request)
@@ -201,7 +214,7 @@ def main(request: Request) -> int:
     if count(findings, FAIL):
         return 2
     if brief:
-        write_bytes(brief, state.encode())
+        write_json(brief, {"state": state, "warnings": warnings})
         return 0
     return 1 if count(findings, WARN) else 0
 

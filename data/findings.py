@@ -13,6 +13,7 @@ from shlex import quote
 
 import cv2
 import numpy as np
+from scipy import ndimage
 
 from code_common.annotations.labels import count_split, nucleus_masks
 from code_common.annotations.sources import keys_of
@@ -33,10 +34,10 @@ from code_common.files.data_set import (
 )
 from code_common.files.images import (
     grouped,
-    is_nearly_constant,
     read_image,
     read_instances,
     read_point_label,
+    why_no_tissue,
 )
 from code_common.files.layout import (
     IMAGES,
@@ -65,6 +66,7 @@ IMAGE_FIX = "export it again: an image of 8-bit RGB as PNG or TIFF"
 LABEL_FIX = "delete it; export one id or outline per nucleus of the whole image, then: "
 SMALLEST_PATCH = 64  # side of a patch that --input-size takes
 LARGEST = 0.5  # share of an image that no nucleus covers
+LONGER = 1.5  # than the median of the dots of a label: two dots that touch
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ class ImageCheck:
     likeness: np.ndarray | None = None  # [256] bool: difference hash
     areas: np.ndarray | None = None  # of the nuclei of an instance map, in square pixels
     points: np.ndarray | None = None  # [N, 2]
+    dots: np.ndarray | None = None  # the longer sides of the boxes of its dots, in pixels
     notes: list[str] = field(default_factory=list)  # how the image was read
 
 
@@ -130,7 +133,7 @@ def check_data_set(
     findings += check_reading(checks.values())
     findings += check_sets(by_part)
     findings += check_points(by_part["train"], ratio)
-    findings += check_masks(by_part)
+    findings += check_masks(by_part) + check_dots(checks.values(), r1)
     findings += check_sizes(list(checks.values()), r1, patch_size)
     if all(finding.level != FAIL for finding in findings):
         counts = ", ".join(f"{len(image_files[part])} {part}" for part in PARTS)
@@ -163,6 +166,7 @@ def check_files(folder: Path) -> tuple[dict[str, list[ImageFiles]], list[Finding
     if unread := unread_images(folder / IMAGES):
         message = f"{len(unread)} images of a kind that is not read: {first_names(unread)}"
         findings.append(Finding(WARN, str(folder / IMAGES), message, "save them as PNG or TIFF"))
+    findings += check_subfolders(folder / IMAGES)
     findings += check_groups(image_files) + check_folders(folder)
     is_missing = any(not (files.instances or files.points) for files in in_sets)
     for directory in labels:
@@ -224,6 +228,24 @@ def check_folders(folder: Path) -> list[Finding]:
     return findings
 
 
+def check_subfolders(images: Path) -> list[Finding]:
+    """Folders among the images that hold images, too: none of these is read."""
+    folders = sorted(f for f in images.iterdir() if f.is_dir()) if images.is_dir() else []
+    inside = {f: count_images(f) for f in folders if not f.name.startswith(".")}
+    inside = {f: number for f, number in inside.items() if number}
+    if not inside:
+        return []
+    message = f"{sum(inside.values())} images in {len(inside)} folders, which are not read"
+    message += f": {first_names(list(inside))}"
+    return [Finding(WARN, str(images), message, f"move them into {IMAGES}/ itself")]
+
+
+def count_images(folder: Path) -> int:
+    """How many images and slides lie in a folder and its subfolders."""
+    folders = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
+    return sum(len(unread_images(f)) + sum(map(is_image, f.iterdir())) for f in folders)
+
+
 def check_surplus(directory: Path, used: set[Path], named: set[str]) -> list[Finding]:
     """Images in a folder that are of no set: neither found by the split, nor named in it."""
     present = filter(is_image, directory.iterdir()) if directory.is_dir() else ()
@@ -274,9 +296,9 @@ def check_image(files: ImageFiles) -> ImageCheck:
     image = attempt(findings, IMAGE_FIX, read_image, files.image, notes)
     if image is None:
         return ImageCheck(files.name, findings)
-    if is_nearly_constant(image):
-        notes.append(f"{files.image}: shows nothing, all its pixels have nearly one colour")
-    shape, areas, points, instances = image.shape[:2], None, None, None
+    if why := why_no_tissue(image):
+        notes.append(f"{files.image}: {why}")
+    shape, areas, points, instances, dots = image.shape[:2], None, None, None, None
     if files.instances:
         fix = LABEL_FIX + import_command(files.instances.parent)
         instances = attempt(findings, fix, read_instances, files.instances, shape, files.image)
@@ -291,6 +313,7 @@ def check_image(files: ImageFiles) -> ImageCheck:
         label = attempt(findings, fix, read_point_label, files.points, shape, files.image)
         if label is not None:
             points = points_from_map(label)
+            dots = dot_sides(label, len(points))
             if instances is not None:
                 findings += check_beside(files.points, points, instances)
     return ImageCheck(
@@ -301,6 +324,7 @@ def check_image(files: ImageFiles) -> ImageCheck:
         difference_hash(image),
         areas,
         points,
+        dots,
         notes,
     )
 
@@ -431,9 +455,42 @@ def check_masks(by_part: dict[str, list[ImageCheck]]) -> list[Finding]:
         checks = by_part.get(part, [])
         read = [c for c in checks if all(f.level != FAIL for f in c.findings)]
         bare = [c.name for c in read if c.areas is None and c.shape is not None]
-        if bare:
+        masked = len(read) - len(bare)
+        if bare and masked and part == "val":
+            message = f"{masked} of {len(read)} val images have masks; none is used to choose "
+            message += "until all have one"
+            fix = f"give the others masks, too, or take them out of 'val': {first_names(bare)}"
+            findings.append(Finding(WARN, bare[0], message, fix))
+        elif bare:
             message = f"{len(bare)} {part} images without masks"
             findings.append(Finding(WARN, bare[0], message, "only scores need them"))
+    return findings
+
+
+def dot_sides(label: np.ndarray, count: int) -> np.ndarray:
+    """The longer side of the box of each of the `count` dots of a point label [H, W], in pixels."""
+    number, dots = cv2.connectedComponents((label != 0).astype(np.uint8), connectivity=8)
+    boxes = ndimage.find_objects(dots if number - 1 == count else label)  # values tell them apart
+    return np.array([max(side.stop - side.start for side in box) for box in boxes])
+
+
+def check_dots(checks: Iterable[ImageCheck], r1: float) -> list[Finding]:
+    """Dots of a point label that are hardly of one nucleus, whose radius is r1 pixels.
+
+    They are longer than a nucleus, or clearly longer than the other dots and than r1: dots that are
+    nearer than that are hardly of two nuclei.
+    """
+    findings = []
+    for check in checks:
+        if check.dots is None or not len(check.dots):
+            continue
+        longest = np.clip(LONGER * np.median(check.dots), r1, 2 * r1 + 1)
+        odd = int((check.dots > longest).sum())
+        if odd:
+            message = f"{odd} of {len(check.dots)} dots are longer than {longest:.0f} px"
+            message += "; each counts as one point, also where dots touch"
+            fix = "draw one small dot on each nucleus, apart from the others"
+            findings.append(Finding(WARN, check.name, message, fix))
     return findings
 
 

@@ -32,14 +32,17 @@ def read_array(
     """Instance map int32 [H, W] of an image file, .npy, or .mat with inst_map (HoVer-Net).
 
     image: the image it belongs to; choice.plane: which map of a stack is read. Raises InputError
-    where the file holds no ids.
+    where the file holds no ids, or one map, of which another plane than the first is asked for.
     """
     check_file(path)
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         plane = choice.plane[0] if choice.plane and len(choice.plane) == 1 else None
-        if plane is None and (which := which_of_several(path)):
+        which = which_of_several(path)
+        if plane is None and which:
             raise InputError(f"{path}: several maps ({which}); expected one, or --plane N")
+        if not which:
+            _refuse_plane(path, choice.plane)
         array = read_label(path, shape, image, plane)
     else:
         array = _plane_of(path, _read_numbers(path), shape, choice.plane)
@@ -59,12 +62,19 @@ def read_array(
     return array.astype(np.int32)
 
 
+def _refuse_plane(path: Path, plane: tuple[int, ...] | None) -> None:
+    """Raise InputError where another plane than the first is asked for of a file of one map."""
+    if any(number != 1 for number in plane or ()):
+        raise InputError(f"{path}: one map, no stack; --plane {plane_name(plane)} is not in it")
+
+
 def _plane_of(
     path: Path, array: np.ndarray, shape: tuple[int, int], plane: tuple[int, ...] | None
 ) -> np.ndarray:
     """The map of a plane, from 1, of a stack [Z, H, W]; what is none stays as it is."""
-    if isinstance(array, np.ndarray) and array.shape == (*shape, 1):
-        return array[..., 0]
+    if isinstance(array, np.ndarray) and array.shape in (tuple(shape), (*shape, 1)):
+        _refuse_plane(path, plane)
+        return array.reshape(shape)
     if not isinstance(array, np.ndarray) or array.ndim != 3 or array.shape[1:] != tuple(shape):
         return array
     number = plane or ((1,) if len(array) == 1 else ())

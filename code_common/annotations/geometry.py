@@ -46,21 +46,26 @@ class Annotations:
     kinds: list[str] = field(default_factory=list)  # of outlines: "annotation", "detection", ...
     shape: tuple[int, int] | None = None  # rows, columns of the image, where the file says them
     planes: set[tuple[int, ...]] = field(default_factory=set)  # that objects taken lie in, from 1
+    names_planes: bool = False  # whether any object says in which plane it lies
     classes: set[str] = field(default_factory=set)  # of all objects, taken or not
     unwanted: int = 0  # objects that are left out because the user asks for other classes
     notes: list[str] = field(default_factory=list)  # what was guessed
 
-    def takes(self, choice: Choice, names: Sequence[str], plane: tuple[int, ...] = ()) -> bool:
+    def takes(
+        self, choice: Choice, names: Sequence[str], plane: tuple[int, ...] = (), number: int = 1
+    ) -> bool:
         """Whether an object of these class names is taken; else it is counted as left out.
 
-        plane: where it lies in a stack, from 1, one number for each axis; () for none.
+        plane: where it lies in a stack, from 1, one number for each axis; () for none. number: how
+        many nuclei it is, as a set of points is several.
         """
         names = [name for name in names if name]
         self.classes.update(names)
         of_class = choice.class_left_out(names)
         why = of_class or choice.plane_left_out(plane)
+        self.names_planes |= bool(plane)
         if why:
-            self.left_out[why] += 1
+            self.left_out[why] += max(number, 1)
             self.unwanted += bool(of_class and choice.classes is not None)
         elif plane:
             self.planes.add(plane)
@@ -299,6 +304,7 @@ def shifted(annotations: Annotations, shift: tuple[float, float]) -> Annotations
         points=[(x + dx, y + dy) for x, y in annotations.points],
         left_out=Counter(annotations.left_out),
         boxes=[(a + dx, b + dy, c + dx, d + dy) for a, b, c, d in annotations.boxes],
+        notes=list(annotations.notes),
     )
 
 

@@ -170,7 +170,8 @@ def _add_feature(path: Path, feature: dict, choice: Choice, annotations: Annotat
         return
     nucleus = feature.get("nucleusGeometry", properties.get("nucleusGeometry"))
     geometry = feature.get("geometry") if nucleus is None else nucleus
-    if not annotations.takes(choice, _class_names(properties), _plane(geometry)):
+    number = _number_of_points(geometry)
+    if not annotations.takes(choice, _class_names(properties), _plane(geometry), number):
         return
     if nucleus is None and kind == "cell":
         annotations.left_out["cell without a nucleus"] += 1
@@ -186,6 +187,14 @@ def _plane(geometry: object) -> tuple[int, ...]:
     plane = plane if isinstance(plane, dict) else {}
     z, t = int(plane.get("z") or 0) + 1, int(plane.get("t") or 0) + 1
     return (z, t) if t > 1 else (z,)
+
+
+def _number_of_points(geometry: object) -> int:
+    """How many points a GeoJSON geometry is; 1 for an outline."""
+    if not isinstance(geometry, dict) or geometry.get("type") != "MultiPoint":
+        return 1
+    places = geometry.get("coordinates")
+    return len(places) if isinstance(places, list) else 1
 
 
 # Objects of QuPath that are no nuclei, by their type.
@@ -366,7 +375,8 @@ def _labelme(path: Path, content: dict, choice: Choice) -> Annotations:
             annotations.shape = int(content["imageHeight"]), int(content["imageWidth"])
         for number, shape in enumerate(content["shapes"]):
             label, kind = str(shape.get("label") or ""), shape.get("shape_type") or "polygon"
-            if not annotations.takes(choice, [label]):
+            several = len(shape["points"]) if kind == "points" else 1
+            if not annotations.takes(choice, [label], number=several):
                 continue
             places = [place(p) for p in shape["points"]]
             group = shape.get("group_id")

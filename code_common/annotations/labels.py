@@ -46,9 +46,10 @@ def point_pixels(annotations: Annotations, shape: tuple[int, int], where: str) -
     touch.
 
     Outlines with their centre outside of the image, outlines around a point, and objects in the
-    pixel of another one or beside it are counted as left out. where: what an error names. Raises
-    InputError for a point outside of the image, for outlines that all have their centre outside,
-    and for many points that touch.
+    pixel of another one or beside it are counted as left out. Where there are points, a note says
+    how many pixels are those of outlines. where: what an error names. Raises InputError for a point
+    outside of the image, for outlines that all have their centre outside, and for many points that
+    touch.
     """
     given = np.array(annotations.points).reshape(-1, 2)
     outlines = [o for o in annotations.outlines if not len(given) or not held_by(o, given)]
@@ -76,6 +77,10 @@ def point_pixels(annotations: Annotations, shape: tuple[int, int], where: str) -
         x, y = touching[0]
         raise InputError(f"{where}: two points touch at ({x:g}, {y:g}); they would count as one")
     annotations.left_out["point (beside another)"] += len(touching)
+    middles = len(taken.difference(map(tuple, pixels[:points].tolist())))
+    if points and middles:
+        what = "is the middle of an outline" if middles == 1 else "are the middles of outlines"
+        annotations.notes.append(f"{middles} of them {what} or box{'es' * (middles > 1)}")
     return np.array(sorted(taken), np.int64).reshape(-1, 2)
 
 

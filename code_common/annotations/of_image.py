@@ -54,6 +54,9 @@ def read_source(
     for plane in annotations.planes:
         check_plane(image, where, plane)
     annotations = without_regions(shifted(annotations, shift), shape)
+    if choice.plane and annotations.count() and not annotations.names_planes:
+        chosen = plane_name(choice.plane)
+        annotations.notes.append(f"it names no plane; --plane {chosen} chose nothing")
     if not annotations.count() and annotations.left_out and not annotations.unwanted:
         held = listed(annotations.left_out)
         raise InputError(f"{where}: no {kind[:-1]} in it; it holds {held}")

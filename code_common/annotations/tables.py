@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from code_common.annotations.json_files import (
 )
 from code_common.annotations.text import read_text, short
 from code_common.errors import InputError
-from code_common.files.image_kinds import IMAGE_SUFFIXES
+from code_common.files.image_kinds import IMAGE_SUFFIXES, OTHER_SUFFIXES, SLIDE_SUFFIXES
 
 # Names of the columns of x and y in lower case, and what is added to count from the corner.
 # Columns that count from the middle of a pixel get half a pixel.
@@ -40,11 +40,11 @@ _QUPATH_PLANE = {"c", "z", "t"}  # columns of QuPath's points in a stack; z and 
 _IMAGEJ = ("area", "mean", "min", "max", "counter", "count", "slice", "xm", "feret")
 _OF_PYTHON = "eccentricity"  # a column that tables with the same names have, but no ImageJ's
 _THOUSAND = re.compile(r"-?\d{1,3},\d{3}")  # a thousand, or a decimal comma
-_COLOUR = re.compile("#[0-9a-f]{3,8}", re.IGNORECASE)
 # Columns that name images, and those that may, where their cells are names of image files.
 _IMAGES = ("image", "image name", "image_name", "image_id", "image_path", "filename", "file_name",
            "file", "path")  # fmt: skip
 _PERHAPS_IMAGES = ("tile", "slide", "label")
+_SUFFIXES = {*IMAGE_SUFFIXES, *SLIDE_SUFFIXES, *OTHER_SUFFIXES}
 # Columns of the sides of boxes.
 _SIDES = ({"w", "h"}, {"width", "height"}, {"x2", "y2"}, {"xmax", "ymax"}, {"x_max", "y_max"})
 _MICRONS = re.compile(r"^(centroid )?[xy]m? ?[\[(_]?[µμu]m[\])]?$|microns?$")
@@ -59,6 +59,8 @@ class Table:
     rows: list[list[str]]
     lines: list[int]  # number of each row's last line in the file, from 1
     separator: str
+    of_imagej: bool = False  # whether ImageJ measured x, y, maybe in the unit of a scale
+    notes: int = 0  # lines below the header that are not read
 
     def _index(self, name: str) -> int:
         """Where a column stands. Raises InputError if it stands twice."""
@@ -96,14 +98,15 @@ def read_point_table(path: Path, choice: Choice = ALL, image: str = "") -> Annot
     """Points of a table with a header: QuPath's x, y (TSV), napari's axis-N, or row, col.
 
     x, y count from the corner of the first pixel, the others from its middle. The table may be
-    separated by commas, semicolons or tabs. Lines that begin with '#' are notes. image: file name
-    of the image, for QuPath's tables of several. Raises InputError for coordinates in microns.
+    separated by commas, semicolons or tabs. Lines that begin with '#' are notes, unless they have
+    the cells of the header and an id in the first. image: file name of the image, for QuPath's
+    tables of several. Raises InputError for coordinates in microns.
     """
     table = _read_table(path)
     axes = _axes(table.header)
     if "shape-type" in table.header and "index" in table.header and len(axes) >= 2:
         return _read_shapes(table, axes, choice)
-    annotations = Annotations()
+    annotations = Annotations(notes=_told_of_notes(table))
     table = _rows_of_image(_rows_of_objects(table, annotations), image, annotations)
     _add_points(annotations, table, choice)
     return annotations
@@ -115,7 +118,7 @@ def images_of_table(path: Path, choice: Choice = ALL) -> dict[str, Annotations] 
     Raises InputError as `read_point_table` does, and for a line that names no image.
     """
     table = _read_table(path)
-    cells, _ = next(_columns_of_images(table), (None, False))
+    cells = next(_columns_of_images(table), None)
     if cells is None:
         return None
     if "" in cells:
@@ -123,7 +126,7 @@ def images_of_table(path: Path, choice: Choice = ALL) -> dict[str, Annotations] 
     named = list(dict.fromkeys(cells))
     by_name = {}
     for cell, name in zip(named, one_for_each(path, named), strict=True):
-        annotations = by_name[name] = Annotations()
+        annotations = by_name[name] = Annotations(notes=_told_of_notes(table))
         rows = _kept(table, [other == cell for other in cells])
         _add_points(annotations, _rows_of_objects(rows, annotations), choice)
     return by_name
@@ -145,8 +148,7 @@ def _add_points(annotations: Annotations, table: Table, choice: Choice) -> None:
     for place, plane, name in zip(places.tolist(), planes, names, strict=True):
         if annotations.takes(choice, [name], plane):
             annotations.points.append(tuple(place))
-    of_imagej = set(_IMAGEJ) & set(table.header) and _OF_PYTHON not in table.header
-    if places.size and of_imagej and offset == 0:
+    if places.size and table.of_imagej and offset == 0:
         annotations.notes.append("x, y of ImageJ are read as pixels; with a scale they are not")
 
 
@@ -198,33 +200,36 @@ def _check_places(table: Table, places: np.ndarray) -> None:
 def _rows_of_image(table: Table, image: str, annotations: Annotations) -> Table:
     """The rows of one image, where a column names several; the others are counted.
 
-    A single other name is noted. Raises InputError where a table of several images has none of
-    this one.
+    A single other name is noted where no column has this one. Raises InputError where a table of
+    several images has none of this one.
     """
-    for cells, are_files in _columns_of_images(table) if image else ():
+    other = ""
+    for cells in _columns_of_images(table) if image else ():
         names = {cell for cell in cells if cell}
         wanted = [image_stem(cell) == image_stem(image) for cell in cells]
         if len(names) == 1:
-            if are_files:
-                told_of_image(annotations, cells[0], image)
+            if any(wanted):
+                return table
+            other = other or names.pop()
         elif any(wanted):
             annotations.left_out["object of another image"] += wanted.count(False)
             return _kept(table, wanted)
         else:
             first, more = short(base_name(cells[0])), len(names) - 1
             raise InputError(f"{table.path}: it is of {first} and {more} more; expected {image}")
+    told_of_image(annotations, other, image)
     return table
 
 
-def _columns_of_images(table: Table) -> Iterator[tuple[list[str], bool]]:
-    """The cells of each column that names images, and whether they are names of files."""
+def _columns_of_images(table: Table) -> Iterator[list[str]]:
+    """The cells of each column that names images."""
     for column in (*_IMAGES, *_PERHAPS_IMAGES):
         cells = table.column((column,)) or []
         # ImageJ's label is the image's name, and what it is of.
         cells = [cell.partition(":")[0] for cell in cells] if column == "label" else cells
-        are_files = any(Path(cell).suffix.lower() in IMAGE_SUFFIXES for cell in cells)
+        are_files = any(Path(cell).suffix.lower() in _SUFFIXES for cell in cells)
         if any(cells) and (are_files or column in _IMAGES):
-            yield cells, are_files
+            yield cells
 
 
 def _rows_of_objects(table: Table, annotations: Annotations) -> Table:
@@ -262,7 +267,7 @@ def _kept(table: Table, wanted: Sequence[bool]) -> Table:
     """The table with some of its rows."""
     rows = [row for row, keep in zip(table.rows, wanted, strict=True) if keep]
     lines = [line for line, keep in zip(table.lines, wanted, strict=True) if keep]
-    return Table(table.path, table.header, rows, lines, table.separator)
+    return replace(table, rows=rows, lines=lines)
 
 
 def _planes(table: Table, axes: list[str]) -> list[tuple[int, ...]]:
@@ -294,7 +299,8 @@ def _read_table(path: Path) -> Table:
     reader = csv.reader(io.StringIO("\n".join(lines[first:])), delimiter=separator, strict=True)
     rows, last = [], first
     try:
-        header = [name.strip().lower() for name in next(reader)]
+        names = [name.strip() for name in next(reader)]
+        header = [name.lower() for name in names]
         last = first + reader.line_num
         for row in reader:
             last = first + reader.line_num
@@ -304,14 +310,43 @@ def _read_table(path: Path) -> Table:
         raise InputError(
             f"{path}: not readable as a table from line {last + 1} on ({error}); is a quote closed?"
         ) from None
-    rows = [(row, n) for row, n in rows if row[0][:1] != "#" or _COLOUR.fullmatch(row[0])]
-    longer = [n for row, n in rows if any(map(str.strip, row[len(header) :]))]
+    data = [(row, n) for row, n in rows if not _is_note(row, header)]
+    longer = [n for row, n in data if any(map(str.strip, row[len(header) :]))]
     if longer:
         raise InputError(
             f"{path}: line {longer[0]} has more cells than the header; name every column (in "
             "R row.names = FALSE), and put semicolons between numbers with decimal commas"
         )
-    return Table(path, header, [row for row, _ in rows], [line for _, line in rows], separator)
+    cells, numbers = [row for row, _ in data], [line for _, line in data]
+    notes = len(rows) - len(data)
+    return Table(path, header, cells, numbers, separator, _is_of_imagej(names), notes)
+
+
+def _is_note(row: list[str], header: list[str]) -> bool:
+    """Whether a row below the header is a note, not data whose first cell is an id as #1.
+
+    Excel fills up a note with empty cells. No id stands in a column of coordinates.
+    """
+    if row[0][:1] != "#":
+        return False
+    places = {name for x, y, _ in _COLUMNS for name in (x, y)}.union(_axes(header))
+    has_cells = len(row) == len(header) and any(map(str.strip, row[1:]))
+    return not has_cells or header[0] in places
+
+
+def _told_of_notes(table: Table) -> list[str]:
+    """A note where lines below the header are not read."""
+    if not table.notes:
+        return []
+    lines = "1 line that begins" if table.notes == 1 else f"{table.notes} lines that begin"
+    return [f"not read: {lines} with #"]
+
+
+def _is_of_imagej(names: list[str]) -> bool:
+    """Whether columns of these names, as they are written, are those of ImageJ's results."""
+    header = {name.lower() for name in names}
+    numbered = names[0] == "" and {"X", "Y"} <= set(names)  # pandas and R write x, y of the user
+    return numbered or bool(header.intersection(_IMAGEJ) and _OF_PYTHON not in header)
 
 
 def _number(cell: str, separator: str) -> float:
@@ -342,7 +377,7 @@ def _read_shapes(table: Table, axes: list[str], choice: Choice) -> Annotations:
         if len({kinds[row].lower() for row in rows}) > 1:
             raise InputError(f"{table.path}: shapes of two types have the index {short(index)}")
     planes, names = _planes(table, axes), table.column(_CLASSES) or [""] * len(places)
-    annotations = Annotations()
+    annotations = Annotations(notes=_told_of_notes(table))
     for rows in shapes.values():
         kind, vertices = kinds[rows[0]].lower(), places[rows]
         if not annotations.takes(choice, [names[rows[0]]], planes[rows[0]]):

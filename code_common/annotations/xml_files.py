@@ -136,12 +136,12 @@ def _asap(path: Path, root: ET.Element, choice: Choice) -> Annotations:
     """Annotations of ASAP; a group is a class."""
     annotations = Annotations()
     for item in root.iter("Annotation"):
-        group = str(item.get("PartOfGroup") or "")
-        if not annotations.takes(choice, ["" if group == "None" else group]):
+        group, kind = str(item.get("PartOfGroup") or ""), str(item.get("Type") or "Polygon")
+        found = item.findall("Coordinates/Coordinate")
+        number = len(found) if kind == "PointSet" else 1
+        if not annotations.takes(choice, ["" if group == "None" else group], number=number):
             continue
-        kind = str(item.get("Type") or "Polygon")
         with named_errors(path, "ASAP's XML"):
-            found = item.findall("Coordinates/Coordinate")
             found.sort(key=lambda c: float(c.get("Order") or 0))
             coordinates = [place((c.get("X"), c.get("Y"))) for c in found]
         if kind in ("Polygon", "Spline", "Rectangle"):
@@ -166,7 +166,9 @@ def _cvat(path: Path, root: ET.Element, choice: Choice) -> dict[str, Annotations
             for number, shape in enumerate(image, 1):
                 if shape.tag == "tag":  # of the whole image
                     continue
-                if annotations.takes(choice, [str(shape.get("label") or "")]):
+                pairs = shape.get("points", "").strip("; ").split(";")
+                several = len(pairs) if shape.tag == "points" else 1
+                if annotations.takes(choice, [str(shape.get("label") or "")], number=several):
                     where = f"{path}: {short(shape.tag, 20)} {number} of {short(name, 80)}"
                     with named_errors(where, "CVAT's XML"):
                         _add_cvat(where, shape, annotations)

@@ -9,12 +9,13 @@ from conftest import make_dataset, run_process
 
 from code_common.arrays import points_from_instances
 from code_common.config import as_json
+from code_common.files.data_set import ImageFiles
 from code_common.files.images import read_image, read_instances
 from code_common.files.reading import read_json
 from code_common.files.run_folder import marker_path, options_path, stage_folder
 from code_common.files.writing import write_instances, write_json, write_png, write_points
 from data.check import main, read_arguments
-from data.findings import FAIL, WARN, difference_hash
+from data.findings import FAIL, WARN, check_dots, check_image, difference_hash
 
 SIDE = 260  # of the images: as large as a patch
 SPLIT = "train_val_test.json"
@@ -75,6 +76,14 @@ def test_a_good_set_passes(folder, check):
 def test_a_set_without_findings_has_status_0(folder, check):
     printed, status = check("--detection", "--r1", 6)
     assert "0 failures, 0 warnings" in printed and status == 0
+
+
+def images_in_a_subfolder(folder):
+    """And in one below it; a folder without images is none of them."""
+    (folder / "images" / "notes").mkdir()
+    for name in ("slide 1/a.png", "slide 1/more/b.JPG", "slide 1/more/c.svs"):
+        (folder / "images" / name).parent.mkdir(exist_ok=True)
+        (folder / "images" / name).write_bytes(b"")
 
 
 def remove_image(folder):
@@ -225,6 +234,25 @@ def split_of_no_json(folder):
     (folder / SPLIT).write_text("{")
 
 
+def draw_dots(folder, dots):
+    """Disks of some radius in pixels at (row, column)."""
+    y, x = np.mgrid[:SIDE, :SIDE]
+    near = [(y - row) ** 2 + (x - col) ** 2 <= radius**2 for row, col, radius in dots]
+    label = np.any(near, axis=0).astype(np.uint8) * 255
+    write_png(folder / "labels_point" / "train0_label_point.png", label)
+
+
+def touching_dots(folder):
+    label_path(folder, "train0").unlink()
+    draw_dots(folder, [(30, 30, 4), (30, 38, 4), (90, 50, 4), (200, 90, 4), (130, 220, 4)])
+
+
+def a_val_mask_is_missing(folder):
+    change_split(folder, val=["val0.png", "test0.png", "test1.png"], test=["train2.png"])
+    change_split(folder, train=["train0.png", "train1.png"])
+    label_path(folder, "test0").unlink()
+
+
 def no_test_masks(folder):
     for path in (folder / "labels_instance").glob("test*"):
         path.unlink()
@@ -300,6 +328,9 @@ CASES = [
     (one_point, WARN, "1 of 1 points at ratio 1"),
     (small_image, WARN, "test0: 1 images are smaller than the patch"),
     (no_test_masks, WARN, "2 test images without masks"),
+    (a_val_mask_is_missing, WARN, "2 of 3 val images have masks; none is used to choose"),
+    (touching_dots, WARN, "train0: 1 of 4 dots are longer than 14 px"),
+    (images_in_a_subfolder, WARN, "3 images in 1 folders, which are not read: slide 1"),
     (no_val, WARN, "no val images"),
 ]
 
@@ -334,6 +365,37 @@ def test_groups_of_test_images_and_points_on_the_nuclei_are_no_findings(folder, 
     write_png(folder / "labels_point" / "train0_label_point.png", dots)
     printed, status = check("--detection", "--r1", 6)
     assert "0 failures, 0 warnings" in printed and status == 0
+
+
+def odd_dots(folder):
+    """What is said of the dots of the first training image at r1 11."""
+    label = folder / "labels_point" / "train0_label_point.png"
+    image = check_image(ImageFiles("train0", folder / "images" / "train0.png", None, label))
+    return [finding.message.partition(";")[0] for finding in check_dots([image], 11)]
+
+
+@pytest.mark.parametrize(
+    ("radii", "said"),
+    [
+        ((0, 0, 0, 0), []),
+        ((5, 5, 4, 5), []),  # as a brush draws them, and a hand
+        ((11, 11, 11, 11), []),  # as large as nuclei
+        ((15, 0, 0, 0), ["1 of 4 dots are longer than 11 px"]),
+        ((15, 15, 15, 15), ["4 of 4 dots are longer than 23 px"]),
+    ],
+)
+def test_dots_are_at_most_as_large_as_nuclei(folder, radii, said):
+    places = (30, 30), (90, 50), (200, 90), (130, 220)
+    draw_dots(folder, [(*place, radius) for place, radius in zip(places, radii, strict=True)])
+    assert odd_dots(folder) == said
+
+
+def test_dots_that_touch_may_have_numbers_of_their_own(folder):
+    dots = np.zeros((SIDE, SIDE), np.uint8)
+    for number, (row, col) in enumerate([(30, 30), (30, 40), (90, 50), (200, 90)], 1):
+        dots[row : row + 10, col : col + 10] = number
+    write_png(folder / "labels_point" / "train0_label_point.png", dots)
+    assert odd_dots(folder) == []
 
 
 def remedies(printed):
@@ -382,12 +444,30 @@ def test_all_findings_come_at_once_also_as_json(folder, check):
     assert all(finding["file"] and finding["fix"] for finding in failures)
 
 
-def test_in_brief_a_set_that_passed_is_not_read_again(tmp_path, folder, check):
+def test_in_brief_a_set_that_passed_is_not_read_again(tmp_path, folder, check, monkeypatch):
+    stamp, good = tmp_path / "out" / "stamp", ("--detection", "--r1", 6)
+    first, status = check("--brief", stamp, *good)
+    assert "PASS" not in first and first.count("[plan] ") == 2 and status == 0
+    monkeypatch.setattr("data.check.check_data_set", None)  # reads nothing
+    assert check("--brief", stamp, *good) == (first, 0)
+
+
+def test_in_brief_a_warning_is_shown_each_time(tmp_path, folder, check, monkeypatch):
     stamp = tmp_path / "out" / "stamp"
     first, status = check("--brief", stamp)
-    assert "PASS" not in first and "warnings" in first and status == 0 and stamp.is_file()
-    again, status = check("--brief", stamp)
-    assert "warnings" not in again and again.count("[plan] ") == 2 and status == 0
+    assert "a nucleus of mean area has radius" in first and "1 warnings" in first and status == 0
+    with monkeypatch.context() as patched:
+        patched.setattr("data.check.check_data_set", None)  # reads nothing
+        assert check("--brief", stamp) == (first, 0)
+    stamp.write_text("what an older version wrote")
+    assert check("--brief", stamp) == (first, 0)
+
+
+def test_in_brief_a_folder_that_was_added_is_seen(tmp_path, folder, check):
+    stamp, good = tmp_path / "out" / "stamp", ("--detection", "--r1", 6)
+    check("--brief", stamp, *good)
+    images_in_a_subfolder(folder)
+    assert "3 images in 1 folders" in check("--brief", stamp, *good)[0]
 
 
 @pytest.mark.parametrize("linked", ["", "images", "labels_instance"])
@@ -397,9 +477,10 @@ def test_in_brief_a_set_that_changed_is_read_again(tmp_path, folder, check, link
     if linked:
         (folder / linked).rename(tmp_path / "elsewhere")
         (folder / linked).symlink_to(tmp_path / "elsewhere")
-    check("--brief", stamp)
+    check("--brief", stamp, "--detection", "--r1", 6)
+    assert stamp.is_file()
     no_points(folder)
-    printed, status = check("--brief", stamp)
+    printed, status = check("--brief", stamp, "--detection", "--r1", 6)
     assert "without any point" in printed and status == 2
 
 

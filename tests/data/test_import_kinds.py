@@ -484,7 +484,7 @@ def test_outlines_of_every_tool(data, capsys, what):
     assert places(data) == MIDDLES
 
 
-POINTS = {
+POINTS = {  # name, content, what is told
     "QuPath": ("a.tsv", "x\ty\tclass\n14.5\t13.5\tT\n33.5\t15.5\t\n55.5\t44.5\t\n", ""),
     "x, y": ("a.csv", TABLE, ""),
     "Windows line ends and a mark": (
@@ -504,7 +504,8 @@ POINTS = {
         "a.csv",
         " ,Label,X,Y\n1,a.tif,14.5,13.5\n2,a.tif:0001,33.5,15.5\n3,a.tif,55.5,44.5\n"
         "4,other.tif,1,1\n",
-        "1 object of another image",
+        "left out: 1 object of another image; x, y of ImageJ are read as pixels; with a scale they "
+        "are not",
     ),
     "labels that are numbers": ("a.csv", "label,x,y\n1,14.5,13.5\n2,33.5,15.5\n2,55.5,44.5\n", ""),
     "both orders alike": ("a.csv", "row,col,x,y\n13,14,14.5,13.5\n15,33,33,15\n44,55,55,44\n", ""),
@@ -517,14 +518,14 @@ POINTS = {
     "notes and colours": (
         "a.csv",
         "# seen\ncolour,x,y\n# by two, then three\n#ff0000,14.5,13.5\n#fff,33.5,15.5\n,55.5,44.5\n",
-        "",
+        "not read: 1 line that begins with #",
     ),
     "QuPath, measurements": (
         "a.tsv",
         "Image\tObject type\tName\tClassification\tCentroid X px\tCentroid Y px\n"
         + "".join(f"a.png\tDetection\t\tT\t{c + 0.5}\t{r + 0.5}\n" for r, c in MIDDLES)
         + "a.png\tAnnotation\t\t\t40\t30\nb.png\tDetection\t\tT\t5\t5\n",
-        "1 annotation among detections, 1 object of another image",
+        "left out: 1 annotation among detections, 1 object of another image",
     ),
     "QuPath, points of the points tool": (
         "a.tsv",
@@ -532,14 +533,14 @@ POINTS = {
         + "".join(f"a.png\tAnnotation\tPoints\t{c + 0.5}\t{r + 0.5}\t1\n" for r, c in MIDDLES)
         + "a.png\tAnnotation\tPoints\t40\t30\t25\na.png\tAnnotation\tPolyline\t9\t9\t\n"
         + "a.png\tTile\tRectangle\t5\t5\t\n",
-        "1 annotation of several points (only as GeoJSON), 1 line, 1 tile of an image",
+        "left out: 1 annotation of several points (only as GeoJSON), 1 line, 1 tile of an image",
     ),
     "QuPath, an unknown number of points": (
         "a.tsv",
         "ROI\tCentroid X px\tCentroid Y px\n"
         + "".join(f"Ellipse\t{c + 0.5}\t{r + 0.5}\n" for r, c in MIDDLES)
         + "Points\t40\t30\nPoints\t41\t9\n",
-        "2 annotations of several points (only as GeoJSON)",
+        "left out: 2 annotations of several points (only as GeoJSON)",
     ),
     "measurements of this project": (
         "a.csv",
@@ -562,17 +563,17 @@ POINTS = {
             '<points label="n" points="14.5,13.5;33.5,15.5"/>',
             '<box label="n" rotation="30" xtl="50.5" ytl="40.5" xbr="60.5" ybr="48.5"/>',
         ),
-        "",
+        "1 of them is the middle of an outline or box",
     ),
     "an outline whose middle lies outside": (
         "a.geojson",
         geojson(*NUCLEI, feature(corners((-9, 5, 11, 9)))),
-        "1 object (middle outside of the image)",
+        "left out: 1 object (middle outside of the image)",
     ),
     "twice the same": (
         "a.geojson",
         geojson(*NUCLEI, NUCLEI[1]),
-        "1 point (in the pixel of another)",
+        "left out: 1 point (in the pixel of another)",
     ),
     "napari": ("a.csv", napari(2), ""),
     "napari, a stack": ("a.csv", napari(3), ""),
@@ -600,7 +601,7 @@ POINTS = {
             shape("rectangle", [[36, 18], [30, 12]]),
             shape("circle", [[55.5, 44.5], [58.5, 44.5]]),
         ),
-        "",
+        "2 of them are the middles of outlines or boxes",
     ),
     "VIA": (
         "a.json",
@@ -610,7 +611,7 @@ POINTS = {
             {"name": "ellipse", "cx": 55.5, "cy": 44.5, "rx": 5, "ry": 3},
             {"name": "polyline", "all_points_x": [1, 2], "all_points_y": [1, 2]},
         ),
-        "1 region of type polyline",
+        "left out: 1 region of type polyline; 2 of them are the middles of outlines or boxes",
     ),
     "ASAP": (
         "a.xml",
@@ -623,7 +624,7 @@ POINTS = {
             '<points label="n" points="14.5,13.5;33.5,15.5"/>',
             '<ellipse label="n" cx="55.5" cy="44.5" rx="5" ry="3"/>',
         ),
-        "",
+        "1 of them is the middle of an outline or box",
     ),
     "a region around points": (
         "a.geojson",
@@ -631,17 +632,17 @@ POINTS = {
             feature(PART, "annotation"),
             {"type": "MultiPoint", "coordinates": [[14.5, 13.5], [33.5, 15.5], [55.5, 44.5]]},
         ),
-        "1 region (annotation that holds 3 others)",
+        "left out: 1 region (annotation that holds 3 others)",
     ),
 }
 
 
 @pytest.mark.parametrize("what", POINTS)
 def test_points_of_every_tool(data, capsys, what):
-    name, content, left_out = POINTS[what]
+    name, content, told = POINTS[what]
     place(data / "from", name, content)
     import_labels("points", data, data / "from")
-    ending = f"; left out: {left_out}\n" if left_out else "\n"
+    ending = f"; {told}\n" if told else "\n"
     assert capsys.readouterr().out == f"a: 3 points from {name}{ending}"
     expected = [tuple(p) for p in MIDDLES]
     assert np.abs(np.array(places(data)) - expected).max() <= (1 if "boxes" in what else 0)
@@ -1226,7 +1227,9 @@ def test_shapes_of_one_group_are_counted(data, capsys):
     ("named", "note"),
     [("..\\b.png", "; drawn on b.png, as the file says"), ("in/a.jpg", ""), ("a.ome.tif", "")],
 )
-@pytest.mark.parametrize("tool", ["labelme", "Cell Counter", "table"])
+@pytest.mark.parametrize(
+    "tool", ["labelme", "Cell Counter", "table", "table without suffixes", "table of slides"]
+)
 def test_a_file_that_names_another_image_is_told(data, capsys, tool, named, note):
     name, content = "a.json", {**labelme(shape("point", [[5, 5]])), "imagePath": named}
     if tool == "Cell Counter":
@@ -1237,9 +1240,41 @@ def test_a_file_that_names_another_image_is_told(data, capsys, tool, named, note
         content = content.replace("</Image_Properties>", "</Image_Properties><Marker_Data>")
     elif tool == "table":
         name, content = "a.csv", f"path,x,y\n{named.replace('..', 'in')},5,5\n"
+    elif tool == "table without suffixes":
+        name, content = "a.csv", f"image,x,y\n{named.rpartition('.')[0]},5,5\n"
+        note = note.replace("b.png", "b")
+    elif tool == "table of slides":
+        name, content = "a.csv", f"slide,x,y\n{named}.ndpi,5,5\n"
+        note = note.replace("b.png", "b.png.ndpi")
     place(data / "from", name, content)
     import_labels("points", data, data / "from")
     assert capsys.readouterr().out == f"a: 1 point from {name}{note}\n"
+
+
+def test_the_slide_that_a_tile_is_from_is_no_other_image(data, capsys):
+    place(data / "from", "a.csv", "image,slide,x,y\na.png,case7.svs,5,5\n")
+    import_labels("points", data, data / "from")
+    assert capsys.readouterr().out == "a: 1 point from a.csv\n"
+
+
+@pytest.mark.parametrize("first", ["#1", "#a", "#fff"])
+def test_an_id_that_begins_with_a_number_sign_is_no_note(data, first):
+    place(data / "from", "a.csv", f"name,x,y\n{first},10,20\n2,40,50\n")
+    import_labels("points", data, data / "from")
+    assert places(data) == [(20, 10), (50, 40)]
+
+
+def test_notes_below_the_header_are_counted(data, capsys):
+    """In the table of one image and of all; a coordinate in the first column is no id."""
+    place(data / "from", "a.csv", "x,y\n10,20\n#40,50\n# end\n")
+    place(data, "all.csv", "image,x,y\na,10,20\n# of two,,\n# end, of, the, table\n")
+    import_labels("points", data, data / "from")
+    import_labels("points", data, data / "all.csv", "--overwrite")
+    assert places(data) == [(20, 10)]
+    assert capsys.readouterr().out.splitlines() == [
+        "a: 1 point from a.csv; not read: 2 lines that begin with #",
+        "a: 1 point from all.csv; not read: 2 lines that begin with #",
+    ]
 
 
 def test_a_source_or_a_data_set_that_is_not_there(data):
@@ -1498,6 +1533,33 @@ def test_points_of_qupath_name_z_and_t(data):
     assert places(data) == MIDDLES[1:2]
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", TABLE),
+        ("a.json", coco(*map(polygons, BOXES))),
+        ("a_cp_outlines.txt", "10,10,14,10,14,14,10,14\n"),
+    ],
+)
+def test_a_plane_that_no_file_names_is_told(data, capsys, name, content):
+    place(data / "from", name, content)
+    import_labels("points", data, data / "from", "--plane", 2)
+    assert f"from {name}; it names no plane; --plane 2 chose nothing\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "save"),
+    [("a.npy", npy), ("a.tif", tiff), ("a.png", lambda array: picture(array, "png"))],
+)
+def test_another_plane_than_the_first_of_one_map_is_refused(data, name, save):
+    content = save(MAP.astype(np.uint8))
+    place(data / "from", name, content)
+    with pytest.raises(InputError, match="one map, no stack; --plane 2 is not in it"):
+        import_labels("masks", data, data / "from", "--plane", 2)
+    import_labels("masks", data, data / "from", "--plane", 1)
+    assert areas(data) == AREAS
+
+
 @pytest.mark.parametrize("name", ["a.npy", "a.tif"])
 def test_a_map_of_a_stack_is_asked_for_by_its_number(data, name):
     maps = np.stack([MAP * 0 + 1, MAP, MAP * 0])
@@ -1570,6 +1632,26 @@ def test_a_tile_without_a_class_is_a_tile_without_nuclei(data, capsys):
         "a: 1 nucleus from a.geojson",
         "b: 0 nuclei from b.geojson; left out: 1 object of class S",
     ]
+
+
+@pytest.mark.parametrize("tool", ["QuPath", "CVAT", "ASAP", "labelme"])
+def test_each_point_of_a_set_that_is_left_out_counts(data, capsys, tool):
+    spots, name = [[5, 6], [20, 30], [40, 50]], "a.json"
+    if tool == "QuPath":
+        kept = {"type": "MultiPoint", "coordinates": spots[:1]}
+        star = feature(spots, name="Ignore*")
+        content = geojson(kept, {**star, "geometry": {"type": "MultiPoint", "coordinates": spots}})
+    elif tool == "labelme":
+        content = labelme(shape("point", spots[:1]), shape("points", spots, "Ignore*"))
+    elif tool == "CVAT":
+        star = '<points label="Ignore*" points="5,6;20,30;40,50"/>'
+        name, content = "a.xml", cvat('<points label="n" points="5,6"/>', star)
+    else:
+        name, content = "a.xml", asap(("Dot", "n", spots[:1]), ("PointSet", "Ignore*", spots))
+    place(data / "from", name, content)
+    import_labels("points", data, data / "from")
+    said = f"a: 1 point from {name}; left out: 3 objects of class Ignore*\n"
+    assert capsys.readouterr().out == said
 
 
 def test_texts_of_a_file_stay_on_their_line(data, capsys):
@@ -1679,10 +1761,21 @@ def test_nested_annotations_of_asap_take_no_time(data, tag):
     assert places(data) == [(6, 5)]
 
 
-def test_calibrated_tables_of_imagej_are_read_as_pixels_and_it_is_said(data, capsys):
-    place(data / "from", "a.csv", " ,Area,X,Y\n1,5,14.5,13.5\n")
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (" ,Area,X,Y\n1,5,14.5,13.5\n", True),
+        (" ,X,Y\n1,14.5,13.5\n", True),
+        (" \tX\tY\n1\t14.5\t13.5\n", True),
+        (",x,y\n0,14.5,13.5\n", False),  # of pandas
+        ("X,Y\n14.5,13.5\n", False),
+    ],
+)
+def test_calibrated_tables_of_imagej_are_read_as_pixels_and_it_is_said(data, capsys, text, told):
+    place(data / "from", "a.csv", text)
     import_labels("points", data, data / "from")
-    assert "1 point from a.csv; x, y of ImageJ are read as pixels" in capsys.readouterr().out
+    note = "; x, y of ImageJ are read as pixels; with a scale they are not" * told
+    assert capsys.readouterr().out == f"a: 1 point from a.csv{note}\n"
 
 
 KEYS = (
@@ -1744,6 +1837,18 @@ def test_only_our_own_error_escapes(tmp_path, drawn):
         assert str(path) in str(error)
     else:
         draw([outline_pixels(outline, SHAPE) for outline in annotations.outlines], SHAPE)
+
+
+def test_outlines_among_points_are_counted(data, capsys):
+    """An outline around nothing may be a region; where all are outlines it goes without saying."""
+    dots = {"type": "MultiPoint", "coordinates": [[3, 3], [70, 5]]}
+    place(data / "from", "a.geojson", geojson(dots, *NUCLEI[:2]))
+    import_labels("points", data, data / "from")
+    said = "a: 4 points from a.geojson; 2 of them are the middles of outlines or boxes\n"
+    assert capsys.readouterr().out == said
+    place(data / "from", "a.geojson", geojson(*NUCLEI))
+    import_labels("points", data, data / "from", "--overwrite")
+    assert capsys.readouterr().out == "a: 3 points from a.geojson\n"
 
 
 def test_a_nucleus_with_an_outline_and_a_point_is_one(data, capsys):
