@@ -82,13 +82,16 @@ def _size_and_hashes(path: Path) -> tuple[int, str, str]:
 
 
 def content_hash(path: Path) -> str:
-    """Hash of what a file holds, or the files of a folder; '' where it is empty or not there."""
-    if path.is_dir():
-        return hash_by_name(sorted(path.iterdir()))
+    """Hash of a file's content; '' where it is empty or no file."""
     if not path.is_file():
         return ""
     size, _, content = _size_and_hashes(path)
     return content[:16] if size else ""
+
+
+def input_hash(path: Path) -> str:
+    """`content_hash` of a file; of a folder of masks, which stands for one, a hash of all files."""
+    return hash_by_name(sorted(path.iterdir())) if path.is_dir() else content_hash(path)
 
 
 def stamp(path: Path) -> list[int]:

@@ -14,7 +14,7 @@ import torch
 from code_common.annotations.text import some_names
 from code_common.config import fingerprint
 from code_common.errors import InputError
-from code_common.files.contents import content_hash, refuse_in_run
+from code_common.files.contents import input_hash, refuse_in_run
 from code_common.files.images import NOTHING, grouped
 from code_common.files.reading import read_json
 from code_common.files.run_folder import marker_paths
@@ -288,7 +288,7 @@ def predict_all(
         if look and not tissue(slide.thumbnail()).any():
             lines.append(f"{paths[name]}: {NOTHING}")
         folder = options.out / ".work" / name
-        key_of_work = fingerprint(key, *map(content_hash, inputs[name]))
+        key_of_work = fingerprint(key, *map(input_hash, inputs[name]))
         watch.lap("read")
         files, row, more = work(name, slide, folder, key_of_work, watch.lap)
         shutil.rmtree(folder, ignore_errors=True)

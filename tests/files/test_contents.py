@@ -2,7 +2,7 @@
 
 import pytest
 
-from code_common.files.contents import content_hash
+from code_common.files.contents import input_hash
 
 
 def masks(folder, **contents):
@@ -14,16 +14,16 @@ def masks(folder, **contents):
 
 def test_a_copy_is_recognised_and_nothing_is_no_content(tmp_path):
     one, two = (masks(tmp_path / name, a=b"1", b=b"2") for name in ("one", "two"))
-    assert content_hash(one) == content_hash(two) != ""
-    assert content_hash(one / "a.png") == content_hash(two / "a.png") != content_hash(one / "b.png")
+    assert input_hash(one) == input_hash(two) != ""
+    assert input_hash(one / "a.png") == input_hash(two / "a.png") != input_hash(one / "b.png")
     (one / "b.png").write_bytes(b"")
-    assert content_hash(one / "b.png") == content_hash(one / "absent.png") == ""
+    assert input_hash(one / "b.png") == input_hash(one / "absent.png") == ""
 
 
 @pytest.mark.parametrize("change", ["edited", "added", "removed", "renamed"])
 def test_every_mask_of_a_folder_counts(tmp_path, change):
     folder = masks(tmp_path / "masks", a=b"1", b=b"2")
-    before = content_hash(folder)
+    before = input_hash(folder)
     if change == "edited":
         (folder / "b.png").write_bytes(b"3")
     elif change == "added":
@@ -32,4 +32,4 @@ def test_every_mask_of_a_folder_counts(tmp_path, change):
         (folder / "b.png").unlink()
     else:
         (folder / "b.png").rename(folder / "c.png")
-    assert content_hash(folder) != before
+    assert input_hash(folder) != before
