@@ -271,6 +271,10 @@ def test_other_code_is_said_and_noted(runs, monkeypatch, capsys):
     assert read_json(options_path(runs.folder))["commit"] == "old, new"
 
 
+def test_only_first_weights_that_are_given_are_noted(runs):
+    assert {"first_weights", "start_from"}.isdisjoint(read_json(options_path(runs.folder)))
+
+
 def test_code_that_its_commit_does_not_tell_has_a_hash(tmp_path, monkeypatch):
     """Of a download without git, and of a checkout that was changed and is changed again."""
     losses = tmp_path / "code_seg" / "losses.py"

@@ -100,9 +100,9 @@ class Run:
     def __init__(self, folder: Path, options: CommonOptions, inputs: Inputs):
         self.folder, self.options, self.path = folder, options, options_path(folder)
         self.facts = facts_of(inputs, options.data_dir)
-        first = {"first_weights": options.pretrained, "start_from": options.start_from or ""}
+        first = {"first_weights": options.pretrained, "start_from": options.start_from}
         # A file that is gone is no change: its weights are in the run already.
-        hashes = {name: content_hash(Path(file)) for name, file in first.items()}
+        hashes = {name: content_hash(Path(file)) for name, file in first.items() if file}
         self.facts |= {name: content for name, content in hashes.items() if content}
         self.stamps = {path: stamp(path) for path in inputs.files}
         self.machine = describe(choose_device(options))
