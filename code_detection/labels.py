@@ -13,18 +13,23 @@ PEAK_CUTOFF = 0.05
 
 
 def points_from_map(label: np.ndarray) -> np.ndarray:
-    """Points [N, 2] (row, column) of a point label [H, W]: one per 8-connected component.
+    """Points [N, 2] (row, column) of a point label [H, W]: one for each of its `dots_of`, as
+    `points_from_instances` gives it.
+    """
+    return points_from_instances(dots_of(label))
 
-    A component consists of pixels that are not 0. `points_from_instances` gives its point. Where
-    points touch, their values 1, 2, ... may still tell them apart.
+
+def dots_of(label: np.ndarray) -> np.ndarray:
+    """The dots of a point label [H, W] as an instance map: its 8-connected components.
+
+    A component consists of pixels that are not 0. Where dots touch, their values 1, 2, ... may
+    still tell them apart.
     """
     count, components = cv2.connectedComponents((label != 0).astype(np.uint8), connectivity=8)
-    if count == 1:
-        return np.zeros((0, 2), np.int64)
     ids = np.unique(label[label != 0])
-    if count <= len(ids) == ids[-1] and all(_is_connected(label == k) for k in ids):
-        return points_from_instances(label)
-    return points_from_instances(components)
+    if 1 < count <= len(ids) == ids[-1] and all(_is_connected(label == k) for k in ids):
+        return label
+    return components
 
 
 def _is_connected(mask: np.ndarray) -> bool:

@@ -46,7 +46,7 @@ from code_common.files.layout import (
     SPLIT,
     label_folders,
 )
-from code_detection.labels import points_from_map
+from code_detection.labels import dots_of
 
 PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
 PARTS = ("train", "val", "test")
@@ -312,8 +312,8 @@ def check_image(files: ImageFiles) -> ImageCheck:
         fix = "delete it, then: " + import_command(files.points.parent)
         label = attempt(findings, fix, read_point_label, files.points, shape, files.image)
         if label is not None:
-            points = points_from_map(label)
-            dots = dot_sides(label, len(points))
+            in_label = dots_of(label)
+            points, dots = points_from_instances(in_label), dot_sides(in_label)
             if instances is not None:
                 findings += check_beside(files.points, points, instances)
     return ImageCheck(
@@ -467,10 +467,9 @@ def check_masks(by_part: dict[str, list[ImageCheck]]) -> list[Finding]:
     return findings
 
 
-def dot_sides(label: np.ndarray, count: int) -> np.ndarray:
-    """The longer side of the box of each of the `count` dots of a point label [H, W], in pixels."""
-    number, dots = cv2.connectedComponents((label != 0).astype(np.uint8), connectivity=8)
-    boxes = ndimage.find_objects(dots if number - 1 == count else label)  # values tell them apart
+def dot_sides(dots: np.ndarray) -> np.ndarray:
+    """The longer side of the box of each dot in pixels. dots: [H, W], their ids are 1, 2, ..."""
+    boxes = ndimage.find_objects(dots)
     return np.array([max(side.stop - side.start for side in box) for box in boxes])
 
 

@@ -28,7 +28,7 @@ def find_slides(paths: list[Path]) -> dict[str, Path]:
             raise InputError(f"{path}: no such file or folder")
         files = [path]
         if path.is_dir():
-            images = _images_in(path)
+            images = list(filter(is_slide, _files_of_user(path)))
             masks = set(_masks_among(images))
             files = [file for file in images if file not in masks]
         if not files:
@@ -47,16 +47,16 @@ def left_out(paths: list[Path]) -> list[str]:
     """What a user may have expected `find_slides` to find in folders: a line for each kind."""
     lines = []
     for folder in filter(Path.is_dir, paths):
-        images = _images_in(folder)
-        if others := _unread_in(folder):
+        files = _files_of_user(folder)
+        if others := list(filter(_is_unread, files)):
             expected = "expected names that end in .png, .tif, .bmp, .jpg, .svs, ..."
             lines.append(f"{folder}: of a kind that is not read: {some_names(others)}; {expected}")
-        if masks := _masks_among(images):
+        if masks := _masks_among(list(filter(is_slide, files))):
             lines.append(
                 f"{folder}: taken for masks of the images beside them, and not segmented: "
                 f"{some_names(masks)}; --images PATH_OF_ONE takes it for an image"
             )
-        within = [sub for sub in _visible(folder) if sub.is_dir() and _holds_images(sub)]
+        within = [sub for sub in files if sub.is_dir() and _holds_images(sub)]
         if within:
             lines.append(f"{folder}: folders in it are not searched: {some_names(within)}")
     return lines
@@ -72,20 +72,16 @@ def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def _images_in(folder: Path) -> list[Path]:
+def _files_of_user(folder: Path) -> list[Path]:
+    """Files and folders in a folder that no earlier prediction wrote."""
     results = _results_in(folder)
-    return [file for file in _visible(folder) if is_slide(file) and file.name not in results]
+    return [path for path in _visible(folder) if path.name not in results]
 
 
-def _unread_in(folder: Path) -> list[Path]:
-    """The files that are neither images nor results nor what may be annotations or notes."""
-    results = _results_in(folder)
-    return [
-        file
-        for file in _visible(folder)
-        if not (is_slide(file) or file.is_dir() or file.name in results or keys_of(file))
-        and file.suffix.lower() not in NO_PICTURES
-    ]
+def _is_unread(path: Path) -> bool:
+    """Whether a file is no image, and nothing that may be annotations or a note."""
+    is_known = is_slide(path) or path.is_dir() or keys_of(path)
+    return not is_known and path.suffix.lower() not in NO_PICTURES
 
 
 def _holds_images(folder: Path) -> bool:
@@ -94,7 +90,7 @@ def _holds_images(folder: Path) -> bool:
     Results of an earlier prediction and what lies below them are none, nor are masks of nuclei.
     """
     with suppress(OSError):
-        if _images_in(folder):
+        if any(map(is_slide, _files_of_user(folder))):
             return True
         inner = [] if marker_paths(folder) else _visible(folder)
         inner = [sub for sub in inner if sub.is_dir() and not sub.is_symlink()]  # no circles
