@@ -86,8 +86,9 @@ def test_processes_end_where_the_first_one_is_killed(tmp_path):
         "import os, pathlib, signal, sys, time\n"
         "from code_common.inference.side_by_side import side_by_side\n"
         "def do(task):\n"
-        "    pathlib.Path(sys.argv[1], str(os.getpid())).touch()\n"
-        "    time.sleep(0.3)\n"
+        "    pids = pathlib.Path(sys.argv[1])\n"
+        "    (pids / str(os.getpid())).touch()\n"
+        "    while len(list(pids.iterdir())) < 2: time.sleep(0.01)\n"
         "for _ in side_by_side(list('abcdef'), do, 2): os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path], cwd=PROJECT, check=False)
