@@ -26,7 +26,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         action="extend",
         required=True,
         metavar="[NAME=]DIR",
-        help="the experiments; all are compared with the first",
+        help="the experiments; each is compared with the first one of its ratio",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
     return parser.parse_args(argv)
@@ -35,7 +35,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 if __name__ == "__main__":
     arguments = run_script(parse_arguments)
 
-from code_common.reporting.comparison import find_experiments, write_comparison
+from code_common.reporting.comparison import write_comparison
+from code_common.reporting.experiments import find_experiments
 from code_seg.options import Options
 
 

@@ -59,7 +59,8 @@ if __name__ == "__main__":
 
 from code_common.files.reading import read_json
 from code_common.files.run_folder import ratio_folder, repeat_folder, stage_folder
-from code_common.reporting.comparison import finished_experiments, write_comparison
+from code_common.reporting.comparison import write_comparison
+from code_common.reporting.experiments import finished_experiments
 from code_detection.options import Options as DetectionOptions
 from code_seg.options import Options as SegOptions
 

@@ -18,6 +18,11 @@ def ratio_folder(root: Path, dataset: str, ratio: float) -> Path:
     return root / dataset / f"ratio_{ratio:g}"
 
 
+def repeat_number(folder: Path) -> int:
+    """K of a folder repeat_K."""
+    return int(folder.name.removeprefix("repeat_"))
+
+
 def repeat_folder(experiment: Path, repeat: int) -> Path:
     """Both stages of one repeat of the experiment in `experiment`."""
     return experiment / f"repeat_{repeat}"

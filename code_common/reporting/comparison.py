@@ -2,120 +2,16 @@
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 
-from code_common.errors import InputError
-from code_common.files.run_folder import ratio_folders, repeat_folders
 from code_common.files.writing import write_text
-from code_common.reporting.bootstrap import paired, patients
 from code_common.reporting.charts import Chart, Series, to_svg
+from code_common.reporting.differences import difference_section
+from code_common.reporting.experiments import Experiment, distinct_names
 from code_common.reporting.page import Section, Table, to_html, to_markdown
-from code_common.reporting.results import (
-    SHOWN,
-    Repeat,
-    checked,
-    data_of,
-    differing,
-    finished_repeats,
-    scores_by_column,
-    spread,
-)
-
-NO_PATIENT = "(?!)"  # a pattern that matches nothing: each image is a patient of its own
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """The repeats of one ratio, and the name that the tables give them."""
-
-    name: str
-    folder: Path
-    repeats: list[Repeat]
-
-    def option(self, name: str) -> object:
-        """An option of the segmentation, or of the detection where there is no segmentation."""
-        saved = self.repeats[0].saved
-        return saved.get("segmentation", saved.get("detection"))["options"].get(name)
-
-    @property
-    def ratio(self) -> float:
-        """Share of the nuclei that is annotated."""
-        return float(self.option("ratio"))
-
-    @property
-    def label(self) -> str:
-        """Name and ratio."""
-        return f"{self.name} {100 * self.ratio:g}%"
-
-    def values(self, column: str, score: str) -> list[float]:
-        """A score of 'detection' or of an instance method, of the repeats that have it."""
-        return [s.values[score] for s in scores_by_column(self.repeats).get(column, [])]
-
-    def image_scores(self) -> dict[str, dict[str, float]]:
-        """Scores of each test image by the method that validation chose: means over the repeats
-        that have them.
-        """
-        images = [r.segmentation["images"].get(r.method, {}) for r in self.repeats if r.method]
-        names = [n for n in images[0] if all(n in scores for scores in images)] if images else []
-        return {
-            name: {score: mean(scores[name][score] for scores in images) for score in SHOWN}
-            for name in names
-        }
-
-
-def find_experiments(argument: str) -> list[Experiment]:
-    """The experiments of one --runs argument, [NAME=]DIR.
-
-    Raises InputError where DIR has no finished run.
-    """
-    name, _, folder = argument.rpartition("=")
-    if Path(argument).is_dir():  # a folder with an equals sign in its name
-        name, folder = "", argument
-    experiments = finished_experiments(Path(folder), name)
-    if not experiments:
-        raise InputError(f"{folder}: no run with scores; {_what_is_there(Path(folder))}")
-    return experiments
-
-
-def _what_is_there(folder: Path) -> str:
-    """What a folder without scores holds, in words."""
-    repeats = [r for ratio in (folder, *ratio_folders(folder)) for r in repeat_folders(ratio)]
-    if not folder.is_dir():
-        return "no such folder"
-    if not repeats:
-        return "no folder ratio_R or repeat_K in it"
-    return (
-        f"{len(repeats)} in it without test/metrics.json: unfinished, or without labelled test "
-        f"images (first: {repeats[0]})"
-    )
-
-
-def distinct_names(experiments: Sequence[Experiment]) -> list[Experiment]:
-    """The experiments; those of one name and ratio in several folders get their folder's, too."""
-    labels = [e.label for e in experiments]
-    return [
-        replace(e, name=f"{e.name} ({e.folder})") if labels.count(e.label) > 1 else e
-        for e in experiments
-    ]
-
-
-def finished_experiments(folder: Path, name: str = "") -> list[Experiment]:
-    """The experiments of a folder that have scores, by ratio.
-
-    folder: holds repeats, or ratio_R folders that hold repeats; name: what to call them, instead
-    of the name of the data set's folder.
-    """
-    ratios = [folder] if repeat_folders(folder) else ratio_folders(folder)
-    experiments = []
-    for ratio in ratios:
-        repeats = finished_repeats(repeat_folders(ratio))
-        scored = [repeat for repeat in repeats if repeat.detection or repeat.segmentation]
-        if scored:
-            default = ratio.parent.name if ratio.name.startswith("ratio_") else ratio.name
-            experiments.append(Experiment(name or default, ratio, scored))
-    return sorted(experiments, key=lambda experiment: experiment.ratio)
+from code_common.reporting.results import SHOWN, Repeat, checked, data_of, differing, spread
 
 
 def write_comparison(
@@ -183,46 +79,17 @@ def score_table(experiments: Sequence[Experiment]) -> Table:
         scores = [e.values(*column) for column in columns]
         every, count = (validation, *scores), len(e.repeats)
         cells = [spread(values, of=count) if values else "" for values in every]
-        minutes = spread([repeat.seconds() / 60 for repeat in e.repeats], 1)
-        rows.append([e.label, str(count), *cells, minutes])
+        rows.append([e.label, str(count), *cells, minutes(e.repeats)])
     heads = ["detection F1", *(f"{score}, {method}" for method, score in columns[1:])]
     return Table(["run", "repeats", "validation AJI", *heads, "minutes"], rows, sortable=True)
 
 
-def difference_section(experiments: Sequence[Experiment]) -> Section:
-    """Each experiment against the first one, on the images that both scored."""
-    first, *others = experiments
-    before, rows = first.image_scores(), []
-    for other in others:
-        after = other.image_scores()
-        same_set = other.option("dataset") == first.option("dataset")
-        images = [name for name in before if name in after] if same_set else []
-        groups = patients(images, str(first.option("patient") or NO_PATIENT))
-        cells = []
-        for score in SHOWN:
-            pair = [[scores[name][score] for name in images] for scores in (before, after)]
-            cells.append(difference(groups, *pair) if images else "")
-        rows.append([other.label, str(len(images)), *cells])
-    text = (
-        f"Mean over the test images that both scored, minus {first.label}. Images of another data "
-        "set are none of them, whatever their names. Instances are those of "
-        "the method that the validation images chose. Each image counts with its mean over the "
-        "repeats. In brackets: 95 % interval of a paired bootstrap over patients. Then: the share "
-        "of resamples in which the difference has this sign. Both say how much depends on the "
-        "choice of images, not on the seed."
-    )
-    return Section("Differences", text, [Table(["run", "images", *SHOWN], rows)])
-
-
-def difference(groups: Sequence[str], first: Sequence[float], second: Sequence[float]) -> str:
-    """Mean of `second` - `first` over images, its interval by group, and how sure its sign is."""
-    change, interval, same_sign = paired(groups, first, second)
-    if math.isnan(change):
-        return ""
-    if not interval:
-        return f"{change:+.3f}"
-    low, high = interval
-    return f"{change:+.3f} [{low:+.3f}, {high:+.3f}], {same_sign:.0%}"
+def minutes(repeats: Sequence[Repeat]) -> str:
+    """How long a repeat took: of those that did most stages; a stage alone is named."""
+    done = max((repeat.tested() for repeat in repeats), key=len)
+    seconds = [repeat.seconds() for repeat in repeats if done and repeat.tested() == done]
+    text = spread([second / 60 for second in seconds], 1, of=len(repeats))
+    return f"{text}, {min(done)} alone" if len(done) == 1 else text
 
 
 def run_table(experiments: Sequence[Experiment]) -> Table:

@@ -15,6 +15,7 @@ from code_common.files.run_folder import (
     marker_paths,
     metrics_path,
     options_path,
+    repeat_number,
     results_folder,
     selection_path,
 )
@@ -93,12 +94,22 @@ class Repeat:
         """The instance method that the validation images chose."""
         return self.segmentation.get("instances", "")
 
+    @property
+    def number(self) -> int:
+        """K of the folder repeat_K."""
+        return repeat_number(self.folder)
+
     def validation(self) -> float | None:
         """AJI of the chosen method on the validation images; None where they have no masks."""
         path = selection_path(self.folder / "segmentation")
         if not path.is_file():
             return None
-        return read_json(path, {"val_aji?": {str: float}}).get("val_aji", {}).get(self.method)
+        selection = read_json(path, {"val_aji?": {str: float}, "instances": str})
+        return selection.get("val_aji", {}).get(self.method or selection["instances"])
+
+    def is_scored(self) -> bool:
+        """Whether it has scores of test images, or of validation images."""
+        return bool(self.detection or self.segmentation) or self.validation() is not None
 
     def steps(self) -> dict[str, float]:
         """Seconds of each step that was done, in order: 'detection: prepare', ..."""
@@ -111,6 +122,10 @@ class Repeat:
     def seconds(self) -> float:
         """Seconds of all steps together."""
         return sum(self.steps().values())
+
+    def tested(self) -> set[str]:
+        """The stages that were done up to their test."""
+        return {stage for stage in STAGES if f"{stage}: test" in self.steps()}
 
 
 def read_repeat(folder: Path) -> Repeat:

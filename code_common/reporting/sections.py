@@ -35,7 +35,8 @@ AREA_BARS = 30
 
 
 def make_sections(repeats: Sequence[Repeat], notes: Sequence[str] = ()) -> list[Section]:
-    """The report of an experiment. Curves, pictures and labels are those of the first repeat.
+    """The report of an experiment. Curves, pictures, areas, labels and options are those of the
+    first repeat, and say so.
 
     notes: lines that say what is odd about the repeats.
     """
@@ -47,14 +48,14 @@ def make_sections(repeats: Sequence[Repeat], notes: Sequence[str] = ()) -> list[
         curve_section(folder, source),
         image_section(repeats),
         picture_section("Results", folder / "segmentation", source, ("results", "methods")),
-        area_section(folder / "segmentation"),
+        area_section(folder / "segmentation", source),
         picture_section("Stage 1, detection", folder / "detection", source),
         picture_section(
             "Stage 2, labels and crops", folder / "segmentation", source, ("labels", "batch")
         ),
-        label_section(folder / "segmentation"),
+        label_section(folder / "segmentation", source),
         time_section(repeats),
-        option_section(repeats[0]),
+        option_section(repeats[0], source),
     ]
     return [section for section in sections if section is not None]
 
@@ -139,7 +140,8 @@ def run_section(repeats: Sequence[Repeat], notes: Sequence[str] = ()) -> Section
             continue
         options = saved["options"]
         if not rows:
-            points = annotated(first.folder / stage, options["ratio"])
+            stage_1 = options.get("detection_results_dir") or first.folder / "detection"
+            points = annotated(Path(stage_1), options["ratio"])
             seed = f"{options['random_seed']}"
             if len(repeats) > 1:
                 seed += f"; {len(repeats)} repeats, each with other points and other first weights"
@@ -148,19 +150,25 @@ def run_section(repeats: Sequence[Repeat], notes: Sequence[str] = ()) -> Section
             rows.append(["annotated nuclei", points])
             rows.append(["random seed", seed])
         rows.append([stage, training_words(stage, saved)])
-        machine = ", ".join(f"{k} {v}" for k, v in saved.get("machine", {}).items())
-        code = f"commit {saved.get('commit', 'unknown')}; {machine}"
-        rows.append([f"{stage}: code and machine", code])
+        made = dict.fromkeys(code_words(r.saved[stage]) for r in repeats if stage in r.saved)
+        rows.append([f"{stage}: code and machine", " | ".join(made)])
     rows += [["note", note] for note in notes]
     return Section("What ran", tables=[Table(["", ""], rows, words=True)])
 
 
+def code_words(saved: dict) -> str:
+    """The code and the machine that made a stage. saved: its options.json."""
+    machine = ", ".join(f"{k} {v}" for k, v in saved.get("machine", {}).items())
+    return f"commit {saved.get('commit', 'unknown')}; {machine}"
+
+
 def annotated(folder: Path, ratio: float) -> str:
-    """How many points are annotated in how many training images. folder: run folder of a stage."""
+    """How many points are annotated in how many training images. folder: run folder of stage 1."""
     tables = [read_table(path, "row") for path in all_points_paths(folder)]
     points = sum(len(table["row"]) for table in tables)
     share = "all points given" if ratio == 1 else f"{100 * ratio:g}% of each training image"
-    return f"{share}; {points} points in {len(tables)} images"
+    number = f"{points} points in {len(tables)} images" if tables else "their number is not known"
+    return f"{share}; {number}"
 
 
 def training_words(stage: str, saved: dict) -> str:
@@ -193,8 +201,13 @@ def curve_section(folder: Path, source: str) -> Section | None:
     charts = curves(folder)
     if not charts:
         return None
-    text = "Rules mark new rounds and where the CRF starts" + (f" ({source})." if source else ".")
+    text = _of("Rules mark new rounds and where the CRF starts", source)
     return Section("Curves", text, charts=charts)
+
+
+def _of(sentence: str, source: str) -> str:
+    """A sentence, with the repeat that it is about, where there are several."""
+    return sentence + (f" ({source})." if source else ".")
 
 
 def image_section(repeats: Sequence[Repeat]) -> Section | None:
@@ -237,8 +250,10 @@ def picture_section(
     return Section(title, source, figures=figures) if figures else None
 
 
-def area_section(folder: Path) -> Section | None:
-    """Areas of the predicted nuclei and of the true ones. folder: run folder of stage 2."""
+def area_section(folder: Path, source: str = "") -> Section | None:
+    """Areas of the predicted nuclei and of the true ones. folder: run folder of stage 2; source:
+    which repeat that is.
+    """
     path = areas_path(folder)
     if not path.is_file():
         return None
@@ -251,7 +266,9 @@ def area_section(folder: Path) -> Section | None:
         rows.append([name, str(len(values)), f"{values.mean():.0f}", *percentiles])
     return Section(
         "Nucleus areas",
-        "All nuclei of the test images. The last bar also holds the largest one percent.",
+        _of(
+            "All nuclei of the test images. The last bar also holds the largest one percent", source
+        ),
         [Table(["nuclei", "number", "mean px²", "5 %", "median", "95 %"], rows)],
         [area_chart(areas)],
     )
@@ -271,8 +288,8 @@ def area_chart(areas: dict[str, np.ndarray]) -> Chart:
     )
 
 
-def label_section(folder: Path) -> Section | None:
-    """How wrong the labels of stage 2 are. folder: its run folder."""
+def label_section(folder: Path, source: str = "") -> Section | None:
+    """How wrong the labels of stage 2 are. folder: its run folder; source: of which repeat."""
     rows = []
     for made_by, label in (("", "cluster label"), ("self_training", "self-training label")):
         path = present(folder, label_errors_path(folder, made_by).name)
@@ -282,7 +299,9 @@ def label_section(folder: Path) -> Section | None:
             rows += [[words.get(name, name), f"{share:.1%}"] for name, share in shares.items()]
     if not rows:
         return None
-    text = "Compared with the masks of the training images, which training does not see."
+    text = _of(
+        "Compared with the masks of the training images, which training does not see", source
+    )
     return Section("Label errors", text, [Table(["share", ""], rows)])
 
 
@@ -311,10 +330,10 @@ def time_section(repeats: Sequence[Repeat]) -> Section:
     return Section("Time", tables=[Table(["step", *(r.folder.name for r in repeats)], rows)])
 
 
-def option_section(repeat: Repeat) -> Section:
-    """Every option of both stages."""
+def option_section(repeat: Repeat, source: str) -> Section:
+    """Every option of both stages. source: of which repeat."""
     stages = [stage for stage in STAGES if stage in repeat.saved]
     options = [repeat.saved[stage]["options"] for stage in stages]
     names = list(dict.fromkeys(name for by_name in options for name in by_name))
     rows = [[name, *(str(by_name.get(name, "")) for by_name in options)] for name in names]
-    return Section("All options", tables=[Table(["option", *stages], rows)], folded=True)
+    return Section("All options", source, [Table(["option", *stages], rows)], folded=True)

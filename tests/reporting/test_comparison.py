@@ -15,6 +15,7 @@ from code_common.files.run_folder import (
     ratio_folder,
     repeat_folder,
     results_folder,
+    selection_path,
 )
 from code_common.files.writing import write_json
 from code_common.reporting.results import SHOWN, read_repeat, score_lines
@@ -78,10 +79,73 @@ def test_scores_are_printed(tmp_path, compared, capsys):
 
 
 def test_differences_are_over_the_images_that_both_scored(compared):
-    """0.1 better on every image; 0.05 worse on the six that both scored."""
+    """0.1 better on every image; on the six that both scored worse than the repeat of its number
+    and ratio.
+    """
     text = (compared / "compare.md").read_text()
-    assert "| fake 10% | 8 | +0.100 [+0.100, +0.100], 100% |" in text
-    assert "| mine 10% | 6 | -0.050 [-0.050, -0.050], 100% |" in text
+    assert "| fake 10% | fake 5% | 1, 2 | 8 | +0.100 [+0.100, +0.100], 100% |" in text
+    assert "| mine 10% | fake 10% | 1 | 6 | -0.130 [-0.130, -0.130], 100% |" in text
+
+
+def test_a_variant_is_compared_at_its_own_ratio_and_repeats(tmp_path):
+    """Equal to the first one in each ratio and repeat; of the second repeat there is only one."""
+    for ratio, gain in ((0.05, 0.0), (0.1, 0.1)):
+        for name, repeats in (("paper", (1, 2)), ("smooth", (1,))):
+            for repeat in repeats:
+                folder = tmp_path / name / f"ratio_{ratio:g}/repeat_{repeat}"
+                fake_run(folder, ratio, AJI + gain + repeat / 20, 0.5)
+    compare(tmp_path / "out", tmp_path / "paper", tmp_path / "smooth")
+    text = (tmp_path / "out" / "compare.md").read_text()
+    for ratio in ("5%", "10%"):
+        assert f"| smooth {ratio} | paper {ratio} | 1 | 8 | +0.000 [" in text
+
+
+def test_runs_without_a_common_repeat_are_compared_by_all(tmp_path):
+    for name, repeat, gain in (("a", 1, 0), ("b", 2, 0.1)):
+        fake_run(tmp_path / name / f"repeat_{repeat}", 0.1, AJI + gain, 0.5)
+    compare(tmp_path / "out", tmp_path / "a", tmp_path / "b")
+    text = (tmp_path / "out" / "compare.md").read_text()
+    assert "| b 10% | a 10% | all, none is shared | 8 | +0.100 [" in text
+
+
+def test_runs_of_two_data_sets_under_one_name_are_told_apart(tmp_path, capsys):
+    for ratio, dataset in ((0.05, "MO"), (0.1, "TNBC")):
+        folder = tmp_path / dataset / f"ratio_{ratio}/repeat_1"
+        fake_run(folder, ratio, AJI, 0.5, dataset=dataset)
+    compare(tmp_path / "out", *(f"mine={tmp_path / name}" for name in ("MO", "TNBC")))
+    told = capsys.readouterr().out
+    assert "run mine 5% " in told and "run mine, TNBC 10% " in told
+
+
+def test_a_run_with_validation_masks_alone_is_compared(tmp_path, capsys):
+    """Choices are made by its column; there are no test scores."""
+    folder = tmp_path / "fake/ratio_0.1/repeat_1"
+    fake_run(folder, 0.1, AJI, 0.5)
+    for stage in ("detection", "segmentation"):
+        shutil.rmtree(results_folder(folder / stage))
+    chosen = {"instances": "convex", "val_aji": {"components": 0.5, "convex": 0.625}}
+    write_json(selection_path(folder / "segmentation"), chosen)
+    compare(tmp_path / "out", tmp_path / "fake")
+    assert "run fake 10%  repeats 1  validation AJI 0.625" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [
+        ({1: "ds", 2: "d"}, "minutes 20.0 (1 of 2)"),
+        ({1: "s", 2: "s"}, "minutes 10.0 ± 0.0, segmentation alone"),
+        ({1: "ds", 2: "ds"}, "minutes 20.0 ± 0.0"),
+    ],
+)
+def test_minutes_are_those_of_whole_repeats(tmp_path, capsys, steps, told):
+    for repeat, stages in steps.items():
+        folder = tmp_path / f"fake/ratio_0.1/repeat_{repeat}"
+        fake_run(folder, 0.1, AJI, 0.5, repeat=repeat)
+        for letter in stages:
+            stage = {"d": "detection", "s": "segmentation"}[letter]
+            write_json(marker_path(folder / stage, "test"), {"seconds": 600.0, "files": {}})
+    compare(tmp_path / "out", tmp_path / "fake")
+    assert any(line.endswith(told) for line in capsys.readouterr().out.splitlines())
 
 
 def test_the_chart_is_in_the_page_and_a_file_of_its_own(compared):
@@ -95,7 +159,8 @@ def test_the_chart_is_in_the_page_and_a_file_of_its_own(compared):
 
 def test_a_run_is_no_better_than_itself(experiment, tmp_path):
     compare(tmp_path, experiment.root.parent, f"again={experiment.root}")
-    assert "| again 50% | 3 | +0.000 [+0.000, +0.000], 0%" in (tmp_path / "compare.md").read_text()
+    text = (tmp_path / "compare.md").read_text()
+    assert "| again 50% | tiny 50% | 1, 2 | 3 | +0.000 [+0.000, +0.000], 0%" in text
 
 
 def test_a_folder_without_scores_says_what_it_holds(tmp_path):
@@ -103,7 +168,7 @@ def test_a_folder_without_scores_says_what_it_holds(tmp_path):
     for name, said in (
         ("", "no folder ratio_R"),
         ("no", "no such folder"),
-        ("killed", "1 in it without test/metrics.json: unfinished, or without labelled test"),
+        ("killed", "1 in it that are unfinished, or without masks of validation and test images"),
     ):
         with pytest.raises(InputError, match=f"no run with scores; {said}"):
             compare(tmp_path / "out", tmp_path / name)
@@ -154,14 +219,14 @@ def test_a_repeat_without_one_stage_leaves_the_others_scores(tmp_path, capsys, u
     assert "run fake 10%  repeats 2  detection F1 0.500 ± 0.000  " in told
     assert "aji, points 0.600 (1 of 2)" in told and "aji, points 0.500 ± 0.000" in told
     text = (tmp_path / "out" / "compare.md").read_text()
-    assert "| fake 10% | 8 | +0.100 [" in text
+    assert f"| fake 10% | fake 5% | {3 - unfinished} | 8 | +0.100 [" in text
 
 
 def test_images_of_another_data_set_are_no_pairs(tmp_path):
     fake_run(tmp_path / "a/repeat_1", 0.1, AJI, 0.5)
     fake_run(tmp_path / "b/repeat_1", 0.1, AJI + 0.1, 0.5, dataset="other")
     compare(tmp_path / "out", tmp_path / "a", tmp_path / "b")
-    assert "| b 10% | 0 |   |" in (tmp_path / "out" / "compare.md").read_text()
+    assert "| b 10% | a 10% | 1 | 0 |   |" in (tmp_path / "out" / "compare.md").read_text()
 
 
 def test_repeats_of_other_options_are_told(tmp_path, capsys):
@@ -188,7 +253,7 @@ def test_a_run_of_an_older_version_has_no_scores_of_centres(tmp_path, capsys):
     write_json(path, metrics)
     compare(tmp_path / "out", tmp_path / "old", tmp_path / "new")
     text = (tmp_path / "out" / "compare.md").read_text()
-    assert "nan" not in text and "| new 10% | 8 | +0.000 [" in text
+    assert "nan" not in text and "| new 10% | old 10% | 1 | 8 | +0.000 [" in text
     repeats = [read_repeat(folder) for folder in (old, new)]
     assert "centre_f1 0.500 (1 of 2)" in "\n".join(score_lines(repeats))
     assert not any("centre" in line for line in score_lines(repeats[:1]))

@@ -21,7 +21,7 @@ from code_common.files.writing import write_json, write_points
 from code_common.reporting.album import BAND
 from code_common.reporting.report import OVERVIEW_HEIGHT
 from code_common.reporting.results import read_repeat, share
-from code_common.reporting.sections import annotated, make_sections, training_words
+from code_common.reporting.sections import annotated, make_sections, run_section, training_words
 from tools.report import main, parse_arguments
 
 SECTIONS = (
@@ -244,3 +244,18 @@ def test_a_copy_counts_as_no_repeat(two_repeats, capsys):
     words = "repeat_2: a copy of repeat_1, with its --repeat and seed"
     assert words in told and words in summary
     assert "tiny: 50% of the points, 1 repeat\n" in told and "±" not in told
+
+
+def test_points_that_stage_2_learnt_from_are_not_those_that_are_annotated(experiment, tmp_path):
+    """Stage 2 alone: its own points are annotated and detected ones together."""
+    repeat = tmp_path / "repeat_1"
+    stage_1 = experiment.root / "repeat_1" / "detection"
+    shutil.copytree(experiment.root / "repeat_1" / "segmentation", repeat / "segmentation")
+    path = options_path(repeat / "segmentation")
+    number = annotated(stage_1, 0.5)
+    for elsewhere, said in ((str(stage_1), number), (None, "their number is not known")):
+        saved = read_json(path)
+        saved["options"]["detection_results_dir"] = elsewhere
+        write_json(path, saved)
+        rows = dict(run_section([read_repeat(repeat)]).tables[0].rows)
+        assert rows["annotated nuclei"].endswith(said) and " points in " in number
