@@ -58,11 +58,12 @@ class Options(CommonOptions):
     final_round: str = "last"  # the round whose detections stage 2 gets: last (as published), or
     #   best (highest F1 on the validation images)
     background_below: float = 0.1  # probability under which a pixel becomes background
-    merged_above: float = 0.7  # probability over which a component larger than max_area does
+    merged_above: float = 0.7  # probability over which pixels are joined; a component of them that
+    #   is larger than max_area becomes background
     # --- detections
     threshold: float = 0.35  # probability over which pixels form a detection
-    auto_threshold: bool | None = None  # instead, for each checkpoint the best on the validation
-    #   images of the thresholds 0.15, 0.2, ... 0.6
+    auto_threshold: bool | None = None  # choose the threshold on the validation images, for each
+    #   checkpoint, from 0.15, 0.2, ... 0.6
     min_area: int = 12  # smallest component in square pixels
     max_area: int | None = None  # largest component in square pixels; a larger one is split
     val_points: str = "all"  # points of the validation images that choose the best checkpoint:

@@ -123,7 +123,8 @@ def place(tmp_path, experiment, monkeypatch):
         shutil.copy(tmp_path / "plain/images/test0.png", tmp_path / folder)
     (tmp_path / "MY_MASKS").mkdir()
     shutil.copy(tmp_path / "plain/labels_instance/test0_label.tif", tmp_path / "MY_MASKS")
-    link_tree(experiment.root / "repeat_1/detection/detections", tmp_path / "MY_POINTS")
+    for folder in ("MY_POINTS", "DETECTIONS"):
+        link_tree(experiment.root / "repeat_1/detection/detections", tmp_path / folder)
     places = np.array([[10, 10], [30, 30], [50, 10]])
     for name in split["train"]:
         write_points(tmp_path / "MY_ANNOTATIONS" / f"{Path(name).stem}.csv", places)

@@ -34,7 +34,7 @@ def pattern(text: str) -> str:
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    folders = {"images": "images", "labels": "their true instance maps", "predicted": "results"}
+    folders = {"images": "images", "labels": "true instance maps", "predicted": "results"}
     for name, what in folders.items():
         parser.add_argument(
             f"--{name}", type=Path, required=True, metavar="DIR", help=f"folder of the {what}"

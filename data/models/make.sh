@@ -9,7 +9,7 @@ usage: bash data/models/make.sh DATA_ROOT OUT [MODEL]
 DATA_ROOT/TNBC holds images/ and labels_instance/ of Naylor et al. (data/README.md tells how to
 import them). Data sets MO and DSB beside it are scored as well: their test tiles, or all without a
 split. OUT takes the runs, about 5 GB. MODEL is the file to write (default: data/models/tnbc.pt).
-Takes about five hours of one CPU core. The same command goes on.
+Takes two to three hours of one CPU core. The same command goes on.
 TEXT
 }
 
@@ -59,9 +59,11 @@ for image in images:
     if (test is None or image.stem in test) and not link.is_symlink():
         os.symlink(image, link)
 CODE
-  "$PYTHON" "$HERE/code_seg/predict.py" --model "$MODEL" --images "$images" --out "${places[0]}"
+  local views=(--views 8 --overlap 80)
+  "$PYTHON" "$HERE/code_seg/predict.py" --model "$MODEL" --images "$images" \
+    --out "${places[0]}" "${views[@]}"
   "$PYTHON" "$HERE/code_detection/predict.py" --model "$MODEL" --images "$images" \
-    --out "${places[1]}"
+    --out "${places[1]}" "${views[@]}"
   cp "${places[1]}"/*_points.csv "${places[0]}"
 }
 
