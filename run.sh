@@ -32,7 +32,7 @@ TEXT
 
 [[ -e /dev/fd/1 ]] || exec >/dev/null # where nobody reads what is printed
 HERE="$(CDPATH= cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd)"
-DATASET=sample RATIO=0.10 REPEATS=1 JOBS=1
+DATASET= RATIO=0.10 REPEATS=1 JOBS=1
 DATA_ROOT="$HERE/data" ROOT_SAVE_DIR="$HERE/experiments"
 DATA_DIR=() COMMON=() DETECTION=() SEG=() TARGET=COMMON
 
@@ -130,6 +130,10 @@ done
 if [[ ! "$REPEATS" =~ ^[1-9][0-9]{0,5}$ ]]; then
   refuse "--repeats must be a whole number from 1 to 999999, not $REPEATS"
 fi
+if [[ -z "$DATASET" && ${#DATA_DIR[@]} != 0 ]]; then
+  refuse "--data-dir needs --dataset: the name of the results, and of the row with the constants"
+fi
+DATASET="${DATASET:-sample}"
 if [[ ! "$JOBS" =~ ^([1-9]|[1-5][0-9]|6[0-4])$ ]]; then
   refuse "--jobs must be a whole number from 1 to 64, not $JOBS"
 fi

@@ -230,8 +230,12 @@ def parse(cls: type, description: str, argv: list[str] | None = None):
     profile = getattr(cls, "PROFILES", {}).get(given.get("profile"), {})
     values = {k: v for k, v in profile.items() if k in names} | given
     options = cls(**values).resolved()
-    if hasattr(cls, "of_run"):
-        options = cls(**values | options.of_run() | given).resolved()
+    of_run = options.of_run() if hasattr(cls, "of_run") else {}
+    if of_run:
+        options = cls(**values | of_run | given).resolved()
+    for name, (other, why) in getattr(cls, "NEEDS", {}).items():
+        if name in given and other not in {*given, *of_run}:
+            raise InputError(f"{flag_of(name)} needs {flag_of(other)}: {why}")
     return options
 
 

@@ -19,7 +19,7 @@ from code_common.learning.colours import read_colours
 from code_common.learning.network import OUTPUTS, ResUNet
 from code_common.learning.precision import choose_precision
 from code_common.learning.training import Recipe
-from code_common.options import CommonOptions, InferenceOptions
+from code_common.options import FIRST_WEIGHTS, CommonOptions, InferenceOptions
 
 
 def choose_device(options: InferenceOptions) -> torch.device:
@@ -97,7 +97,12 @@ def made_of(
     names = [field.name for field in shown_fields(script) if field.name not in others]
     first = options.start_from or Path(options.pretrained)
     hashes = {k: hash_by_name(paths) for k, paths in {"first weights": [first], **files}.items()}
-    made = {name: values[name] for name in names}
+    # A file of first weights counts by its hash, wherever it lies.
+    made = {
+        name: values[name]
+        for name in names
+        if name not in FIRST_WEIGHTS or not Path(str(values[name])).is_file()
+    }
     return made | {name: f"of hash {content}" for name, content in hashes.items()}
 
 

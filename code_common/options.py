@@ -104,6 +104,9 @@ class ShardOptions:
     #   default is all images, or what a SLURM job array says
 
 
+FIRST_WEIGHTS = ("pretrained", "start_from")  # options that may be a file
+
+
 @dataclass(frozen=True)
 class CommonOptions(InferenceOptions):
     """Data, network, training and inference. A field of None takes the data set's row."""
@@ -196,6 +199,10 @@ class CommonOptions(InferenceOptions):
         "weight_decay": (0, 1),
         "val_every": (1, EPOCHS),
         "workers": (-1, 128),
+    }
+
+    NEEDS: ClassVar[dict] = {
+        "data_dir": ("dataset", "the name of the results, and of the row with the constants"),
     }
 
     def resolved(self) -> "CommonOptions":

@@ -10,7 +10,15 @@ from code_common.errors import InputError
 from code_common.files.contents import content_hash
 from code_common.files.data_set import ImageFiles
 from code_common.files.images import read_image
-from code_common.files.run_folder import detected_points_path, overlay_path, prob_path
+from code_common.files.reading import read_json
+from code_common.files.run_folder import (
+    detected_points_path,
+    overlay_path,
+    prob_path,
+    remove_scores,
+    round_of,
+    selection_path,
+)
 from code_common.files.writing import write_png, write_prob, write_table
 from code_common.inference.detections import detect
 from code_common.inference.shards import ALL, DoneFiles, process_shard
@@ -21,6 +29,14 @@ from code_common.learning.hardware import choose_processes
 from code_common.reporting.drawing import BLUE, GREEN, ORANGE, mark
 from code_detection.dataset import true_points
 from code_detection.options import Options
+
+
+def chosen_round(save_dir: Path) -> int:
+    """The round whose detections a run took; 0, the initial one, where it has not chosen yet."""
+    path = selection_path(save_dir)
+    if not path.is_file():
+        return 0
+    return round_of(read_json(path, {"checkpoint": str})["checkpoint"])
 
 
 def threshold_of(options: Options, state: dict, path: Path) -> float:
@@ -70,6 +86,8 @@ def detect_images(
     by_name = {files.name: files for files in image_files}
 
     def work(name: str) -> tuple[list[Path], dict]:
+        if overlays:
+            remove_scores(overlays)  # an image that stops this leaves no scores of other results
         image = read_image(by_name[name].image)
         prob = predict_prob(network, image, tiling)
         points = detect(prob, *rule)

@@ -126,6 +126,9 @@ class TrainOptions(RoundOptions):
 class TestOptions(OfRun, RoundOptions, ShardOptions):
     """Options of test.py."""
 
+    # --- this round
+    round: int | None = None  # the round to test: 0 is the initial one; none: the one that the run
+    #   chose
     # --- images of your own
     model_path: Path | None = None  # checkpoint; none: the best one of the round
     img_dir: Path | None = None  # folder of images; none: the data set's test images
@@ -144,11 +147,11 @@ class TestOptions(OfRun, RoundOptions, ShardOptions):
 
 
 @dataclass(frozen=True)
-class PicturesOptions(OfRun, RoundOptions):
+class PicturesOptions(OfRun, Options):
     """Options of pictures.py."""
 
     USES: ClassVar[tuple] = (
-        "this round", "data", "root_save_dir", "save_dir", "r1", "r2", "sigma", "peak_weight",
+        "data", "root_save_dir", "save_dir", "r1", "r2", "sigma", "peak_weight",
         "unknown_weight", "rounds", "background_below", "patch_size", "input_size",
         "stain_augmentation",
     )  # fmt: skip

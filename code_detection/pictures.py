@@ -13,6 +13,7 @@ if __name__ == "__main__":
     options = read_command_line(PicturesOptions, __doc__)
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
@@ -34,7 +35,7 @@ from code_common.reporting.album import Figure, Panel, middle, shrink, write_alb
 from code_common.reporting.drawing import BLUE, GREEN, ORANGE, WHITE, mark, tint
 from code_common.runs.steps import do_alone
 from code_detection.dataset import load_training, read_background, true_points
-from code_detection.detect import draw_detections
+from code_detection.detect import chosen_round, draw_detections
 from code_detection.labels import extended_gaussian_mask, weight_map
 
 MOST, THUMBNAIL, SIDE, CROPS = 24, 240, 400, 4
@@ -189,4 +190,5 @@ def pictures_of(options: Options, final_round: int) -> str:
 
 
 if __name__ == "__main__":
-    print(run_script(lambda: do_alone(lambda o: pictures_of(o, o.round), options)))
+    action = partial(do_alone, lambda o: pictures_of(o, chosen_round(o.save_dir)), options)
+    print(run_script(action))

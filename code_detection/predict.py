@@ -92,7 +92,7 @@ def write_page_of_done(options: DetectionPredictOptions, page: Path, key: str) -
     """Write the page of the images that are done; returns a line for each that is not in it."""
     done, paths = DoneFiles(options.out, key), find_slides(list(options.images))
     images = {
-        name: path for name, path in sorted(paths.items()) if done.get(name, (path,)) is not None
+        name: files[0] for name, files in sorted(paths.items()) if done.get(name, files) is not None
     }
     if not images:
         return []

@@ -74,7 +74,7 @@ def prepare(options: Options) -> str:
     write_json(colours_path(out), colours.result())
     return (
         f"{annotated} of {total} points annotated in {len(split['train'])} training images, "
-        f"{val_total} points in {len(split['val'])} validation images"
+        f"{val_total} points in {len(written['val'])} of {len(split['val'])} validation images"
     )
 
 

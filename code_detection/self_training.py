@@ -24,7 +24,7 @@ from code_common.files.run_folder import (
     round_folder,
 )
 from code_common.files.writing import write_png
-from code_common.learning.checkpoints import load_state, scores_of
+from code_common.learning.checkpoints import load_state, scores_of, was_validated
 from code_common.runs.estimate import inference_work, training_work, validation_work
 from code_common.runs.removal import remove_unfinished
 from code_common.runs.steps import Step
@@ -132,9 +132,15 @@ def detect_training(options: Options, image_files: list[ImageFiles], round: int,
 
 
 def choose_round(options: Options) -> int:
-    """The round whose detections count: the last one, or the best on the validation images."""
+    """The round whose detections count: the last one, or the best on the validation images.
+
+    Without points in these no round is known to be better than the last one.
+    """
     if options.final_round == "last":
         return options.rounds
     rounds = range(options.rounds + 1)
     paths = [best_path(round_folder(options.save_dir, r)) for r in rounds]
-    return int(np.argmax([scores_of(load_state(path), path)["score"] for path in paths]))
+    scores = [scores_of(load_state(path), path) for path in paths]
+    if not all(map(was_validated, scores)):
+        return options.rounds
+    return int(np.argmax([of_round["score"] for of_round in scores]))

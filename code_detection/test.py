@@ -14,7 +14,7 @@ if __name__ == "__main__":
 
 from code_common.detection_scores import DetectionCounts, add
 from code_common.files.contents import refuse_unfinished
-from code_common.files.data_set import find_images, load_split, test_groups
+from code_common.files.data_set import load_split, test_groups
 from code_common.files.run_folder import (
     best_path,
     detections_folder,
@@ -26,13 +26,14 @@ from code_common.files.run_folder import (
     selection_path,
 )
 from code_common.files.writing import write_json, write_table
-from code_common.inference.shards import ALL
+from code_common.inference.own_images import own_images, tell_of_others
+from code_common.inference.shards import ALL, told_of_array
 from code_common.launch import run
 from code_common.learning import distributed
 from code_common.learning.checkpoints import load_state
 from code_common.reporting.bootstrap import intervals, patients, told_alone
 from code_common.runs.same_run import refuse_other_checkpoint, refuse_other_run
-from code_detection.detect import detect_images, threshold_of
+from code_detection.detect import chosen_round, detect_images, threshold_of
 
 
 def write_scores(
@@ -67,18 +68,23 @@ def score_detections(
     wanted: int,
     groups: dict[str, list[str]],
     out: Path,
+    shard: str,
 ) -> str:
     """Score the detections of all `wanted` images once they are done; returns what to tell."""
     known = {name: c for name, c in counts.items() if c is not None}
     if distributed.is_main() and (len(counts) < wanted or not known):
         remove_scores(out)
     if len(counts) < wanted:
-        return f"{len(counts)} of {wanted} images are done; the scores wait for all of them"
+        waiting = f"the scores wait for all of them{told_of_array(shard)}"
+        return f"{len(counts)} of {wanted} images are done; {waiting}"
     pooled = write_scores(out, known, groups, options.patient) if distributed.is_main() else {}
     if not pooled:
         return f"{wanted} images, no labels to score against; see {out}"
     scores = ", ".join(f"{name} {value:.3f}" for name, value in pooled["all"].items())
-    return f"{wanted} images: {scores}{told_alone(list(known), options.patient)}; see {out}"
+    number = f"{wanted} images"
+    if len(known) < wanted:
+        number = f"{number}, of which {len(known)} have labels to score against"
+    return f"{number}: {scores}{told_alone(list(known), options.patient)}; see {out}"
 
 
 def test_round(
@@ -104,23 +110,25 @@ def test_round(
         chosen = {"checkpoint": str(best.relative_to(out)), "threshold": threshold}
         write_json(selection_path(out), chosen)
     return score_detections(
-        options, counts, len(split["test"]), test_groups(split), results_folder(out)
+        options, counts, len(split["test"]), test_groups(split), results_folder(out), shard
     )
 
 
 def test(options: TestOptions) -> str:
-    """Test the round `options.round` on the data set's test images, or on --img-dir."""
-    checkpoint = options.model_path or best_path(round_folder(options.save_dir, options.round))
+    """Test a round, or --model-path, on the data set's test images, or on --img-dir."""
+    round = chosen_round(options.save_dir) if options.round is None else options.round
+    checkpoint = options.model_path or best_path(round_folder(options.save_dir, round))
     if options.img_dir is None:
         refuse_other_run(options)
         refuse_other_checkpoint(options.save_dir, checkpoint)
-        return test_round(options, options.round, options.model_path, options.shard)
+        return test_round(options, round, options.model_path, options.shard)
     refuse_unfinished(options.save_dir)
-    labels = [options.label_dir] if options.label_dir else []
-    image_files = find_images(options.img_dir, None, *labels)
+    image_files = own_images(options.img_dir, options.label_dir)
     out = results_folder(options.save_dir, own_images=True)
+    if distributed.is_main():
+        tell_of_others(out, [files.name for files in image_files])
     counts = detect_images(options, image_files, checkpoint, out, out, options.shard)
-    return score_detections(options, counts, len(image_files), {}, out)
+    return score_detections(options, counts, len(image_files), {}, out, options.shard)
 
 
 if __name__ == "__main__":

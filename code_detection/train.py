@@ -95,7 +95,10 @@ def train_round(options: Options, round: int) -> dict[str, str]:
     dataset = load_training(options, image_files, round, options.cache)
     validate = make_validate(options, network, tiling_of(options, device).one_view())
     if validate is None and distributed.is_main():
-        print("no points for the validation images: the last epoch is taken as the best")
+        threshold = f"; --threshold {options.threshold:g} is kept" if options.auto_threshold else ""
+        print(
+            f"no points for the validation images: the last epoch is taken as the best{threshold}"
+        )
 
     def loss(logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> dict[str, LossTerm]:
         return masked_loss(logits, batch["target"], batch["weight"], options.loss)

@@ -25,6 +25,7 @@ from code_common.errors import InputError
 from code_common.files.contents import refuse_unfinished
 from code_common.files.data_set import load_split
 from code_common.files.images import read_image, read_instances
+from code_common.files.run_folder import oracles_path
 from code_common.files.writing import write_json
 from code_common.launch import choose_device, run, tiling_of
 from code_common.learning.checkpoints import load_network
@@ -102,7 +103,7 @@ def oracles(options: OracleOptions) -> str:
     mean_scores = {name: over_images(values)(every) for name, values in scores.items()}
     mean_errors = {name: mean_of(values)(every) for name, values in errors.items()}
     value = {"part": options.part, "images": len(image_files), "scores": mean_scores}
-    write_json(options.save_dir / "oracles.json", {**value, "labels": mean_errors})
+    write_json(oracles_path(options.save_dir), {**value, "labels": mean_errors})
     return to_text(f"{len(image_files)} {options.part} images", mean_scores, mean_errors)
 
 

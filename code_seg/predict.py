@@ -67,7 +67,8 @@ def predict(options: SegPredictOptions) -> str:
     it is a tiled OME-TIFF with a pyramid. Coordinates, and areas in GeoJSON and COCO, are in pixels
     of the file; areas in the table are in pixels as the image was read.
     """
-    device, paths = choose_device(options), find_slides(list(options.images))
+    device, images = choose_device(options), find_slides(list(options.images))
+    paths = {name: files[0] for name, files in images.items()}
     stages = load_trained_run(options.model, device)
     own = UserPoints(options.points, paths) if options.points else None
     segmenter = make_segmenter(

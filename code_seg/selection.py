@@ -8,7 +8,7 @@ from code_common.files.reading import read_json
 from code_common.files.run_folder import best_path, phase_folder, selection_path
 from code_common.files.writing import write_json
 from code_common.launch import choose_device, tiling_of
-from code_common.learning.checkpoints import load_network, load_state, scores_of
+from code_common.learning.checkpoints import load_network, load_state, scores_of, was_validated
 from code_common.old_runs import checkpoint_path
 from code_seg.dataset import load_validation
 from code_seg.evaluate import mean_aji
@@ -32,17 +32,18 @@ def read_selection(save_dir: Path) -> tuple[Path, str]:
     return checkpoint_path(save_dir, selection["checkpoint"]), selection["instances"]
 
 
-def choose_phase(scores: dict[str, float], has_images: bool, with_masks: bool) -> str:
+def choose_phase(scores: dict[str, dict[str, float]], with_masks: bool) -> str:
     """The phase whose checkpoint is taken.
 
-    scores: phase -> score of its best checkpoint, in order; has_images: there are validation
-    images; with_masks: all of them have masks, else the scores are likelihoods of the labels.
+    scores: phase -> `scores_of` its best checkpoint, in order; with_masks: all validation images
+    have masks, else the scores are likelihoods of the labels.
     """
     able = list(scores)
     if not with_masks and "self_training" in scores:
         able.remove("labels")  # likelihoods of different labels do not compare
-    # Without validation images the network of the last phase is the method's result.
-    return max(able, key=scores.get) if has_images else able[-1]
+    # Without validation the network of the last phase is the method's result.
+    validated = all(was_validated(scores[phase]) for phase in able)
+    return max(able, key=lambda phase: scores[phase]["score"]) if validated else able[-1]
 
 
 def select(options: Options) -> str:
@@ -53,9 +54,9 @@ def select(options: Options) -> str:
     image_files, out = load_split(options.data_dir)["val"], options.save_dir
     # Of the phases of these options; a network of an earlier call may lie beside theirs.
     paths = {phase: best_path(phase_folder(out, phase)) for phase in options.phases()}
-    scores = {phase: scores_of(load_state(path), path)["score"] for phase, path in paths.items()}
+    scores = {phase: scores_of(load_state(path), path) for phase, path in paths.items()}
     with_masks = bool(image_files) and all(files.instances for files in image_files)
-    phase = choose_phase(scores, bool(image_files), with_masks)
+    phase = choose_phase(scores, with_masks)
     method, ajis = options.instances, {}
     if with_masks:
         ajis = _validation_aji(options, paths[phase])
@@ -66,7 +67,7 @@ def select(options: Options) -> str:
     value = {
         "checkpoint": str(paths[phase].relative_to(out)),
         "instances": method,
-        "val_score": scores if image_files else None,
+        "val_score": {p: own["score"] for p, own in scores.items() if was_validated(own)} or None,
         "val_aji": ajis,
     }
     write_json(selection_path(out), value)

@@ -17,7 +17,7 @@ import numpy as np
 from code_common.config import fingerprint
 from code_common.errors import InputError
 from code_common.files.contents import content_hash, refuse_unfinished
-from code_common.files.data_set import ImageFiles, find_images, load_split, test_groups
+from code_common.files.data_set import ImageFiles, load_split, test_groups
 from code_common.files.geojson import nuclei_geojson
 from code_common.files.images import read_image, read_instances
 from code_common.files.reading import read_points
@@ -41,7 +41,8 @@ from code_common.files.writing import (
     write_prob,
     write_table,
 )
-from code_common.inference.shards import ALL, DoneFiles, process_shard
+from code_common.inference.own_images import own_images, tell_of_others
+from code_common.inference.shards import ALL, DoneFiles, process_shard, told_of_array
 from code_common.launch import choose_device, run, tiling_of
 from code_common.learning import distributed
 from code_common.learning.checkpoints import load_network
@@ -81,6 +82,7 @@ def segment_images(
     by_name = {files.name: files for files in image_files}
 
     def work(name: str) -> tuple[list[Path], dict]:
+        remove_scores(out)  # an image that stops this leaves no scores of other results
         files, point_file = by_name[name], point_files.get(name)
         image = read_image(files.image)
         shape = image.shape[:2]
@@ -172,17 +174,22 @@ def test_images(
     if distributed.is_main() and (done < len(image_files) or not scores):
         remove_scores(out)
     if done < len(image_files):
-        return f"{done} of {len(image_files)} images are done; the scores wait for all of them"
+        waiting = f"the scores wait for all of them{told_of_array(shard)}"
+        return f"{done} of {len(image_files)} images are done; {waiting}"
     if not scores:
         return f"{len(image_files)} images, no masks to score against; see {out}"
     if distributed.is_main():
         write_scores(out, scores, method, groups, options.patient)
-    words = []
+    number = max(map(len, scores.values()))
+    told = f"{len(image_files)} images"
+    if number < len(image_files):
+        told += f", of which {number} have masks to score against"
     for name, images in scores.items():
         means = mean_scores(images)
-        words.append(f"{name}: " + ", ".join(f"{k} {means[k]:.3f}" for k in SHOWN))
+        of = f" of {len(images)}" if len(images) < number else ""
+        told += f"; {name}{of}: " + ", ".join(f"{k} {means[k]:.3f}" for k in SHOWN)
     alone = told_alone(list(next(iter(scores.values()))), options.patient)
-    return f"{len(image_files)} images; {'; '.join(words)}{alone}; see {out}"
+    return f"{told}{alone}; see {out}"
 
 
 def test_data_set(options: Options, checkpoint: Path | None = None, shard: str = ALL) -> str:
@@ -202,8 +209,7 @@ def test(options: TestOptions) -> str:
             refuse_other_checkpoint(options.save_dir, options.model_path)
         return test_data_set(options, options.model_path, options.shard)
     refuse_unfinished(options.save_dir)
-    labels = [options.label_dir] if options.label_dir else []
-    image_files = find_images(options.img_dir, None, *labels)
+    image_files = own_images(options.img_dir, options.label_dir)
     folder = options.points_dir
     point_files = {f.name: detected_points_path(folder, f.name) for f in image_files if folder}
     without = [path.name for path in point_files.values() if not path.is_file()]
@@ -212,6 +218,8 @@ def test(options: TestOptions) -> str:
     if without:
         print(f"{folder}: no {without[0]} ({len(without)} are missing): connected components there")
     out = results_folder(options.save_dir, own_images=True)
+    if distributed.is_main():
+        tell_of_others(out, [files.name for files in image_files])
     return test_images(
         options, image_files, point_files, out, {}, options.model_path, options.shard
     )

@@ -18,6 +18,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from code_common.annotations.text import some_names
 from code_common.files.data_set import ImageFiles, load_split
 from code_common.files.images import read_image
 from code_common.files.run_folder import best_path, detections_path, phase_folder
@@ -39,6 +40,7 @@ from code_seg.dataset import (
     read_labels,
 )
 from code_seg.evaluate import label_likelihood, mean_aji
+from code_seg.labels import IGNORED
 from code_seg.losses import crf_loss, label_loss
 from code_seg.magnify import predict_enlarged
 from code_seg.options import METHODS
@@ -55,12 +57,17 @@ OF_CRF = ("crf_weight", "crf_sigma_xy", "crf_sigma_rgb", "crf_backend")
 def make_validate(
     options: Options, network: ResUNet, tiling: Tiling, phase: str
 ) -> Validate | None:
-    """A function that scores the network on the validation images (D1), or None without any."""
+    """A function that scores the network on the validation images (D1).
+
+    None without any, and where some lack a mask and no label of any knows a pixel.
+    """
     image_files = load_split(options.data_dir)["val"]
     if not image_files:
         return None
     labels = [read_labels(options, files, phase) for files in image_files]
     if not all(files.instances for files in image_files):
+        if all((label == IGNORED).all() for pair in labels for label in pair):
+            return None
         images = [
             magnified_like(read_image(files.image), pair[0])
             for files, pair in zip(image_files, labels, strict=True)
@@ -145,8 +152,15 @@ def train_phase(options: Options, phase: str) -> dict[str, str]:
     image_files = split["train"]
     dataset = load_training(options, image_files, phase, options.cache)
     validate = make_validate(options, network, tiling_of(options, device).one_view(), phase)
+    bare = [files.name for files in split["val"] if not files.instances]
+    if 0 < len(bare) < len(split["val"]) and distributed.is_main():
+        print(
+            f"{some_names(bare)} of {len(split['val'])} validation images have no masks: the "
+            "checkpoint that fits the labels of all best is taken"
+        )
     if validate is None and distributed.is_main():
-        print("no validation images: the last epoch is taken as the best")
+        why = "nothing was found in the" if split["val"] else "no"
+        print(f"{why} validation images: the last epoch is taken as the best")
     fit(
         network,
         dataset,

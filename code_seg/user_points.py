@@ -26,29 +26,31 @@ class UserPoints:
     """The points of images, in any format that data/import_labels.py reads.
 
     source: a folder with a file for each image, or one file; images: name -> file. `files` holds
-    the file of each image that has points. `notes` tells what of the source is not read, and which
-    images have none. Raises InputError where no image has any.
+    the file of each image that has points, None where it is not clear which. `notes` tells what of
+    the source is not read, and which images have none. Raises InputError where no image has any.
     """
 
     def __init__(self, source: Path, images: Mapping[str, Path]):
         self.source, self.images = source, images
         image_files = [ImageFiles(name, path) for name, path in images.items()]
         self._noted = noted([source] if source.is_file() else [])  # before it is read
-        found, self.notes, errors = find_sources(image_files, source, "points", ALL)
-        if errors:
-            raise InputError("\nerror: ".join(errors))
+        found, self.notes, self._errors = find_sources(image_files, source, "points", ALL)
         self.of = {name: own for name, own in found.items() if own is not None}
-        self.files = {n: own if isinstance(own, Path) else source for n, own in self.of.items()}
-        without = [name for name in images if name not in self.of]
+        files = {n: own if isinstance(own, Path) else source for n, own in self.of.items()}
+        self.files: dict[str, Path | None] = files | dict.fromkeys(self._errors)
+        without = [name for name in images if name not in self.files]
         if without:
             self.notes.append(f"{source}: no points for {some_names(without)}; left out")
 
     def read(self, name: str, slide: Slide) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """The points of an image as pixels [N, 2] (row, column) of the file and of the slide.
 
-        Also lines about what was left out. Raises InputError as the import does, and where a file
-        of all images, which was read when this began, is another one now.
+        Also lines about what was left out. Raises InputError as the import does, where it is not
+        clear which file is the image's, and where a file of all images, which was read when this
+        began, is another one now.
         """
+        if name in self._errors:
+            raise InputError(self._errors[name])
         own, path = self.of[name], self.images[name]
         if not isinstance(own, Path) and not are_as_noted([self.source], self._noted):
             raise InputError(

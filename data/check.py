@@ -97,6 +97,7 @@ def read_arguments(argv: list[str] | None = None) -> Request:
 if __name__ == "__main__":
     request = run_script(read_arguments)
 
+from code_common.annotations.labels import counted
 from code_common.files.data_set import ImageFiles, load_split
 from code_common.files.reading import read_json
 from code_common.files.writing import write_json
@@ -171,7 +172,8 @@ def print_findings(findings: list[Finding], plan: list[Finding], request: Reques
             print(finding.line())
     failures, warnings = (count(findings, level) for level in (FAIL, WARN))
     if not request.brief or failures or warnings:
-        print(f"{request.detection.data_dir}: {failures} failures, {warnings} warnings")
+        totals = f"{counted(failures, 'failure')}, {counted(warnings, 'warning')}"
+        print(f"{request.detection.data_dir}: {totals}")
 
 
 def count(findings: list[Finding], level: str) -> int:

@@ -91,8 +91,14 @@ from code_common.annotations.labels import (
 )
 from code_common.annotations.of_image import check_plane, is_array, read_source
 from code_common.annotations.sources import find_sources
-from code_common.annotations.text import short, some_names
-from code_common.files.data_set import ImageFiles, find_images, unread_images
+from code_common.annotations.text import short, some_names, told_of_masks
+from code_common.files.data_set import (
+    ImageFiles,
+    find_each,
+    masks_beside,
+    split_before,
+    unread_images,
+)
 from code_common.files.images import image_shape, which_of_several
 from code_common.files.layout import IMAGES, INSTANCE_LABELS, POINT_LABELS
 from code_common.files.writing import write_instances, write_png
@@ -150,12 +156,17 @@ def import_array(files: ImageFiles, source: Path, out: Path, arguments: argparse
     return "; ".join([counted(count_ids(instances), "nucleus"), *notes])
 
 
+def label_there(files: ImageFiles, kind: str) -> Path | None:
+    """The label of a kind that an image has."""
+    return files.instances if kind == "masks" else files.points
+
+
 def import_one(
     files: ImageFiles, source: Path | Annotations, out: Path, arguments: argparse.Namespace
 ) -> str:
     """Import the label of an image unless it has one; returns a line. Raises InputError."""
     path = out / f"{files.name}{LABELS[arguments.kind][1]}"
-    present = files.instances if arguments.kind == "masks" else files.points
+    present = label_there(files, arguments.kind)
     if present and not present.is_file():
         raise InputError(f"{present}: no file; expected a label, or nothing")
     if present and not arguments.overwrite:
@@ -203,10 +214,22 @@ def check_classes(
 def main(arguments: argparse.Namespace) -> None:
     """Import what there is for each image, and raise InputError for those that are wrong."""
     out = arguments.data_dir / LABELS[arguments.kind][0]
-    image_files = find_images(arguments.data_dir / IMAGES, None, out)
-    sources, notes, errors = find_sources(
-        image_files, arguments.source, arguments.kind, choice_of(arguments)
+    images, split = arguments.data_dir / IMAGES, split_before(arguments.data_dir)
+    named = {name for names in split.values() for name in names}
+    image_files, errors = find_each(images, None, out, named=named)
+    if not image_files:
+        raise InputError("\nerror: ".join(errors))
+    labels = {files.name: label_there(files, arguments.kind) for files in image_files}
+    there = {name: label for name, label in labels.items() if label and label.is_file()}
+    sources, notes, of_sources = find_sources(
+        image_files,
+        arguments.source,
+        arguments.kind,
+        choice_of(arguments),
+        kept=() if arguments.overwrite else there,
     )
+    stays = {name: f"; {label.name} of earlier stays" for name, label in there.items()}
+    errors += [f"{error}{stays.get(name, '')}" for name, error in of_sources.items()]
     if arguments.classes:
         check_classes(image_files, sources, arguments)
     for files in image_files:
@@ -215,16 +238,16 @@ def main(arguments: argparse.Namespace) -> None:
             if source is not None:
                 print(f"{files.name}: {import_one(files, source, out, arguments)}")
             elif files.name in sources:
-                present = files.instances or files.points
-                stays = f"; {present.name} of earlier stays" if present else ""
-                print(f"{files.name}: nothing in {arguments.source}{stays}")
+                print(f"{files.name}: nothing in {arguments.source}{stays.get(files.name, '')}")
         except InputError as error:
-            errors.append(str(error))
+            errors.append(f"{error}{stays.get(files.name, '')}")
         except OSError as error:
             if error.errno not in OF_ONE_LABEL:
                 raise
             errors.append(f"{error.filename}: {error.strerror.lower()}")
-    if unread := unread_images(arguments.data_dir / IMAGES):
+    if masks := masks_beside(images, named):
+        notes.append(told_of_masks(masks))
+    if unread := unread_images(images):
         notes.append(f"images of a kind that is not read: {some_names(unread)}; save them as PNG")
     for note in notes:
         print(note)

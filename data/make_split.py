@@ -18,11 +18,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from code_common.annotations.text import short, some_names
+from code_common.annotations.labels import counted
+from code_common.annotations.text import short, some_names, told_of_masks
 from code_common.config import Bounded, Parser
 from code_common.errors import InputError, run_script
-from code_common.files.data_set import find_images, unread_images
+from code_common.files.data_set import find_images, masks_beside, split_before, unread_images
 from code_common.files.layout import IMAGES, SPLIT
+from code_common.files.names import stem
 from code_common.files.writing import write_json
 from code_common.reporting.bootstrap import patient_of
 
@@ -82,6 +84,23 @@ def choose_fold(
     return [sorted(name for part in parts for name in part), val, test]
 
 
+def told_of_changes(before: dict[str, list[str]], split: dict[str, list[str]]) -> str:
+    """What a new split leaves of the one before: groups that are gone, images that move."""
+    groups = [short(name) for name in before if name not in PARTS]
+    old, new = (
+        {stem(name): part for part in PARTS for name in sets.get(part, ())}
+        for sets in (before, split)
+    )
+    moved = sum(name in new and new[name] != part for name, part in old.items())
+    gone = len(old.keys() - new.keys())
+    told = [
+        f"without its groups {', '.join(groups)}" * bool(groups),
+        f"{counted(moved, 'image')} in another set" * bool(moved),
+        f"{counted(gone, 'image')} in none" * bool(gone),
+    ]
+    return "in place of the split before: " + ", ".join(filter(None, told)) if any(told) else ""
+
+
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -123,7 +142,8 @@ def main(arguments: argparse.Namespace) -> None:
     shares = arguments.shares or SHARES
     if min(shares) < 0 or shares[0] <= 0:
         raise InputError("--shares: expected numbers from 0, and some for training")
-    names = [files.image.name for files in find_images(arguments.data_dir / IMAGES, None)]
+    images, before = arguments.data_dir / IMAGES, split_before(arguments.data_dir)
+    names = [files.image.name for files in find_images(images, None)]
     pattern = arguments.group
     try:
         groups = group_names(names, pattern)
@@ -135,15 +155,20 @@ def main(arguments: argparse.Namespace) -> None:
     else:
         sets = choose_fold(groups, arguments.folds, arguments.fold or 1, rng)
     if not sets[0]:
-        raise InputError(f"{arguments.data_dir / 'images'}: too few images for a training set")
+        raise InputError(f"{images}: too few images for a training set")
     linked = f", in place of the link to {path.readlink()}" if path.is_symlink() else ""
-    write_json(path, dict(zip(PARTS, sets, strict=True)))
+    split = dict(zip(PARTS, sets, strict=True))
+    write_json(path, split)
     counts = ", ".join(f"{len(s)} {part}" for part, s in zip(PARTS, sets, strict=True))
     asked = zip(PARTS, shares, sets, strict=True)
     empty = [part for part, share, names in asked if share and not names]
     note = f", too few to have any for {' and '.join(empty)}" if empty else ""
-    print(f"{path}: {counts}; {len(groups)} groups{note}{linked}")
-    if unread := unread_images(arguments.data_dir / IMAGES):
+    print(f"{path}: {counts}; {counted(len(groups), 'group')}{note}{linked}")
+    if changes := told_of_changes(before, split):
+        print(changes)
+    if masks := masks_beside(images):
+        print(f"{told_of_masks(masks)}; to use one, name it in {path.name} by hand")
+    if unread := unread_images(images):
         print(f"in no set, since only PNG, TIFF, BMP and JPEG are read: {some_names(unread)}")
 
 

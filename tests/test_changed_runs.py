@@ -245,9 +245,13 @@ def test_other_first_weights_are_refused(runs, tmp_path):
     (tmp_path / "w.pt").write_text("x")
     given = {"pretrained": str(tmp_path / "w.pt"), "restart": True}
     runs.start(**given)
-    (tmp_path / "w.pt").write_text("y")
-    with pytest.raises(InputError, match=r"w\.pt, have changed since this run began"):
-        runs.start(**given | {"restart": False})
+    moved = tmp_path / "moved.pt"
+    moved.write_text("x")
+    assert runs.start(pretrained=str(moved)) == []  # the same weights, wherever they lie
+    for path in (tmp_path / "w.pt", moved):
+        path.write_text("y")
+        with pytest.raises(InputError, match=r"\.pt, have changed since this run began"):
+            runs.start(pretrained=str(path))
 
 
 def test_other_annotated_points_are_refused(runs, tmp_path):

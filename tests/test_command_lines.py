@@ -95,7 +95,7 @@ STAGE_SCRIPTS = [
         "code_detection/pictures.py",
         action="pictures_of",
         options="PicturesOptions",
-        calls=("--round 1",),
+        calls=("",),
     ),
     Script(
         "code_detection/predict.py",
@@ -336,6 +336,13 @@ def test_main_takes_no_option_of_a_single_script(stage, wrong, monkeypatch, caps
 def test_an_option_of_another_script_is_told(path, wrong, monkeypatch, capsys):
     message = refused(path, wrong, monkeypatch, capsys)
     assert f"{wrong.split()[0]} means nothing to {Path(path).name}" in message
+
+
+@pytest.mark.parametrize("path", ["code_detection/main.py", "code_seg/train.py", "data/check.py"])
+def test_a_data_set_elsewhere_needs_a_name(path, monkeypatch, capsys, dataset):
+    """Else it would train with the constants of the sample, and be called so."""
+    message = refused(path, f"--data-dir {dataset}", monkeypatch, capsys)
+    assert "--data-dir needs --dataset: the name of the results" in message
 
 
 @pytest.mark.parametrize(

@@ -19,15 +19,19 @@ from code_common.files.run_folder import (
     marker_paths,
     metrics_path,
     options_path,
+    oracles_path,
     results_folder,
     round_folder,
     selection_path,
 )
-from code_common.files.writing import write_json
+from code_common.files.writing import write_bytes, write_json
 from code_common.inference.trained_run import load_trained_run, pack_run
+from code_common.learning.checkpoints import checkpoint_bytes, load_state
 from code_common.reporting.results import read_repeat
 from code_common.runs.removal import noted_files, remove_run
 from code_common.runs.steps import do_alone
+from code_detection import options as detection
+from code_detection.self_training import choose_round
 from code_seg import options as segmentation
 from code_seg.selection import select
 from tools import export_model, score
@@ -95,6 +99,7 @@ def test_a_restart_removes_the_run_and_leaves_files_of_ones_own(finished, stage,
         for path in marker_paths(folder):
             write_json(path, {"seconds": 1})
         own = {p for p in own if p.parent.name in ("test", "detections", "train")}
+    write_json(oracles_path(folder), {})  # what this run would score with true labels
     remove_run(folder)
     left = files_in(folder) - {options_path(folder)}
     assert own <= left
@@ -161,17 +166,42 @@ def test_only_the_phases_of_the_options_are_chosen_from(finished, tmp_path):
         assert set(read_json(selection_path(folder))["val_score"]) == phases
 
 
+def unscored(*checkpoints: Path) -> None:
+    """Make checkpoints what a training without validation leaves."""
+    for path in checkpoints:
+        state = load_state(path) | {"score": 0.0, "scores": {}}
+        write_bytes(path, checkpoint_bytes(state))
+
+
+def test_without_scores_the_last_round_is_the_best(finished, tmp_path):
+    unscored(*(best_path(round_folder(finished / "detection", round)) for round in (0, 1)))
+    given = arguments(tmp_path, "detection", "--final-round", "best")
+    assert choose_round(parse(detection.Options, "", list(map(str, given)))) == 1
+
+
+def test_without_scores_the_last_phase_is_the_best(finished, tmp_path):
+    """Also where there is a validation image: nothing was found in it, and it has no mask."""
+    folder = finished / "segmentation"
+    (tmp_path / "data" / "tiny" / "labels_instance" / "val0_label.tif").unlink()
+    unscored(*(best_path(folder / phase) for phase in ("labels", "crf")))
+    given = taken_by_train(arguments(tmp_path, "segmentation"))
+    select(parse(segmentation.TrainOptions, "", given))
+    chosen = read_json(selection_path(folder))
+    assert chosen["checkpoint"] == "crf/best.pt" and chosen["val_score"] is None
+
+
 # Another checkpoint than the one that the run chose
 
 
 def test_results_of_another_round_are_refused(finished, tmp_path):
     folder = finished / "detection"
     before = {path: path.read_bytes() for path in files_in(folder)}
-    for more in ((), ("--round", 0), ("--model-path", best_path(round_folder(folder, 0)))):
+    for more in (("--round", 0), ("--model-path", best_path(round_folder(folder, 0)))):
         with pytest.raises(InputError, match=r"results of .*/round_1/best.pt, the checkpoint that"):
             run_here("code_detection", "test", *arguments(tmp_path, "detection", *more))
     assert {path: path.read_bytes() for path in files_in(folder)} == before
-    run_here("code_detection", "test", *arguments(tmp_path, "detection", "--round", 1))
+    for more in ((), ("--round", 1)):
+        run_here("code_detection", "test", *arguments(tmp_path, "detection", *more))
 
 
 def test_results_of_another_checkpoint_have_a_folder_of_their_own(finished, tmp_path):

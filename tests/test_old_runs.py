@@ -121,6 +121,7 @@ def test_a_finished_run_is_not_done_again(old_run, tmp_path, start, stage):
     before = {p.stat().st_ino: p.stat().st_mtime_ns for p in old_run.rglob("*.pt")}
     printed = start(MAIN[stage], *arguments(tmp_path, stage))
     assert printed.count("skipped") == len(printed.splitlines()) == 8
+    assert len(before) == 5  # two rounds, three phases
     assert before == {p.stat().st_ino: p.stat().st_mtime_ns for p in old_run.rglob("*.pt")}
 
 

@@ -88,6 +88,7 @@ def test_the_same_command_again_does_nothing(finished, tmp_path, capfd):
         run_here(stage, "main", *given)
         printed = capfd.readouterr().out
         assert printed.count("skipped") == len(printed.splitlines()) == steps
+    assert len(before) == 4  # two rounds, two phases
     assert before == {p: p.stat().st_mtime_ns for p in finished.rglob("*.pt")}
 
 
@@ -100,12 +101,14 @@ def test_other_options_do_not_overwrite_a_run(finished, tmp_path, run_script):
 
 
 def test_detection_in_images_of_ones_own(finished, tmp_path, run_script):
-    """Without labels there are detections, and no scores."""
+    """Without labels there are detections, those of the run's own round, and no scores."""
     shutil.copytree(tmp_path / "data" / "tiny" / "images", tmp_path / "own")
-    given = [*place(tmp_path), "--dataset", "tiny", "--ratio", 0.5, "--round", 1]
+    given = [*place(tmp_path), "--dataset", "tiny", "--ratio", 0.5]
     printed = run_script("code_detection/test.py", *given, "--img-dir", tmp_path / "own").stdout
     assert "no labels" in printed
-    assert (finished / "detection" / "test_own" / "test0_points.csv").is_file()
+    found, own = (finished / "detection" / name for name in ("detections", "test_own"))
+    for name in ("test0_points.csv", "test0_prob.png"):
+        assert (own / name).read_bytes() == (found / name).read_bytes()
 
 
 def test_segmentation_of_images_of_ones_own(finished, tmp_path, run_script):
@@ -183,8 +186,10 @@ def test_a_set_of_partial_points_without_masks(tmp_path, dataset, run_script):
     """The real case: no masks at all, ratio 1; only scores need masks."""
     without_masks(dataset)
     detection, seg = both_stages(tmp_path, "--ratio", 1, rounds=0)
-    printed = run_script("code_detection/main.py", *detection).stdout
+    given = [*detection, "--auto-threshold", "--threshold", 0.4]
+    printed = run_script("code_detection/main.py", *given).stdout
     assert "4 of 4 points annotated" in printed and "no points for the validation" in printed
+    assert "the last epoch is taken as the best; --threshold 0.4 is kept" in printed
     printed = run_script("code_seg/main.py", *seg, "--self-training-epochs", 1).stdout
     assert "no masks to score against" in printed
     out = tmp_path / "out" / "tiny" / "ratio_1" / "repeat_1" / "segmentation"

@@ -503,6 +503,11 @@ def test_an_option_of_run_sh_may_have_an_equals_sign(dataset, tmp_path, argument
     assert not (tmp_path / "data" / "sample").exists()
 
 
+def test_run_sh_on_a_data_set_elsewhere_needs_its_name(tmp_path):
+    done = run_sh("--data-dir", tmp_path, f"--root-save-dir={tmp_path / 'out'}")
+    assert done.returncode == 2 and "--data-dir needs --dataset" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("seg", "said"),
     [

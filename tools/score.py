@@ -63,11 +63,11 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from code_common.annotations.text import some_names
+from code_common.annotations.text import some_names, told_of_masks
 from code_common.arrays import points_from_instances
 from code_common.detection_scores import DetectionCounts, add, count
 from code_common.files.contents import refuse_in_run
-from code_common.files.data_set import ImageFiles, find_images
+from code_common.files.data_set import ImageFiles, find_images, masks_beside
 from code_common.files.images import image_shape, read_instances
 from code_common.files.reading import read_points
 from code_common.files.run_folder import (
@@ -183,6 +183,8 @@ def main(arguments: argparse.Namespace) -> None:
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder")
     images = find_images(arguments.images, None, arguments.labels)
+    if masks := masks_beside(arguments.images):
+        print(told_of_masks(masks))
     known = [files for files in images if files.instances]
     patients([files.name for files in known], arguments.patient)  # an error comes before the work
     remove_scores(arguments.out)

@@ -16,6 +16,7 @@ from code_common.annotations.geometry import (
     Annotations,
     centre,
     draw,
+    error_of,
     object_places,
     outline_pixels,
     rasterise,
@@ -32,10 +33,10 @@ from code_common.annotations.tables import images_of_table, read_cellpose_outlin
 from code_common.annotations.text import check_file, read_json, short, text_suffix
 from code_common.annotations.xml_files import images_of_xml, read_aperio_xml, read_xml_of_image
 from code_common.errors import InputError
+from code_common.files.names import CELLPOSE_OUTLINES
 
 __all__ = [
     "ARRAYS",
-    "CELLPOSE_OUTLINES",
     "READERS",
     "Annotations",
     "Choice",
@@ -60,7 +61,6 @@ __all__ = [
 JSON, TABLES = (".geojson", ".json"), (".csv", ".tsv", ".txt")
 TEXTS = (".xml", *JSON, *TABLES)
 READERS = (*TEXTS, *ROIS, ".gz")  # suffixes of outlines and points
-CELLPOSE_OUTLINES = "_cp_outlines"  # how the names of its text files end
 
 
 def read_annotations(
@@ -124,7 +124,10 @@ def check_pixels(where: str, annotations: Annotations) -> None:
 
 
 def read_images(path: Path, choice: Choice = ALL) -> dict[str, Annotations]:
-    """What a file of several images holds (COCO, VIA, CVAT, table), by the image's file name."""
+    """What a file of several images holds (COCO, VIA, CVAT, table), by the image's file name.
+
+    Raises InputError for the file; what is wrong with one image is the `error` of its annotations.
+    """
     check_file(path)
     suffix, by_name = text_suffix(path), None
     if suffix == ".xml":
@@ -140,6 +143,10 @@ def read_images(path: Path, choice: Choice = ALL) -> dict[str, Annotations]:
         )
     for name, annotations in by_name.items():
         where = f"{path}, {short(name, 80)}"
-        check_planes(where, annotations)
-        check_pixels(where, annotations)
+        with error_of(annotations):
+            check_planes(where, annotations)
+            check_pixels(where, annotations)
+    errors = {str(annotations.error) for annotations in by_name.values() if annotations.error}
+    if len(errors) == 1 and all(annotations.error for annotations in by_name.values()):
+        raise InputError(errors.pop())  # of the header of a table, say
     return by_name

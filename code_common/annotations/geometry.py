@@ -5,7 +5,7 @@ first pixel covers 0..1.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -50,6 +50,7 @@ class Annotations:
     classes: set[str] = field(default_factory=set)  # of all objects, taken or not
     unwanted: int = 0  # objects that are left out because the user asks for other classes
     notes: list[str] = field(default_factory=list)  # what was guessed
+    error: InputError | None = None  # what is wrong with this image in a file of several
 
     def takes(
         self, choice: Choice, names: Sequence[str], plane: tuple[int, ...] = (), number: int = 1
@@ -93,6 +94,37 @@ class Annotations:
     def count(self) -> int:
         """How many objects there are, without those that are left out."""
         return len(self.outlines) + len(self.points) + len(self.boxes) + len(self.masks)
+
+
+class Groups:
+    """Outlines and masks whose parts are apart in a file, by what the parts of each share."""
+
+    def __init__(self) -> None:
+        self.outlines: dict[Hashable, list[Polygon]] = {}
+        self.masks: dict[Hashable, list[np.ndarray]] = {}
+
+    def add_to(self, annotations: Annotations) -> None:
+        """Add each as one object, and a note of how many parts were joined."""
+        for parts in self.outlines.values():
+            annotations.add_outline(parts)
+        for parts in self.masks.values():
+            annotations.add_mask(
+                np.unique(np.concatenate(parts), axis=0) if parts[1:] else parts[0]
+            )
+        groups = [*self.outlines.values(), *self.masks.values()]
+        joined = [len(parts) for parts in groups if len(parts) > 1]
+        if joined:
+            nuclei = "1 nucleus" if len(joined) == 1 else f"{len(joined)} nuclei"
+            annotations.notes.append(f"{sum(joined)} shapes that share a group_id are {nuclei}")
+
+
+@contextmanager
+def error_of(annotations: Annotations) -> Iterator[None]:
+    """Keep an InputError as that of these annotations alone, so that the other images are read."""
+    try:
+        yield
+    except InputError as error:
+        annotations.error = annotations.error or error
 
 
 @contextmanager

@@ -13,10 +13,11 @@ from PIL import Image
 from code_common.annotations.choice import ALL, Choice
 from code_common.annotations.geometry import (
     Annotations,
-    Polygon,
+    Groups,
     check_size,
     count_pieces,
     ellipse_ring,
+    error_of,
     filled,
     in_its_box,
     named_errors,
@@ -25,7 +26,7 @@ from code_common.annotations.geometry import (
 )
 from code_common.annotations.text import read_json, short, some_names
 from code_common.errors import InputError
-from code_common.files.data_set import plain_name
+from code_common.files.names import plain_name
 
 KINDS = "QuPath's GeoJSON, COCO, labelme, VIA and HoVer-Net"
 
@@ -83,6 +84,8 @@ def of_image(path: Path, by_name: dict[str, Annotations], image: str) -> Annotat
     if image in by_name or len(same_stem) == 1:
         own = image if image in by_name else same_stem[0]
         annotations = by_name[own]
+        if annotations.error:
+            raise annotations.error
         others = [name for name, other in by_name.items() if name != own and other.count()]
         if others:
             annotations.notes.append(f"not read, of other images: {some_names(others)}")
@@ -274,7 +277,7 @@ def _coco(path: Path, content: object, choice: Choice) -> dict[str, Annotations]
             name = names[entry["image_id"]]
             if annotations[name].takes(choice, [categories.get(entry.get("category_id"), "")]):
                 where = f"{path}: annotation {short(entry.get('id'))} of {short(name, 80)}"
-                with named_errors(where, "a COCO file"):
+                with error_of(annotations[name]), named_errors(where, "a COCO file"):
                     _add_coco(where, entry, annotations[name])
     return annotations
 
@@ -368,8 +371,7 @@ def _unpacked(text: str) -> list[int]:
 
 def _labelme(path: Path, content: dict, choice: Choice) -> Annotations:
     """Shapes of labelme. Shapes of one label with one group_id are parts of one object."""
-    annotations = Annotations()
-    groups: dict[tuple, list[Polygon]] = {}
+    annotations, groups = Annotations(), Groups()
     with named_errors(path, "labelme's JSON"):
         if content.get("imageWidth") and content.get("imageHeight"):
             annotations.shape = int(content["imageHeight"]), int(content["imageWidth"])
@@ -382,27 +384,23 @@ def _labelme(path: Path, content: dict, choice: Choice) -> Annotations:
             group = shape.get("group_id")
             key = (label, group) if group is not None else (label, group, number)
             if kind == "polygon":
-                groups.setdefault(key, []).append([ring(path, places)])
+                groups.outlines.setdefault(key, []).append([ring(path, places)])
             elif kind == "circle":
                 (x, y), edge = places
                 radius = float(np.hypot(edge[0] - x, edge[1] - y))
                 circle = ellipse_ring(x, y, radius, radius)
-                groups.setdefault(key, []).append([ring(path, circle)])
+                groups.outlines.setdefault(key, []).append([ring(path, circle)])
             elif kind == "rectangle":
                 (x0, y0), (x1, y1) = places[0], places[len(places) // 2]
                 annotations.boxes.append((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)))
             elif kind in ("point", "points"):
                 annotations.points += places
             elif kind == "mask":
-                annotations.add_mask(_labelme_mask(path, places, shape["mask"]))
+                mask = _labelme_mask(path, places, shape["mask"])
+                groups.masks.setdefault(key, []).append(mask)
             else:
                 annotations.left_out[f"shape of type {short(kind, 20)}"] += 1
-    for parts in groups.values():
-        annotations.add_outline(parts)
-    joined = [len(parts) for parts in groups.values() if len(parts) > 1]
-    if joined:
-        nuclei = "1 nucleus" if len(joined) == 1 else f"{len(joined)} nuclei"
-        annotations.notes.append(f"{sum(joined)} shapes that share a group_id are {nuclei}")
+    groups.add_to(annotations)
     return annotations
 
 
@@ -433,7 +431,7 @@ def _via(path: Path, content: dict, choice: Choice) -> dict[str, Annotations]:
                 classes = _via_classes(region.get("region_attributes") or {})
                 if annotations.takes(choice, classes):
                     where = f"{path}: region {number} of {short(name, 80)}"
-                    with named_errors(where, "VIA's JSON"):
+                    with error_of(annotations), named_errors(where, "VIA's JSON"):
                         _add_via(where, region["shape_attributes"], annotations)
     return by_name
 

@@ -1,5 +1,6 @@
 """Point labels and instance maps of annotations, and the words that say what they hold."""
 
+import re
 from dataclasses import replace
 
 import cv2
@@ -12,13 +13,11 @@ from code_common.errors import InputError
 
 
 def counted(number: int, what: str) -> str:
-    """'1 point', '2 points'; a note in brackets stays behind."""
-    noun, bracket, note = what.partition(" (")
+    """'1 point', '2 points', '2 points without an outline'; what follows the noun stays."""
+    noun, rest = re.fullmatch(r"(.*?)((?: \(| of | without | among | outside ).*|)", what).groups()
     if number != 1:
-        first, of, rest = noun.partition(" of ")
-        plural = "nuclei" if first == "nucleus" else "boxes" if first == "box" else f"{first}s"
-        noun = plural + of + rest
-    return f"{number} {noun}{bracket}{note}"
+        noun = {"nucleus": "nuclei", "box": "boxes"}.get(noun, f"{noun}s")
+    return f"{number} {noun}{rest}"
 
 
 def listed(numbers: dict[str, int]) -> str:
@@ -52,9 +51,7 @@ def point_pixels(annotations: Annotations, shape: tuple[int, int], where: str) -
     touch.
     """
     given = np.array(annotations.points).reshape(-1, 2)
-    outlines = [o for o in annotations.outlines if not len(given) or not held_by(o, given)]
-    annotations.left_out["outline (around a point)"] += len(annotations.outlines) - len(outlines)
-    annotations = replace(annotations, outlines=outlines)
+    annotations = _without_pointed(annotations, given)
     centres = np.array(object_places(annotations, shape)).reshape(-1, 2)
     pixels = np.floor(centres[:, ::-1]).astype(np.int64)
     pixels -= centres[:, ::-1] == shape  # on the last edge
@@ -82,6 +79,30 @@ def point_pixels(annotations: Annotations, shape: tuple[int, int], where: str) -
         what = "is the middle of an outline" if middles == 1 else "are the middles of outlines"
         annotations.notes.append(f"{middles} of them {what} or box{'es' * (middles > 1)}")
     return np.array(sorted(taken), np.int64).reshape(-1, 2)
+
+
+def _without_pointed(annotations: Annotations, given: np.ndarray) -> Annotations:
+    """The annotations without outlines, boxes and masks that hold a given point [N, 2] (x, y).
+
+    Both are of one nucleus. These are counted as left out.
+    """
+    if not len(given):
+        return annotations
+    columns, rows = np.floor(given).astype(np.int64).T
+    spots = set(zip(rows.tolist(), columns.tolist(), strict=True))
+    kept = {
+        "outline": [o for o in annotations.outlines if not held_by(o, given)],
+        "box": [
+            (x0, y0, x1, y1)
+            for x0, y0, x1, y1 in annotations.boxes
+            if not ((given >= (x0, y0)) & (given <= (x1, y1))).all(1).any()
+        ],
+        "mask": [m for m in annotations.masks if spots.isdisjoint(map(tuple, m.tolist()))],
+    }
+    for what, number in objects_of(annotations).items():
+        if what in kept:
+            annotations.left_out[f"{what} (around a point)"] += number - len(kept[what])
+    return replace(annotations, outlines=kept["outline"], boxes=kept["box"], masks=kept["mask"])
 
 
 def point_label(annotations: Annotations, shape: tuple[int, int], where: str) -> np.ndarray:
@@ -121,6 +142,12 @@ def instance_map(annotations: Annotations, shape: tuple[int, int], where: str) -
         raise InputError(f"{where}: {held}, no outline in it; expected one for each nucleus")
     annotations.left_out["point without an outline"] += len(annotations.points)
     instances = draw(nuclei, shape)
+    covered = count_covered(nuclei, instances)
+    if covered:
+        lie = "nucleus lies" if covered == 1 else "nuclei lie"
+        annotations.notes.append(
+            f"{covered} {lie} for the most part below others; if drawn twice, delete one of both"
+        )
     empty = sum(len(pixels) == 0 for pixels in nuclei)
     hidden = len(nuclei) - empty - count_ids(instances)
     if nuclei and empty + hidden == len(nuclei):
@@ -145,6 +172,13 @@ def object_masks(annotations: Annotations, shape: tuple[int, int]) -> list[np.nd
     return [in_its_box(pixels) for pixels in object_pixels(annotations, shape) if len(pixels)]
 
 
+def count_covered(nuclei: list[np.ndarray], instances: np.ndarray) -> int:
+    """How many nuclei show less than half of their pixels [N, 2], but any, in their map [H, W]."""
+    areas = np.array([len(pixels) for pixels in nuclei], np.int64)
+    shown = np.bincount(instances.ravel(), minlength=len(nuclei) + 1)[1:]
+    return int(((shown > 0) & (2 * shown < areas)).sum())
+
+
 def count_ids(instances: np.ndarray) -> int:
     """How many nuclei an instance map [H, W] holds."""
     return len(np.unique(instances[instances > 0]))
@@ -166,4 +200,4 @@ def count_split(masks: list[np.ndarray]) -> int:
 def told_of_pieces(masks: list[np.ndarray]) -> list[str]:
     """A note where masks [h, w] of nuclei lie in several pieces; none where all are whole."""
     split = count_split(masks)
-    return [f"{split} lie in several pieces"] if split else []
+    return [f"{split} {'lies' if split == 1 else 'lie'} in several pieces"] if split else []

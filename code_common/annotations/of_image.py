@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from code_common.annotations.choice import ALL, Choice, plane_name
 from code_common.annotations.formats import (
     ARRAYS,
@@ -42,6 +44,8 @@ def read_source(
         raise InputError(f"{source}: expected a table, GeoJSON or XML of points")
     if isinstance(source, Path):
         annotations = read_annotations(source, image.name, shape, choice)
+    elif source.error:
+        raise source.error
     else:
         annotations = source
     if annotations.shape not in (None, tuple(shape)):
@@ -53,7 +57,9 @@ def read_source(
         raise InputError(f"{where}: --shift is for outlines and points, not for masks")
     for plane in annotations.planes:
         check_plane(image, where, plane)
-    annotations = without_regions(shifted(annotations, shift), shape)
+    annotations = shifted(annotations, shift)
+    check_inside(where, annotations, shape)
+    annotations = without_regions(annotations, shape)
     if choice.plane and annotations.count() and not annotations.names_planes:
         chosen = plane_name(choice.plane)
         annotations.notes.append(f"it names no plane; --plane {chosen} chose nothing")
@@ -61,6 +67,27 @@ def read_source(
         held = listed(annotations.left_out)
         raise InputError(f"{where}: no {kind[:-1]} in it; it holds {held}")
     return annotations
+
+
+def check_inside(where: str, annotations: Annotations, shape: tuple[int, int]) -> None:
+    """Raise InputError where half of the outlines, boxes and masks lie outside of an image [H, W].
+
+    They are of another scale, say. where: what the error names.
+    """
+    corners = [(x0, y0, x1, y1) for x0, y0, x1, y1 in annotations.boxes]
+    for outline in annotations.outlines:
+        vertices = np.concatenate([rings[0] for rings in outline])
+        corners.append((*vertices.min(0), *vertices.max(0)))
+    for pixels in annotations.masks:
+        corners.append((*pixels.min(0)[::-1], *pixels.max(0)[::-1] + 1))
+    low, high = np.split(np.reshape(corners, (-1, 4)), 2, axis=1)  # x, y
+    outside = ((high <= 0) | (low >= shape[::-1])).any(1)
+    if len(outside) and outside.mean() >= 0.5:
+        x, y = low[outside][0]
+        raise InputError(
+            f"{where}: {outside.sum()} of {len(outside)} objects lie outside of its "
+            f"image of {shape[1]} x {shape[0]}, the first at ({x:g}, {y:g})"
+        )
 
 
 def check_plane(image: Path, where: str, plane: Sequence[int]) -> None:

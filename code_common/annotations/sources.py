@@ -1,61 +1,49 @@
 """Which file of a folder of annotations belongs to which image."""
 
-from collections.abc import Sequence
+import filecmp
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from unicodedata import normalize
 
 from code_common.annotations.choice import Choice
 from code_common.annotations.formats import (
     ARRAYS,
-    CELLPOSE_OUTLINES,
     READERS,
     TABLES,
+    TEXTS,
     Annotations,
     read_images,
 )
 from code_common.annotations.text import first_names, some_names
+from code_common.annotations.twins import refuse_different
 from code_common.errors import InputError
-from code_common.files.data_set import ImageFiles, Names, plain_name
-
-# What tools add to the name of the image, longest first.
-ENDINGS = (
+from code_common.files.data_set import ImageFiles
+from code_common.files.names import (
     CELLPOSE_OUTLINES,
-    "_cp_masks",
-    "_label_point",
-    "_annotations",
-    "_instances",
-    "-labelled",
-    "_outlines",
-    "_roiset",
-    "_points",
-    "_nuclei",
-    "_labels",
-    "-labels",
-    "_label",
-    "_masks",
-    "_mask",
-    "-mask",
-    "_rois",
-    "_seg",
+    ENDINGS,
+    Names,
+    names_meant,
+    without_copy,
 )
+
 BEGINNING = "cellcounter_"  # of ImageJ's Cell Counter
 MASKS = "masks"  # TILE/masks/*.png, one for each nucleus
+# How the names of two files of one prediction end: of that which is taken, and of the other.
+SAME = ("_points.csv", "_points.geojson"), ("_nuclei.geojson", "_nuclei.csv")
+PLAIN = 3  # rank of an array whose name says nothing: a map, or a picture
 
 
 class Sources:
     """The files of a folder of annotations, by the image they belong to."""
 
-    def __init__(self, folder: Path, images: Sequence[str], kind: str, image_files: Sequence[str]):
-        """images: the names of the images without suffixes; image_files: with them.
-
-        kind: points or masks, as wanted.
-        """
-        self.folder, self.kind, self.image_files = folder, kind, set(map(same_letters, image_files))
-        self.images = list(images)
-        called = Names(images)
-        self.files: dict[str, list[Path]] = {image: [] for image in images}
+    def __init__(self, folder: Path, image_files: Sequence[ImageFiles], kind: str):
+        """kind: points or masks, as wanted."""
+        self.folder, self.kind = folder, kind
+        self.image_names = {same_letters(files.image.name) for files in image_files}
+        self.images = [files.name for files in image_files]
+        called = Names(self.images)
+        self.files: dict[str, list[Path]] = {image: [] for image in self.images}
         self.others: list[Path] = []  # annotations of no image
-        self.passed_over: list[Path] = []  # less likely files of images that have another one
         for path in sorted(folder.iterdir()):
             keys = keys_of(path)
             owner = next(filter(None, map(called.find, keys)), None)
@@ -64,31 +52,33 @@ class Sources:
             elif keys:
                 self.others.append(path)
 
-    def find(self, image: str) -> Path | None:
-        """The file of an image. Raises InputError where there are several.
+    def find(self, image: ImageFiles) -> tuple[Path | None, list[Path]]:
+        """The file of an image, and those that are passed over for it.
 
-        Outlines and points come first, then maps that are named as such, then a plain image, since
-        the image itself may lie in the folder.
+        Outlines and points come first, then maps that are named as such, then a plain image. The
+        image itself may lie in the folder, and is none of them. Raises InputError where there are
+        several of the first kind.
         """
-        files = self.files[image]
-        if not files:
-            return None
-        ranks = {path: _rank(path, self.kind) for path in files}
+        ranks = {path: _rank(path, self.kind) for path in self.files[image.name]}
+        ranks = {path: r for path, r in ranks.items() if r != PLAIN or not is_copy(path, image)}
+        if not ranks:
+            return None, []
         first = min(ranks.values())
-        self.passed_over += [
+        files = [path for path, rank in ranks.items() if rank == first]
+        others = [
             path
-            for path in files
-            if first < ranks[path] <= 3 and same_letters(path.name) not in self.image_files
+            for path, rank in ranks.items()
+            if first < rank <= PLAIN and same_letters(path.name) not in self.image_names
         ]
-        files = [path for path in files if ranks[path] == first]
-        own = [path for path in files if path.name == f"{image}_points.csv"]
-        if own and {path.name for path in files} == {own[0].name, f"{image}_points.geojson"}:
-            self.passed_over += [path for path in files if path not in own]  # the same detections
-            files = own
+        by_name = {path.name: path for path in files}
+        for taken, beside in SAME:
+            names = [f"{image.name}{ending}" for ending in (taken, beside)]
+            if by_name.keys() == set(names):
+                files, others = [by_name[names[0]]], [*others, by_name[names[1]]]
         if len(files) > 1:
             names = ", ".join(path.name for path in files)
             raise InputError(f"{self.folder}: {names} are for one image; keep one of them")
-        return files[0] / MASKS if files[0].is_dir() else files[0]
+        return files[0] / MASKS if files[0].is_dir() else files[0], others
 
     def nothing(self) -> str:
         """What was looked for and what is there, where no file belongs to an image."""
@@ -104,6 +94,13 @@ class Sources:
         )
 
 
+def is_copy(path: Path, image: ImageFiles) -> bool:
+    """Whether a file is an image itself, or holds the same bytes."""
+    if not (path.is_file() and image.image.is_file()):
+        return False
+    return path.samefile(image.image) or filecmp.cmp(path, image.image, shallow=False)
+
+
 def same_letters(name: str) -> str:
     """A name in composed letters: macOS writes an umlaut as two characters, others as one."""
     return normalize("NFC", name)
@@ -116,40 +113,40 @@ def keys_of(path: Path) -> list[str]:
         return []
     if path.is_dir():
         return [name] if (path / MASKS).is_dir() else []
-    if name.lower().endswith(".gz"):
-        name = name[: -len(".gz")]
-    suffix = Path(name).suffix
-    if suffix.lower() not in (*READERS, *ARRAYS):
+    path = Path(unpacked(name))
+    if path.suffix.lower() not in (*READERS, *ARRAYS):
         return []
-    stem = name[: -len(suffix)]
-    keys = [stem, plain_name(stem)]
-    keys += [_without(key, ENDINGS) for key in keys]
+    keys = names_meant(path.stem)
     if name.lower().startswith(BEGINNING):
         keys += [key[len(BEGINNING) :] for key in keys]
-    return list(dict.fromkeys(keys))
+    return keys
 
 
-def _without(name: str, endings: Sequence[str]) -> str:
-    """A name without the first of the endings that it has, in capitals or not."""
-    for ending in endings:
-        if name.lower().endswith(ending) and len(name) > len(ending):
-            return name[: -len(ending)]
-    return name
+def unpacked(name: str) -> str:
+    """The name of a file without the suffix of what packed it: 'T.csv.gz', 'T.csv.zip' -> 'T.csv'.
+
+    'T.zip' stays, since its text may have any name.
+    """
+    inner, _, packed = name.rpartition(".")
+    is_text = Path(inner).suffix.lower() in TEXTS
+    return inner if packed.lower() == "gz" or (packed.lower() == "zip" and is_text) else name
 
 
 def _rank(path: Path, kind: str) -> int:
     """Which of the files of an image are taken: those of the lowest rank."""
-    stem, suffix = path.stem.lower(), path.suffix.lower()
+    inner = Path(unpacked(path.name))
+    stem, suffix = without_copy(inner.stem).lower(), inner.suffix.lower()
+    a_map, of_a_map = (1, 2) if kind == "masks" else (2, 1)  # points are read of no map
     of_points = suffix in TABLES or stem.endswith(("_points", "_label_point"))
     if kind == "masks" and of_points and not stem.endswith(CELLPOSE_OUTLINES):
-        return 2  # points, beside a map
+        return of_a_map  # points, beside it
     if stem.endswith((CELLPOSE_OUTLINES, "_nuclei")):  # beside the map that they are made of
-        return 2
+        return of_a_map
     if path.is_dir() or suffix in READERS:
         return 0
     if stem.endswith("_seg") and suffix == ".npy":  # Cellpose's pickle, often beside a map
-        return 4
-    return 1 if stem.endswith(ENDINGS) or suffix in (".npy", ".mat") else 3
+        return PLAIN + 1
+    return a_map if stem.endswith(ENDINGS) or suffix in (".npy", ".mat") else PLAIN
 
 
 def match_names(
@@ -185,34 +182,39 @@ def match_names(
 
 
 def find_sources(
-    image_files: Sequence[ImageFiles], source: Path, kind: str, choice: Choice
-) -> tuple[dict[str, Path | Annotations | None], list[str], list[str]]:
-    """The annotations of each image by its name, notes, and an error for each with several files.
+    image_files: Sequence[ImageFiles],
+    source: Path,
+    kind: str,
+    choice: Choice,
+    kept: Collection[str] = (),
+) -> tuple[dict[str, Path | Annotations | None], list[str], dict[str, str]]:
+    """The annotations of each image by its name, notes, and the error of each with several files.
 
-    source: a folder, or a file; kind: masks or points, as wanted; choice: which objects are.
-    Notes say which files are not read. Raises InputError where there is no source, and where
-    nothing belongs to any image.
+    source: a folder, or a file; kind: masks or points, as wanted; choice: which objects are; kept:
+    names of images of which nothing is read. Notes say which files are not read. Raises InputError
+    where there is no source, and where nothing belongs to any image.
     """
-    notes, errors = [], []
+    notes, errors = [], {}
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
     names = [files.name for files in image_files]
     owner = next(filter(None, map(Names(names).find, keys_of(source))), None)
     if source.is_dir():
-        images = [files.image.name for files in image_files]
-        sources, folder = {}, Sources(source, names, kind, images)
-        for name in names:
+        sources, folder, passed_over = {}, Sources(source, image_files, kind), []
+        for files in image_files:
             try:
-                sources[name] = folder.find(name)
+                found, others = folder.find(files)
+                if found and files.name not in kept:
+                    refuse_different(files, found, others, kind, choice)
+                sources[files.name] = found
+                passed_over += others
             except InputError as error:
-                errors.append(str(error))
+                errors[files.name] = str(error)
         if not errors and not any(sources.values()):
             raise InputError(folder.nothing())
         others = folder.others
-        if folder.passed_over:
-            notes = [
-                f"not read, beside other files of their image: {some_names(folder.passed_over)}"
-            ]
+        if passed_over:
+            notes = [f"not read, beside other files of their image: {some_names(passed_over)}"]
     elif owner is not None:
         sources, others = {owner: source}, []
     else:

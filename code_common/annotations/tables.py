@@ -10,7 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from code_common.annotations.choice import ALL, Choice
-from code_common.annotations.geometry import FARTHEST, Annotations, ellipse_ring, filled, ring
+from code_common.annotations.geometry import (
+    FARTHEST,
+    Annotations,
+    ellipse_ring,
+    error_of,
+    filled,
+    ring,
+)
 from code_common.annotations.json_files import (
     NO_NUCLEI,
     base_name,
@@ -34,6 +41,7 @@ _COLUMNS = (
     ("centroid x px", "centroid y px", 0.0),
     ("xm", "ym", 0.0),
 )
+_OF_WEIGHTS = ("xm", "ym")  # of ImageJ: the middle by brightness, which may be another place
 _CLASSES = ("class", "classification", "label")
 _SLICES = ("slice", "frame")  # columns of ImageJ that count planes from 1
 _QUPATH_PLANE = {"c", "z", "t"}  # columns of QuPath's points in a stack; z and t count from 0
@@ -128,7 +136,8 @@ def images_of_table(path: Path, choice: Choice = ALL) -> dict[str, Annotations] 
     for cell, name in zip(named, one_for_each(path, named), strict=True):
         annotations = by_name[name] = Annotations(notes=_told_of_notes(table))
         rows = _kept(table, [other == cell for other in cells])
-        _add_points(annotations, _rows_of_objects(rows, annotations), choice)
+        with error_of(annotations):
+            _add_points(annotations, _rows_of_objects(rows, annotations), choice)
     return by_name
 
 
@@ -142,7 +151,7 @@ def _add_points(annotations: Annotations, table: Table, choice: Choice) -> None:
     if any(unit.startswith(("um", "µm", "μm", "mic", "mm")) for unit in units):
         raise InputError(f"{path}: coordinates in {short(', '.join(units))}; expected pixels")
     places = table.numbers((x, y)) + offset
-    _check_places(table, places)
+    _check_places(table, axes, places)
     planes = _planes(table, axes if x in axes else [])
     names = table.column(_CLASSES) or [""] * len(places)
     for place, plane, name in zip(places.tolist(), planes, names, strict=True):
@@ -162,9 +171,7 @@ def _says_no_nuclei(table: Table, x: str, y: str) -> bool:
 def _coordinates(table: Table, axes: list[str]) -> tuple[str, str, float]:
     """The columns of x and y, and what is added to count from the corner."""
     header = table.header
-    if len(axes) >= 2:
-        return axes[-1], axes[-2], 0.5
-    present = [columns for columns in _COLUMNS if set(columns[:2]) <= set(header)]
+    present = _coordinate_columns(header, axes)
     if present:
         return present[0]
     if "region_shape_attributes" in header:
@@ -180,7 +187,13 @@ def _coordinates(table: Table, axes: list[str]) -> tuple[str, str, float]:
     )
 
 
-def _check_places(table: Table, places: np.ndarray) -> None:
+def _coordinate_columns(header: list[str], axes: list[str]) -> list[tuple[str, str, float]]:
+    """All columns of x and y that are there, as `_COLUMNS` has them; the first are read."""
+    of_napari = [(axes[-1], axes[-2], 0.5)] if len(axes) >= 2 else []
+    return of_napari + [columns for columns in _COLUMNS if set(columns[:2]) <= set(header)]
+
+
+def _check_places(table: Table, axes: list[str], places: np.ndarray) -> None:
     """Raise InputError where a table's coordinates [N, 2] are hardly those of points in pixels."""
     header = set(table.header)
     if any(sides <= header for sides in _SIDES) and "bx" not in header:  # ImageJ's box is beside
@@ -189,12 +202,14 @@ def _check_places(table: Table, places: np.ndarray) -> None:
         )
     if any(name.startswith("vertex") for name in header):
         raise InputError(f"{table.path}: vertices of outlines; expected a line for each point")
-    if {"x", "y", "col", "row"} <= header:
-        others = table.numbers(("col", "row")) + 0.5
-        apart = np.flatnonzero(np.abs(places - others).max(1) > 1)
+    first, *others = _coordinate_columns(table.header, axes)
+    for x, y, offset in others:
+        if (x, y) == _OF_WEIGHTS:
+            continue
+        apart = np.flatnonzero(np.abs(places - table.numbers((x, y)) - offset).max(1) > 1)
         if len(apart):
-            line = table.lines[apart[0]]
-            raise InputError(f"{table.path}: line {line}: x, y and col, row are of two places")
+            line, read = table.lines[apart[0]], f"{first[0]}, {first[1]}"
+            raise InputError(f"{table.path}: line {line}: {read} and {x}, {y} are of two places")
 
 
 def _rows_of_image(table: Table, image: str, annotations: Annotations) -> Table:

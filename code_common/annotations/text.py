@@ -37,6 +37,11 @@ def some_names(files: Sequence[Path | str]) -> str:
     return f"{len(files)} ({first_names(files)})"
 
 
+def told_of_masks(masks: Sequence[Path]) -> str:
+    """That images are taken for masks, of which nothing is read."""
+    return f"taken for masks of the images beside them: {some_names(masks)}"
+
+
 def check_file(path: Path) -> None:
     """Raise InputError for a pipe or a device, which may have no end."""
     if path.exists() and not (path.is_file() or path.is_dir()):

@@ -1,6 +1,7 @@
 """XML of other tools: Aperio ImageScope, ASAP, CVAT and ImageJ's Cell Counter."""
 
 import xml.etree.ElementTree as ET
+from collections.abc import Hashable
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,12 @@ from skimage.measure import points_in_poly
 from code_common.annotations.choice import ALL, Choice
 from code_common.annotations.geometry import (
     Annotations,
+    Groups,
     box_ring,
     centre,
     check_size,
     ellipse_ring,
+    error_of,
     largest_ring,
     named_errors,
     place,
@@ -160,7 +163,8 @@ def _cvat(path: Path, root: ET.Element, choice: Choice) -> dict[str, Annotations
         images = root.findall("image")
         names = one_for_each(path, (image.get("name") for image in images))
         for name, image in zip(names, images, strict=True):
-            annotations = by_name[name] = Annotations()
+            annotations, groups = Annotations(), Groups()
+            by_name[name] = annotations
             if image.get("width") and image.get("height"):
                 annotations.shape = int(image.get("height")), int(image.get("width"))
             for number, shape in enumerate(image, 1):
@@ -168,14 +172,21 @@ def _cvat(path: Path, root: ET.Element, choice: Choice) -> dict[str, Annotations
                     continue
                 pairs = shape.get("points", "").strip("; ").split(";")
                 several = len(pairs) if shape.tag == "points" else 1
-                if annotations.takes(choice, [str(shape.get("label") or "")], number=several):
+                label, group = str(shape.get("label") or ""), shape.get("group_id") or "0"
+                if annotations.takes(choice, [label], number=several):
                     where = f"{path}: {short(shape.tag, 20)} {number} of {short(name, 80)}"
-                    with named_errors(where, "CVAT's XML"):
-                        _add_cvat(where, shape, annotations)
+                    key = (label, group) if group != "0" else number
+                    with error_of(annotations), named_errors(where, "CVAT's XML"):
+                        _add_cvat(where, shape, annotations, groups, key)
+            groups.add_to(annotations)
     return by_name
 
 
-def _add_cvat(where: str, shape: ET.Element, annotations: Annotations) -> None:
+def _add_cvat(
+    where: str, shape: ET.Element, annotations: Annotations, groups: Groups, key: Hashable
+) -> None:
+    """Add a shape of CVAT to the annotations or, if it may be a part, to the groups."""
+
     def get(name: str) -> str:
         value = shape.get(name)
         if value is None:
@@ -187,7 +198,7 @@ def _add_cvat(where: str, shape: ET.Element, annotations: Annotations) -> None:
         if shape.tag == "points":
             annotations.points += places
         else:
-            annotations.add_outline([[ring(where, places)]])
+            groups.outlines.setdefault(key, []).append([ring(where, places)])
     elif shape.tag == "box":
         # A rotation goes around the middle, and no more than that is taken of a box.
         corners = place((get("xtl"), get("ytl"))), place((get("xbr"), get("ybr")))
@@ -195,11 +206,12 @@ def _add_cvat(where: str, shape: ET.Element, annotations: Annotations) -> None:
     elif shape.tag == "ellipse":
         middle, radii = place((get("cx"), get("cy"))), place((get("rx"), get("ry")))
         angle = np.deg2rad(float(shape.get("rotation") or 0))
-        annotations.add_outline([[ring(where, ellipse_ring(*middle, *radii, angle))]])
+        ellipse = ring(where, ellipse_ring(*middle, *radii, angle))
+        groups.outlines.setdefault(key, []).append([ellipse])
     elif shape.tag == "mask":
         runs = [int(run) for run in get("rle").split(",")]
         box = [int(get(name)) for name in ("left", "top", "width", "height")]
-        annotations.add_mask(_cvat_mask(where, np.array(runs), *box))
+        groups.masks.setdefault(key, []).append(_cvat_mask(where, np.array(runs), *box))
     else:
         annotations.left_out[f"shape of type {short(shape.tag, 20)}"] += 1
 

@@ -1,7 +1,5 @@
 """The layout of a data set: its images, their labels and the split."""
 
-import re
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +8,12 @@ from unicodedata import normalize
 from code_common.errors import InputError
 from code_common.files.image_kinds import IMAGE_SUFFIXES, OTHER_SUFFIXES, SLIDE_SUFFIXES
 from code_common.files.layout import IMAGES, INSTANCE_LABELS, POINT_LABELS, SPLIT, label_folders
+from code_common.files.names import Names, masks_among, plain_name, stem
 from code_common.files.reading import read_json
 
 # What a label's name adds to that of its image; the longest come first.
 INSTANCE_ENDINGS = ("_cp_masks", "_labels", "_label", "_masks", "_mask")
 POINT_ENDING = "_label_point"
-_SUFFIXES = "|".join(map(re.escape, (".ome", *IMAGE_SUFFIXES, *SLIDE_SUFFIXES, *OTHER_SUFFIXES)))
-_AT_THE_END = re.compile(rf"(?<=.)({_SUFFIXES})+\Z", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -41,36 +38,6 @@ def unread_images(folder: Path) -> list[Path]:
     return [f for f in files if f.suffix.lower() in kinds and not f.name.startswith(".")]
 
 
-def stem(name: str) -> str:
-    """File name without the suffix of an image: 'a.b.png' -> 'a.b', but 'a.b' -> 'a.b'."""
-    path = Path(name)
-    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
-
-
-def plain_name(name: str) -> str:
-    """A name in composed letters, without what is the suffix of any image: 'T.ome.tif' -> 'T'.
-
-    Whatever else stands behind a dot is a part of the name: 'T.7' -> 'T.7'.
-    """
-    return _AT_THE_END.sub("", normalize("NFC", name))
-
-
-class Names:
-    """Which of some images a name is of."""
-
-    def __init__(self, images: Collection[str]):
-        """images: names without the suffix of the image."""
-        plain = Counter(map(plain_name, images))
-        self._images = {plain_name(name): name for name in images if plain[plain_name(name)] == 1}
-        self._images |= {normalize("NFC", name): name for name in images}
-
-    def find(self, name: str) -> str | None:
-        """The image that is called so or, without suffixes, nearly so; None: none, or several."""
-        name = normalize("NFC", name)
-        keys = name, stem(name), plain_name(name)
-        return next((self._images[key] for key in keys if key in self._images), None)
-
-
 class _Folder:
     """The image files of a folder, which is listed once. Names must match exactly (D23).
 
@@ -92,6 +59,16 @@ class _Folder:
             names = ", ".join(f.name for f in files)
             raise InputError(f"{self.path}: {names} share one name; keep one of them")
         return files[0] if files else None
+
+    def named(self, name: str) -> Path:
+        """The image file of a name in a split. Raises InputError if there is none."""
+        if Path(name).name != name or name in ("", ".", ".."):
+            raise InputError(f"image name {name!r}: expected a plain file name without folders")
+        exact = self.path / name
+        path = exact if is_image(exact) and exact.is_file() else self.find(stem(name))
+        if path is None:
+            raise InputError(f"{self.path / name}: named in the split, but there is no such image")
+        return path
 
 
 class _Labels:
@@ -146,36 +123,63 @@ def label_names(name: str) -> str:
     )
 
 
+def masks_beside(image_dir: Path, named: Collection[str] = ()) -> list[Path]:
+    """The files of a folder that are named as masks of the images beside them: no images.
+
+    named: names, with or without suffix, of what is an image all the same.
+    """
+    files = sorted(filter(is_image, image_dir.iterdir())) if image_dir.is_dir() else []
+    return [file for file in masks_among(files) if not {file.name, stem(file.name)} & {*named}]
+
+
 def find_images(
     image_dir: Path, names: Sequence[str] | None, *label_dirs: Path
 ) -> list[ImageFiles]:
     """The images of a folder with their label files.
 
-    names: exact file names, with or without suffix; None: all images of the folder. `label_dirs`
-    are searched for NAME_label, NAME_labels, NAME_mask, NAME_masks, NAME_cp_masks or NAME (instance
-    maps) and for NAME_label_point (point labels; NAME in labels_point/). Endings may have capitals.
-    Raises InputError for a name without an image, a name with folders in it, several images or
-    labels of one name, and a folder that is missing or without images.
+    names: exact file names, with or without suffix; None: all images of the folder, without the
+    masks beside them. `label_dirs` are searched for NAME_label, NAME_labels, NAME_mask, NAME_masks,
+    NAME_cp_masks or NAME (instance maps) and for NAME_label_point (point labels; NAME in
+    labels_point/). Endings may have capitals. Raises InputError for a name without an image, a name
+    with folders in it, several images or labels of one name, and a folder that is missing or
+    without images.
+    """
+    image_files, errors = find_each(image_dir, names, *label_dirs)
+    if errors:
+        raise InputError(errors[0])
+    return image_files
+
+
+def find_each(
+    image_dir: Path,
+    names: Sequence[str] | None,
+    *label_dirs: Path,
+    named: Collection[str] = (),
+) -> tuple[list[ImageFiles], list[str]]:
+    """What `find_images` finds of the images that are right, and the error of each other one.
+
+    named: as of `masks_beside`. Raises InputError for a folder that is missing or without images.
     """
     images = _Folder(image_dir)
+    wanted = list(names or ())
     if names is None:
         if not image_dir.is_dir():
             raise InputError(f"{image_dir}: no such folder")
         if not images.files:
             raise InputError(f"{image_dir}: no images (PNG, TIFF, BMP or JPEG) in this folder")
-        names = [images.find(name).name for name in images.files]
+        masks = set(masks_beside(image_dir, named))
+        wanted = [name for name, files in images.files.items() if not masks.issuperset(files)]
     labels = _Labels(label_dirs, images)
-    image_files = []
-    for name in names:
-        if Path(name).name != name or name in ("", ".", ".."):
-            raise InputError(f"image name {name!r}: expected a plain file name without folders")
-        exact = image_dir / name
-        path = exact if is_image(exact) and exact.is_file() else images.find(stem(name))
-        if path is None:
-            raise InputError(f"{image_dir / name}: named in the split, but there is no such image")
-        key = stem(path.name)
-        image_files.append(ImageFiles(key, path, labels.find(key, False), labels.find(key, True)))
-    return image_files
+    image_files, errors = [], []
+    for name in wanted:
+        try:
+            path = images.find(name) if names is None else images.named(name)
+            key = stem(path.name)
+            maps, points = labels.find(key, points=False), labels.find(key, points=True)
+            image_files.append(ImageFiles(key, path, maps, points))
+        except InputError as error:
+            errors.append(str(error))
+    return image_files, errors
 
 
 def read_split(data_dir: Path) -> dict[str, list[str]]:
@@ -205,6 +209,14 @@ def read_split(data_dir: Path) -> dict[str, list[str]]:
                 raise InputError(f"{path}: {name} is {where}; an image belongs to one set, once")
             set_of[stem(name)] = part
     return split
+
+
+def split_before(data_dir: Path) -> dict[str, list[str]]:
+    """The split that is there: name of a set -> names of its images; {} if none can be read."""
+    try:
+        return read_split(data_dir)
+    except InputError:
+        return {}
 
 
 def load_split(data_dir: Path) -> dict[str, list[ImageFiles]]:

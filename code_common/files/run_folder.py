@@ -134,6 +134,11 @@ def label_errors_path(folder: Path, label: str = "") -> Path:
     return folder / (f"{label}_label_errors.json" if label else "label_errors.json")
 
 
+def oracles_path(folder: Path) -> Path:
+    """What a run of stage 2 would score with true masks, points or labels."""
+    return folder / "oracles.json"
+
+
 def areas_path(folder: Path) -> Path:
     """Areas of the true and the predicted test nuclei."""
     return pictures_folder(folder) / "areas.json"

@@ -3,11 +3,11 @@
 from contextlib import suppress
 from pathlib import Path
 
-from code_common.annotations.sources import ENDINGS, MASKS, keys_of
-from code_common.annotations.text import some_names
+from code_common.annotations.sources import MASKS, keys_of
+from code_common.annotations.text import some_names, told_of_masks
 from code_common.errors import InputError
-from code_common.files.data_set import Names
 from code_common.files.image_kinds import IMAGE_SUFFIXES, SLIDE_SUFFIXES
+from code_common.files.names import masks_among
 from code_common.files.reading import read_json
 from code_common.files.run_folder import marker_paths
 
@@ -15,32 +15,37 @@ from code_common.files.run_folder import marker_paths
 NO_PICTURES = (".txt", ".md", ".rst", ".log", ".html", ".ini", ".db")
 
 
-def find_slides(paths: list[Path]) -> dict[str, Path]:
-    """The images among files and folders: name of the results -> path.
+def find_slides(paths: list[Path]) -> dict[str, list[Path]]:
+    """The images among files and folders: name of the results -> path; several that share one.
 
     Subfolders are not searched. Results of a prediction in a folder are no images, nor are masks
-    beside their image. Raises InputError for a path that does not exist, for a folder without
-    images, and for two images of one name. A link to nothing is an image that cannot be read.
+    beside their image. Raises InputError for a path that does not exist, and for a folder without
+    images. A link to nothing is an image that cannot be read.
     """
-    slides: dict[str, Path] = {}
+    slides: dict[str, list[Path]] = {}
     for path in paths:
         if not path.exists() and not path.is_symlink():
             raise InputError(f"{path}: no such file or folder")
         files = [path]
         if path.is_dir():
             images = list(filter(is_slide, _files_of_user(path)))
-            masks = set(_masks_among(images))
+            masks = set(masks_among(images))
             files = [file for file in images if file not in masks]
         if not files:
             raise InputError(f"{path}: no images and no slides in this folder itself")
         for file in files:
             name = file.stem if is_slide(file) else file.name
-            if name in slides and slides[name].resolve() == file.resolve():
-                continue  # one file, given twice
-            if name in slides:
-                raise InputError(f"{slides[name]} and {file} share one name; keep one of them")
-            slides[name] = file
+            same_name = slides.setdefault(name, [])
+            if file.resolve() not in map(Path.resolve, same_name):  # else one is given twice
+                same_name.append(file)
     return slides
+
+
+def refuse_shared(files: list[Path]) -> None:
+    """Raise InputError for several images of one name."""
+    if len(files) > 1:
+        names = " and ".join(map(str, files))
+        raise InputError(f"{names} share one name; keep one of them")
 
 
 def left_out(paths: list[Path]) -> list[str]:
@@ -51,10 +56,10 @@ def left_out(paths: list[Path]) -> list[str]:
         if others := list(filter(_is_unread, files)):
             expected = "expected names that end in .png, .tif, .bmp, .jpg, .svs, ..."
             lines.append(f"{folder}: of a kind that is not read: {some_names(others)}; {expected}")
-        if masks := _masks_among(list(filter(is_slide, files))):
+        if masks := masks_among(list(filter(is_slide, files))):
             lines.append(
-                f"{folder}: taken for masks of the images beside them, and not segmented: "
-                f"{some_names(masks)}; --images PATH_OF_ONE takes it for an image"
+                f"{folder}: {told_of_masks(masks)}, not segmented; --images PATH_OF_ONE takes it "
+                "for an image"
             )
         within = [sub for sub in files if sub.is_dir() and _holds_images(sub)]
         if within:
@@ -96,17 +101,6 @@ def _holds_images(folder: Path) -> bool:
         inner = [sub for sub in inner if sub.is_dir() and not sub.is_symlink()]  # no circles
         return any(_holds_images(sub) for sub in inner if sub.name != MASKS)
     return False
-
-
-def _masks_among(files: list[Path]) -> list[Path]:
-    """The files that are named as the masks of another one: `T_mask.png`, where `T.png` is."""
-    images = Names([file.stem for file in files])
-    return [
-        file
-        for file in files
-        if file.stem.lower().endswith(ENDINGS)
-        and any(images.find(key) not in (None, file.stem) for key in keys_of(file))
-    ]
 
 
 def _results_in(folder: Path) -> set[str]:

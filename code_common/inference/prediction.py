@@ -21,9 +21,9 @@ from code_common.files.run_folder import marker_paths
 from code_common.files.writing import printable, write_json, write_table
 from code_common.inference.detections import detect_in_parts
 from code_common.inference.first_look import first_look
-from code_common.inference.image_files import find_slides, left_out
+from code_common.inference.image_files import find_slides, left_out, refuse_shared
 from code_common.inference.magnification import enlarged_slide, reduced_rows
-from code_common.inference.shards import NOT_OURS, DoneFiles, process_shard
+from code_common.inference.shards import NOT_OURS, DoneFiles, process_shard, told_of_array
 from code_common.inference.slides import (
     Slide,
     near,
@@ -240,7 +240,7 @@ def predict_all(
     endings: Sequence[str],
     work: Callable[[str, Slide, Path, str, Lap], tuple[list[Path], dict[str, float], list[str]]],
     processes: int,
-    beside: Mapping[str, Path] | None = None,
+    beside: Mapping[str, Path | None] | None = None,
 ) -> tuple[str, dict[str, dict[str, float]]]:
     """Do every image of this shard that is not done, up to `processes` at a time.
 
@@ -248,10 +248,10 @@ def predict_all(
     `lap` behind each part of that. It returns their paths, the numbers of its row of summary.csv,
     by its `columns`, and lines that a user should know. The table is written when all images are
     done. endings: those that results may have behind an image's name; where a file of such a name
-    is there that no call has written, the image is an error. beside: another file that an image's
-    result depends on; images without one are left out. Returns what to tell, and the rows of all
-    images that are done, by name. Raises InputError, also where such a file of all images is there,
-    and where results of other endings are.
+    is there that no call has written, the image is an error. beside: name -> another file that an
+    image's result depends on, None where `work` says why there is none; other images are left out.
+    Returns what to tell, and the rows of all images that are done, by name. Raises InputError, also
+    where such a file of all images is there, and where results of other endings are.
     """
     refuse_in_run(options.out, "--out")
     done_files, failure = DoneFiles(options.out, key, form_of(columns)), None
@@ -260,10 +260,10 @@ def predict_all(
     for table in (SUMMARY, COCO, TIMES, PAGE):
         if (options.out / table).exists() and not marker_paths(options.out):
             raise InputError(f"{options.out / table}: {NOT_OURS}")
-    paths = find_slides(list(options.images))
-    inputs = {name: (path,) for name, path in paths.items()}
+    images = find_slides(list(options.images))
+    inputs = {name: tuple(files) for name, files in images.items()}
     if beside is not None:
-        inputs = {name: (paths[name], file) for name, file in beside.items()}
+        inputs = {name: (*inputs[name], file) for name, file in beside.items()}
     if distributed.is_main():
         for line in left_out(list(options.images)):
             print(printable(line))
@@ -276,8 +276,9 @@ def predict_all(
             (options.out / table).unlink(missing_ok=True)
         with suppress(FileNotFoundError):
             os.stat(options.out / f".{name}{LONGEST_ENDING}")  # too long? Before the work
+        refuse_shared(images[name])
         watch = Stopwatch(torch.device("cpu"))
-        with closing(open_slide(paths[name], options.mpp, options.file_mpp)) as slide:
+        with closing(open_slide(images[name][0], options.mpp, options.file_mpp)) as slide:
             files, note = predict_slide(name, slide, watch)
         note["seconds"] = {part: round(took, 3) for part, took in watch.seconds().items()}
         return files, note
@@ -286,9 +287,9 @@ def predict_all(
         lines = list(slide.notes)
         look = slide.thumbnail and options.tissue == "auto"  # which needs the thumbnail anyway
         if look and not tissue(slide.thumbnail()).any():
-            lines.append(f"{paths[name]}: {NOTHING}")
+            lines.append(f"{images[name][0]}: {NOTHING}")
         folder = options.out / ".work" / name
-        key_of_work = fingerprint(key, *map(input_hash, inputs[name]))
+        key_of_work = fingerprint(key, *map(input_hash, filter(None, inputs[name])))
         watch.lap("read")
         files, row, more = work(name, slide, folder, key_of_work, watch.lap)
         shutil.rmtree(folder, ignore_errors=True)
@@ -318,7 +319,7 @@ def predict_all(
     if failure:
         raise failure
     if len(rows) < len(inputs):
-        waiting = f"{SUMMARY} waits for all of them"
+        waiting = f"{SUMMARY} waits for all of them{told_of_array(options.shard)}"
         return f"{len(rows)} of {len(inputs)} images are done; {waiting}", rows
     if distributed.is_main():
         lines = [[name, *(row[c] for c in columns)] for name, row in sorted(rows.items())]

@@ -73,6 +73,14 @@ def _job_of_array(environment: Mapping[str, str]) -> tuple[int, int]:
     return index, count
 
 
+def told_of_array(text: str, environment: Mapping[str, str] = os.environ) -> str:
+    """Which shard of `parse_shard` a SLURM job array chose, where `text` is empty; else ''."""
+    if text or not environment.get("SLURM_ARRAY_TASK_ID"):
+        return ""
+    index, count = _job_of_array(environment)
+    return f" (this is shard {index}/{count}, of a SLURM job array; --shard 0/1 does all images)"
+
+
 class DoneFiles:
     """What is done in a folder: one small file for each image, written last.
 

@@ -101,21 +101,19 @@ def _open(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
             no_reader = error
     notes: list[str] = []
     try:
-        image, scale = read_image(path, notes), 1.0
+        image = read_image(path, notes)
     except InputError as error:
         raise no_reader or error from None
     if why := why_no_tissue(image):
         notes.append(f"{path}: {why}")
-    known_mpp = _known_mpp(path, file_mpp, read_mpp(path), notes)
-    read_at, file_shape = mpp or file_mpp, image.shape[:2]
-    if mpp:
-        scale = _scale(path, mpp, known_mpp)
-        if scale != 1:
-            height, width = _scaled(file_shape, scale)
-            check_memory(path, (height, width), image.shape[2])
-            # Not stretched: a pixel is as large at the last border as at the first.
-            image = image[: max(1, round(height * scale)), : max(1, round(width * scale))]
-            image = cv2.resize(image, (width, height), interpolation=_resampling(scale))
+    known_mpp, scale, read_at = _resolutions(path, mpp, file_mpp, read_mpp(path), notes)
+    file_shape = image.shape[:2]
+    if scale != 1:
+        height, width = _scaled(file_shape, scale)
+        check_memory(path, (height, width), image.shape[2])
+        # Not stretched: a pixel is as large at the last border as at the first.
+        image = image[: max(1, round(height * scale)), : max(1, round(width * scale))]
+        image = cv2.resize(image, (width, height), interpolation=_resampling(scale))
     shape, known = image.shape[:2], (known_mpp, file_shape)
     return Slide(shape, reader(image), read_at, scale, None, tuple(notes), *known)
 
@@ -149,11 +147,25 @@ def _nearly_equal(one: float, other: float) -> bool:
     return 0.98 < one / other < 1.02
 
 
-def _scale(path: Path, mpp: float, file_mpp: float | None) -> float:
-    """Side of a pixel of `mpp` in pixels of the file. Raises InputError if that is unknown."""
-    if not file_mpp:
+def _resolutions(
+    path: Path,
+    mpp: float | None,
+    file_mpp: float | None,
+    stated: tuple[float | None, float | None],
+    notes: list[str],
+) -> tuple[float | None, float, float | None]:
+    """At which resolution a file is read.
+
+    mpp and file_mpp: as in `open_slide`; stated, notes: as in `_known_mpp`. Returns microns per
+    pixel of the file, the side of a pixel as read in pixels of the file, and its microns. Raises
+    InputError if `mpp` is given and the resolution of the file is unknown.
+    """
+    known = _known_mpp(path, file_mpp, stated, notes)
+    if not mpp:
+        return known, 1.0, known
+    if not known:
         raise InputError(f"{path}: does not say its microns per pixel; give --file-mpp")
-    return mpp / file_mpp
+    return known, mpp / known, mpp
 
 
 def is_small(path: Path) -> bool:
@@ -233,10 +245,8 @@ def _open_large(path: Path, mpp: float | None, file_mpp: float | None) -> Slide:
         stated = tuple(_stated_mpp(file, package, axis) for axis in "xy")
         if stated[0] is None and tiff:  # tiffslide does not know the resolution of OME-TIFF
             stated = read_mpp(path)
-        known_mpp = _known_mpp(path, file_mpp, stated, notes)
-        scale = _scale(path, mpp, known_mpp) if mpp else 1.0
-        pyramid, read_at = PyramidFile(file, scale), mpp or known_mpp
-        known = known_mpp, tuple(file.dimensions[::-1])
+        known_mpp, scale, read_at = _resolutions(path, mpp, file_mpp, stated, notes)
+        pyramid, known = PyramidFile(file, scale), (known_mpp, tuple(file.dimensions[::-1]))
         close = opened.pop_all().close
     return Slide(
         pyramid.shape, pyramid.read, read_at, scale, pyramid.thumbnail, tuple(notes), *known, close
@@ -341,9 +351,9 @@ class LargeTiff:
     def as_slide(self, mpp: float | None, file_mpp: float | None) -> Slide:
         """The TIFF as `open_slide` gives it."""
         found = list(self.notes)
-        known_mpp = _known_mpp(self.path, file_mpp, read_mpp(self.path), found)
-        scale = _scale(self.path, mpp, known_mpp) if mpp else 1.0
-        read_at, notes, known = mpp or file_mpp, tuple(found), (known_mpp, self.shape)
+        stated = read_mpp(self.path)
+        known_mpp, scale, read_at = _resolutions(self.path, mpp, file_mpp, stated, found)
+        notes, known = tuple(found), (known_mpp, self.shape)
         if scale == 1:
             return Slide(self.shape, self.read, read_at, scale, self.thumbnail, notes, *known)
         scaled = PyramidFile(self, scale)

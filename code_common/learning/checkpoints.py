@@ -188,6 +188,14 @@ def scores_of(state: dict, path: Path) -> dict[str, float]:
     raise InputError(f"{path}: not the best checkpoint of a training, expected its scores")
 
 
+def was_validated(scores: dict[str, float]) -> bool:
+    """Whether validation images chose a best checkpoint. scores: what `scores_of` gives.
+
+    Without them it is the last epoch's, and its only score is a 0 that says nothing.
+    """
+    return len(scores) > 1
+
+
 def load_network(path: Path, device: torch.device, stage: str = "") -> ResUNet:
     """The network of a checkpoint, ready for inference."""
     return network_of(load_state(path), path, device, stage)

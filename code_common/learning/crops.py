@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from code_common.learning import distributed
 from code_common.learning.hardware import workers_with_room
-from code_common.learning.patches import windows
+from code_common.learning.patches import centred, windows
 from code_common.learning.stain import draw_stain
 from code_common.learning.transforms import Augmentation, Warp
 
@@ -36,8 +36,13 @@ class CropDataset(Dataset):
     ):
         self.make_crop, self.augmentation = make_crop, augmentation
         self.patch, self.seed, self.stain = patch, seed, stain
-        # Index of the image and top left corner of each patch.
-        self.patches = [(i, w) for i, shape in enumerate(shapes) for w in windows(shape, patch)]
+        # Index of the image and top left corner of each patch. A tile smaller than a patch is in
+        # its middle, or crops would show the tile's bottom right most often.
+        self.patches = [
+            (index, centred(corner, shape, patch))
+            for index, shape in enumerate(shapes)
+            for corner in windows(shape, patch)
+        ]
 
     def __len__(self) -> int:
         return len(self.patches)

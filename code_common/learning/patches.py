@@ -26,3 +26,11 @@ def windows(shape: tuple[int, int], size: int, overlap: int = 0) -> list[tuple[i
     """
     rows, cols = (starts(n, size, overlap) for n in shape)
     return [(row, col) for row in rows for col in cols]
+
+
+def centred(corner: tuple[int, int], shape: tuple[int, int], size: int) -> tuple[float, float]:
+    """The corner of a window of `windows`, along each side on which the image is smaller moved so
+    that both have one middle.
+    """
+    row, col = (first + min(0, n - size) / 2 for first, n in zip(corner, shape, strict=True))
+    return row, col

@@ -326,6 +326,8 @@ def fit(
     )  # fmt: skip
     best, last = best_path(folder), last_path(folder)
     start, best_score = resume(last, network, optimizer, recipe, made_of, device, title)
+    if start == 0 and distributed.is_main():
+        best.unlink(missing_ok=True)  # of an earlier training, which was given up
     distributed.wait_for_all()  # all have read what the first will overwrite
     log = TrainingLog(folder, start, recipe.tensorboard)
     parts, saved = spread(network, recipe), time.monotonic()

@@ -76,7 +76,7 @@ class Augmentation:
     elastic: float = 0.0  # standard deviation of the B-spline control points in pixels; 0: none
     elastic_probability: float = 0.5  # of a deformation, if `elastic` is not 0
 
-    def draw(self, rng: np.random.Generator, window: tuple[int, int], patch: int) -> Warp:
+    def draw(self, rng: np.random.Generator, window: tuple[float, float], patch: int) -> Warp:
         """A random map whose crop shows a patch of the image.
 
         window: row and column of the patch's top left corner; patch: its side in pixels.

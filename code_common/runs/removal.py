@@ -18,6 +18,7 @@ from code_common.files.run_folder import (
     last_path,
     marker_path,
     marker_paths,
+    oracles_path,
     pictures_folder,
     points_path,
     results_folder,
@@ -89,6 +90,7 @@ def remove_run(folder: Path) -> None:
         colours_path(folder),
         label_errors_path(folder),
         label_errors_path(folder, "self_training"),
+        oracles_path(folder),
     ]
     older = [folder / name for name in RENAMED_FILES]
     for path in [*folders, *(path for path in older if path.is_dir())]:

@@ -1,6 +1,7 @@
 """The annotation page in a real browser, with real clicks; its files are read by the importers."""
 
 import json
+import re
 from contextlib import contextmanager
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 from code_common.annotations.formats import read_annotations, read_geojson, read_point_table
 from code_common.errors import InputError
+from code_common.files.image_kinds import IMAGE_SUFFIXES, OTHER_SUFFIXES, SLIDE_SUFFIXES
 from code_common.files.images import read_image, read_label
 from code_common.files.writing import write_json, write_png, write_points, write_table
 from code_detection.annotate_page import Found, write_page
@@ -40,6 +42,15 @@ def page(browser, tmp_path):
         write_png(tmp_path / f"{name}.png", np.full((200, 300, 3), 230, np.uint8))
     with opened(browser, PAGE) as page:
         yield page
+
+
+def test_the_page_and_the_import_know_the_same_suffixes():
+    """What else stands behind a dot is a part of a name."""
+    text = (PROJECT / "data" / "annotate.html").read_text()
+    written = re.search(r"const SUFFIXES = .*?\(ome(.*?)\)\)\+", text, re.DOTALL)[1]
+    names = re.findall(r"[a-z0-9?]+", written)
+    every = {form for name in names for form in (name.replace("?", ""), re.sub(".\\?", "", name))}
+    assert every == {s[1:] for s in (*IMAGE_SUFFIXES, *SLIDE_SUFFIXES, *OTHER_SUFFIXES)}
 
 
 def open_files(page, *paths):

@@ -131,7 +131,7 @@ DATA = [
 ]  # fmt: skip
 
 DETECTION, SEG = f"out/{RUN}/detection", f"out/{RUN}/segmentation"
-ROUND = f"{DETECTION}/round_0"
+ROUND, CHOSEN = f"{DETECTION}/round_0", f"{DETECTION}/round_1"  # the run chose the last one
 POINTS = f"{DETECTION}/points/train0.csv"
 DETECTIONS = f"{DETECTION}/detections/train0_points.csv"
 RUNS = [  # stage, script, more options, name, damage, what the line names
@@ -149,12 +149,12 @@ RUNS = [  # stage, script, more options, name, damage, what the line names
     (D, "train", "--pretrained w.pt", "weights that run code", lambda: pickled("w.pt"), "w.pt"),
     (D, "train", "--pretrained w.pt", "weights of nothing", lambda: save(
         "w.pt", {"a": torch.zeros(1)}), "w.pt"),
-    (D, "test", "", "no checkpoint", lambda: put(f"{ROUND}/best.pt", None), "best.pt"),
-    (D, "test", "", "checkpoint cut", lambda: cut(f"{ROUND}/best.pt"), "best.pt"),
-    (D, "test", "", "checkpoint runs code", lambda: pickled(f"{ROUND}/best.pt"), "best.pt"),
-    (D, "test", "", "another network", lambda: other_network(f"{ROUND}/best.pt"), "best.pt"),
+    (D, "test", "", "no checkpoint", lambda: put(f"{CHOSEN}/best.pt", None), "best.pt"),
+    (D, "test", "", "checkpoint cut", lambda: cut(f"{CHOSEN}/best.pt"), "best.pt"),
+    (D, "test", "", "checkpoint runs code", lambda: pickled(f"{CHOSEN}/best.pt"), "best.pt"),
+    (D, "test", "", "another network", lambda: other_network(f"{CHOSEN}/best.pt"), "best.pt"),
     (D, "test", "", "other keys", lambda: save(
-        f"{ROUND}/best.pt", {"weights": torch.zeros(3)}), "best.pt"),
+        f"{CHOSEN}/best.pt", {"weights": torch.zeros(3)}), "best.pt"),
     (D, "test", "--img-dir none", "no folder of images", lambda: None, "none"),
     (S, "test", "--img-dir data/tiny/images --points-dir data", "a folder without points",
      lambda: None, "data: no points of these images; expected "),

@@ -1,7 +1,9 @@
 """The check of a data set finds all that would spoil a run, and names the file and the remedy."""
 
 import json
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from conftest import make_dataset, run_process
 
 from code_common.arrays import points_from_instances
 from code_common.config import as_json
+from code_common.errors import InputError
 from code_common.files.data_set import ImageFiles
 from code_common.files.images import read_image, read_instances
 from code_common.files.reading import read_json
@@ -67,7 +70,7 @@ def truncate(path, size):
 def test_a_good_set_passes(folder, check):
     """Apart from r1, which is too large for nuclei of this size."""
     printed, status = check()
-    assert "0 failures, 1 warnings" in printed and status == 1
+    assert "0 failures, 1 warning\n" in printed and status == 1
     assert "a nucleus of mean area has radius 5.9" in printed
     assert "--r1 6 --r2 12 --sigma 1.5 --seg --merge-radius 6" in printed
     assert "6 images read: 3 train, 1 val, 2 test" in printed and "GB are free" in printed
@@ -290,8 +293,21 @@ def folder_in_capitals(folder):
     (folder / "Label_Instances").mkdir()
 
 
+def masks_beside(folder):
+    shutil.copy(label_path(folder, "train0"), folder / "images" / "train0_mask.tif")
+    shutil.copy(label_path(folder, "train1"), folder / "images" / "train1_cp_masks.tif")
+
+
+def mark_twice(folder):
+    """One of five nuclei."""
+    label_path(folder, "train0").unlink()
+    draw_dots(folder, [(30, 30, 0), (33, 34, 0), (90, 50, 0), (200, 90, 0), (130, 220, 0)])
+
+
 CASES = [
-    (group_beyond_test, WARN, "1 images of the group 'testA' are not in 'test', so not scored"),
+    (masks_beside, WARN, "taken for masks of the images beside them: 2 (train0_mask.tif, "),
+    (mark_twice, WARN, "train0: 2 of 5 points of the set lie nearer than 5.5 px to another"),
+    (group_beyond_test, WARN, "1 image of the group 'testA' is not in 'test', so not scored"),
     (another_spelling, WARN, "the list 'Validation' is taken for a group of test images"),
     (capitals, WARN, "the list 'Test' is taken for a group of test images -> call it 'test'"),
     (points_elsewhere, WARN, "points lie beside the nuclei of its instance map"),
@@ -316,21 +332,21 @@ CASES = [
     (name_twice, FAIL, "an image belongs to one set"),
     (shutil.rmtree, FAIL, "no such folder"),
     (nearly_copy, WARN, "nearly the same as train0"),
-    (surplus, WARN, "1 files of no set: more.png"),
-    (other_kind, WARN, "1 images of a kind that is not read: more.CZI"),
-    (label_of_no_image, WARN, "1 labels of no image: TRAIN0_label.tif"),
+    (surplus, WARN, "1 file of no set: more.png"),
+    (other_kind, WARN, "1 image of a kind that is not read: more.CZI"),
+    (label_of_no_image, WARN, "1 label of no image: TRAIN0_label.tif"),
     (move, WARN, "hardly darker than the rest"),
-    (table_of_points, WARN, "1 files that are no image and are not read: train0.csv"),
+    (table_of_points, WARN, "1 file of another kind, not read: train0.csv"),
     (half_covered, WARN, "of the image -> the background has to be 0"),
     (scatter, WARN, "1 of 4 ids lie in several pieces"),
     (specks, WARN, "have less than 20 square pixels"),
     (on_a_line, WARN, "points lie on one line"),
     (one_point, WARN, "1 of 1 points at ratio 1"),
-    (small_image, WARN, "test0: 1 images are smaller than the patch"),
+    (small_image, WARN, "test0: 1 image is smaller than the patch"),
     (no_test_masks, WARN, "2 test images without masks"),
     (a_val_mask_is_missing, WARN, "2 of 3 val images have masks; none is used to choose"),
     (touching_dots, WARN, "train0: 1 of 4 dots are longer than 14 px"),
-    (images_in_a_subfolder, WARN, "3 images in 1 folders, which are not read: slide 1"),
+    (images_in_a_subfolder, WARN, "3 images in 1 folder, not read: slide 1"),
     (no_val, WARN, "no val images"),
 ]
 
@@ -344,7 +360,6 @@ def test_findings(folder, check, damage, level, text):
     printed, status = check()
     (line,) = [line for line in printed.splitlines() if text in line]
     assert line.startswith(level) and status == (2 if level == FAIL else 1)
-    assert FAIL not in printed or level == FAIL
     file, _, message = line.removeprefix(f"{level}  ").partition(": ")
     assert f"{file}: " not in message
 
@@ -388,6 +403,51 @@ def test_dots_are_at_most_as_large_as_nuclei(folder, radii, said):
     places = (30, 30), (90, 50), (200, 90), (130, 220)
     draw_dots(folder, [(*place, radius) for place, radius in zip(places, radii, strict=True)])
     assert odd_dots(folder) == said
+
+
+def test_a_split_may_name_what_is_called_a_mask(folder, check):
+    write_png(folder / "images" / "train0_mask.png", np.full((SIDE, SIDE, 3), 250, np.uint8))
+    change_split(folder, testA=["train0_mask"], test=["test0.png", "test1.png", "train0_mask.png"])
+    assert "taken for masks" not in check()[0]
+
+
+def killed(files):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_reader_that_is_killed_is_an_error_in_one_line(folder, check, monkeypatch):
+    change_split(folder, train=[f"train{k}.png" for k in range(8)])
+    for k in range(3, 8):
+        shutil.copy(folder / "images" / "train0.png", folder / "images" / f"train{k}.png")
+    monkeypatch.setattr("data.findings.check_image", killed)
+    monkeypatch.setattr("data.findings.cores", lambda: 2)
+    with pytest.raises(InputError, match="images: a process that read these images was killed"):
+        check()
+
+
+SPOTS = np.random.default_rng(0).integers(9, SIDE - 9, (12, 2))
+
+
+@pytest.mark.parametrize(
+    ("points", "said"),
+    [
+        (SPOTS, False),
+        (SPOTS[:, ::-1], True),  # x and y swapped
+        (SPOTS // 2, True),  # of another scale
+        (SPOTS * (1, -1) % SIDE, True),  # mirrored
+        (SPOTS[:9, ::-1], False),  # too few to tell
+    ],
+)
+def test_points_lie_where_the_image_is_dark(tmp_path, points, said):
+    image = np.full((SIDE, SIDE, 3), 220, np.uint8)
+    for row, col in SPOTS:
+        image[row - 6 : row + 7, col - 6 : col + 7] = 90
+    dots = np.zeros((SIDE, SIDE), np.uint8)
+    dots[tuple(points.T)] = 255
+    write_png(tmp_path / "a.png", image)
+    write_png(tmp_path / "a_label_point.png", dots)
+    check = check_image(ImageFiles("a", tmp_path / "a.png", None, tmp_path / "a_label_point.png"))
+    assert ["hardly darker" in finding.message for finding in check.findings] == [True] * said
 
 
 def test_dots_that_touch_may_have_numbers_of_their_own(folder):
@@ -460,7 +520,7 @@ def test_in_brief_a_set_that_passed_is_not_read_again(tmp_path, folder, check, m
 def test_in_brief_a_warning_is_shown_each_time(tmp_path, folder, check, monkeypatch):
     stamp = tmp_path / "out" / "stamp"
     first, status = check("--brief", stamp)
-    assert "a nucleus of mean area has radius" in first and "1 warnings" in first and status == 0
+    assert "a nucleus of mean area has radius" in first and "1 warning\n" in first and status == 0
     with monkeypatch.context() as patched:
         patched.setattr("data.check.check_data_set", None)  # reads nothing
         assert without_plan(check("--brief", stamp)) == without_plan((first, 0))
@@ -472,7 +532,7 @@ def test_in_brief_a_folder_that_was_added_is_seen(tmp_path, folder, check):
     stamp, good = tmp_path / "out" / "stamp", ("--detection", "--r1", 6)
     check("--brief", stamp, *good)
     images_in_a_subfolder(folder)
-    assert "3 images in 1 folders" in check("--brief", stamp, *good)[0]
+    assert "3 images in 1 folder" in check("--brief", stamp, *good)[0]
 
 
 @pytest.mark.parametrize("linked", ["", "images", "labels_instance"])

@@ -6,8 +6,10 @@ import gzip
 import io
 import json
 import os
+import shutil
 import unicodedata
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from skimage.measure import label as connected_parts
 
 from code_common.annotations.formats import draw, outline_pixels, read_annotations, without_regions
 from code_common.annotations.json_files import run_length_pixels
+from code_common.annotations.labels import counted
 from code_common.errors import InputError
 from code_common.files.images import read_label
 from code_common.files.writing import write_instances, write_png
@@ -388,6 +391,11 @@ OUTLINES = {
     "features that are not called so": (
         "a.geojson",
         geojson(*[{"geometry": nucleus["geometry"]} for nucleus in NUCLEI]),
+        "",
+    ),
+    "QuPath, packed by macOS": (
+        "a.geojson.zip",
+        packed({"a.geojson": json.dumps(geojson(*NUCLEI)), "__MACOSX/._a.geojson": b"x"}),
         "",
     ),
     "an archive with files of macOS": (
@@ -817,7 +825,25 @@ REFUSED = {
         "masks",
         "a.geojson",
         geojson(feature(corners((500, 500, 9, 9)))),
-        "1 outline, none of which covers a pixel",
+        "1 of 1 objects lie outside of its image of 80 x 60, the first at (500, 500)",
+    ),
+    "outlines of another scale": (
+        "masks",
+        "a.geojson",
+        geojson(*[feature(corners([4 * side for side in box])) for box in BOXES]),
+        "2 of 3 objects lie outside of its image of 80 x 60, the first at (120, 48)",
+    ),
+    "masks of another place": (
+        "points",
+        "a.json",
+        labelme(shape("mask", [[90, 10], [91, 11]], mask=png_text(np.ones((2, 2), np.uint8)))),
+        "1 of 1 objects lie outside",
+    ),
+    "boxes of another scale": (
+        "points",
+        "a.json",
+        coco(polygons(BOXES[0]), {"bbox": [10, 100, 8, 6]}),
+        "1 of 2 objects lie outside of its image of 80 x 60, the first at (10, 100)",
     ),
     "nothing but a region": (
         "points",
@@ -997,6 +1023,24 @@ REFUSED = {
         "row,col,x,y\n13,14,14,13\n20,10,99,98\n",
         "line 3: x, y and",
     ),
+    "microns beside pixels": (
+        "points",
+        "a.csv",
+        "x,y,x_px,y_px\n3.5,3.25,14,13\n",
+        "line 2: x, y and x_px, y_px are of two places",
+    ),
+    "microns beside pixels of QuPath": (
+        "points",
+        "a.tsv",
+        "X\tY\tCentroid X px\tCentroid Y px\n14\t13\t14\t13\n20\t10\t40\t20\n",
+        "line 3: x, y and centroid x px, centroid y px are of two places",
+    ),
+    "axes of napari beside others": (
+        "points",
+        "a.csv",
+        "axis-0,axis-1,x,y\n13,14,13.5,14.5\n20,70,20.5,70.5\n",
+        "line 3: axis-1, axis-0 and x, y are of two places",
+    ),
     "x and y swapped": ("points", "a.csv", "x,y\n13,14\n40,70\n", "are x and y swapped?"),
     "a point outside": ("points", "a.csv", "x,y\n13,14\n4,700\n", "1 of 2 points lie outside"),
     "UTF-16 without a mark": ("points", "a.csv", TABLE.encode("utf-16-le"), "UTF-16"),
@@ -1071,9 +1115,9 @@ def test_nuclei_in_several_pieces_are_counted(data, capsys, what):
     place(data / "from", *IN_PIECES[what])
     name = IN_PIECES[what][0]
     import_labels("masks", data, data / "from")
-    assert capsys.readouterr().out == f"a: 2 nuclei from {name}; 1 lie in several pieces\n"
+    assert capsys.readouterr().out == f"a: 2 nuclei from {name}; 1 lies in several pieces\n"
     import_labels("points", data, data / "from")
-    assert capsys.readouterr().out == f"a: 2 points from {name}; 1 lie in several pieces\n"
+    assert capsys.readouterr().out == f"a: 2 points from {name}; 1 lies in several pieces\n"
 
 
 def test_a_single_point_may_lie_in_the_first_pixel(data):
@@ -1103,6 +1147,7 @@ def test_other_images_in_the_file_of_one_are_named(data, capsys, name):
 
 
 def test_shares_in_a_file_of_all_images_name_the_image(data):
+    write_png(data / "images" / "c.png", np.zeros((*SHAPE, 3), np.uint8))
     content = two_images("all.json")
     content["annotations"] += [{"image_id": 5, **polygons(np.array(b) / 80)} for b in BOXES]
     with pytest.raises(InputError, match="all.json, c.png: coordinates from 0 to 1"):
@@ -1122,9 +1167,105 @@ def test_a_plain_map_that_is_passed_over_is_named(data, capsys):
 
 def test_a_map_of_this_project_is_taken_before_its_outlines(data, capsys):
     write_instances(data / "from" / "a_instances.tif", MAP)
-    place(data / "from", "a_nuclei.geojson", geojson(NUCLEI[0]))
+    place(data / "from", "a_nuclei.geojson", geojson(*NUCLEI))
     import_labels("masks", data, data / "from")
     assert "a: 3 nuclei from a_instances.tif\n" in capsys.readouterr().out
+
+
+TABLE_OF_DETECTIONS = "row,col\n" + "".join(f"{row},{col}\n" for row, col in MIDDLES)
+DETECTIONS = [
+    {"type": "Feature", "geometry": {"type": "Point", "coordinates": [col + 0.52, row + 0.48]}}
+    for row, col in MIDDLES
+]
+MOVED = {"type": "Feature", "geometry": {"type": "Point", "coordinates": [70, 20]}}
+TWINS = {  # kind, what is taken, the other file, what was changed in it
+    "detections, one more": (
+        "points",
+        ("a_points.csv", TABLE_OF_DETECTIONS),
+        ("a_points.geojson", geojson(*DETECTIONS)),
+        geojson(*DETECTIONS, MOVED),
+    ),
+    "detections, one moved": (
+        "points",
+        ("a_points.csv", TABLE_OF_DETECTIONS),
+        ("a_points.geojson", geojson(*DETECTIONS)),
+        geojson(*DETECTIONS[:2], MOVED),
+    ),
+    "detections, none": (
+        "points",
+        ("a_points.csv", TABLE_OF_DETECTIONS),
+        ("a_points.geojson", geojson(*DETECTIONS)),
+        geojson(),
+    ),
+    "nuclei": (
+        "masks",
+        ("a_instances.tif", tiff(MAP)),
+        ("a_nuclei.geojson", geojson(*NUCLEI)),
+        geojson(*NUCLEI[:2]),
+    ),
+    "a map of other outlines": (
+        "masks",
+        ("a.xml", aperio(*APERIO)),
+        ("a_mask.tif", tiff(MAP)),
+        tiff(MAP * (MAP < 3)),
+    ),
+    "a map without the region": (
+        "masks",
+        ("a.geojson", geojson(feature(TILE, "annotation"), *NUCLEI)),
+        ("a_mask.tif", tiff(MAP)),
+        tiff(MAP * (MAP < 3)),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", TWINS)
+def test_a_file_that_is_passed_over_holds_the_same(data, capsys, what):
+    """It may be the one that the user has corrected."""
+    kind, first, (name, content), corrected = TWINS[what]
+    place(data / "from", *first)
+    place(data / "from", name, content)
+    import_labels(kind, data, data / "from")
+    assert f"beside other files of their image: 1 ({name})\n" in capsys.readouterr().out
+    place(data / "from", name, corrected)
+    import_labels(kind, data, data / "from")  # the label that is there is kept
+    assert "kept" in capsys.readouterr().out
+    write_png(data / "images" / "b.png", np.zeros((*SHAPE, 3), np.uint8))
+    place(data / "from", f"b{Path(first[0]).suffix}", first[1])
+    with pytest.raises(InputError) as error:
+        import_labels(kind, data, data / "from", "--overwrite")
+    assert f"{first[0]} and {name} hold different nuclei of one image; keep" in str(error.value)
+    assert str(error.value).endswith("of earlier stays") and "\n" not in str(error.value)
+    assert "b: 3 " in capsys.readouterr().out
+
+
+def test_points_come_before_a_map_that_holds_none(data, capsys):
+    place(data / "from", "a_instances.tif", tiff(MAP))
+    place(data / "from", "a_nuclei.geojson", geojson(*NUCLEI))
+    place(data / "from", "a_nuclei.csv", TABLE)
+    import_labels("points", data, data / "from")
+    assert capsys.readouterr().out.splitlines() == [
+        "a: 3 points from a_nuclei.geojson",
+        "not read, beside other files of their image: 2 (a_instances.tif, a_nuclei.csv)",
+    ]
+    for path in (data / "from").glob("a_nuclei*"):
+        path.unlink()
+    with pytest.raises(InputError, match="a_instances.tif: expected a table, GeoJSON or XML"):
+        import_labels("points", data, data / "from", "--overwrite")
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_annotations_beside_the_images(data, capsys, copied):
+    """As labelme writes them. An image without any is not its own annotation."""
+    write_png(data / "images" / "b.png", np.full((*SHAPE, 3), 9, np.uint8))
+    source = data / "images"
+    if copied:
+        source = shutil.copytree(source, data / "from")
+    place(source, "a.json", labelme(*[shape("polygon", corners(box)) for box in BOXES]))
+    import_labels("masks", data, source)
+    assert capsys.readouterr().out.splitlines() == [
+        "a: 3 nuclei from a.json",
+        f"b: nothing in {source}",
+    ]
 
 
 @pytest.mark.parametrize("more", [(), ("--overwrite",)])
@@ -1178,17 +1319,47 @@ def test_ellipses(data, what):
     assert row in (28, 29) and col in (31, 32)
 
 
-@pytest.mark.parametrize("what", ["COCO", "labelme"])
-def test_parts_of_a_nucleus_are_joined(data, what):
+PARTS = (10, 10, 20, 10), (20, 10, 20, 10)
+PART_MASKS = [
+    shape("mask", two_corners(p), mask=png_text(np.ones((10, 20), np.uint8)), group_id=1)
+    for p in PARTS
+]
+CVAT_MASKS = [
+    f'<mask label="n" group_id="7" rle="0, 200" left="{x}" top="{y}" width="{w}" height="{h}"/>'
+    for x, y, w, h in PARTS
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", coco(polygons(*PARTS))),
+        ("a.json", labelme(*[shape("polygon", corners(p), group_id=1) for p in PARTS])),
+        ("a.json", labelme(*PART_MASKS)),
+        ("a.xml", cvat(*[cvat_polygon(p).replace("/>", ' group_id="7"/>') for p in PARTS])),
+        ("a.xml", cvat(*CVAT_MASKS)),
+    ],
+)
+def test_parts_of_a_nucleus_are_joined(data, capsys, name, content):
     """Two parts of 200 pixels with 100 in common: no hole where they overlap."""
-    parts = (10, 10, 20, 10), (20, 10, 20, 10)
-    content = {
-        "COCO": coco(polygons(*parts)),
-        "labelme": labelme(*[shape("polygon", corners(p), group_id=1) for p in parts]),
-    }[what]
-    place(data / "from", "a.json", content)
+    place(data / "from", name, content)
     import_labels("masks", data, data / "from")
     assert areas(data) == [300]
+    said = "" if "images" in content else "; 2 shapes that share a group_id are 1 nucleus"
+    assert capsys.readouterr().out == f"a: 1 nucleus from {name}{said}\n"
+
+
+@pytest.mark.parametrize("more", ["", ' group_id="0"', ' group_id="{}"'])
+def test_shapes_of_cvat_are_joined_only_in_one_group_of_one_label(data, more):
+    shapes = [
+        cvat_polygon(box)
+        .replace("/>", more.format(5) + "/>")
+        .replace("nucleus", f"n{k}" * ("{" in more))
+        for k, box in enumerate(BOXES)
+    ]
+    place(data / "from", "a.xml", cvat(*shapes))
+    import_labels("masks", data, data / "from")
+    assert areas(data) == AREAS
 
 
 BENT = [[20, 20], [40, 20], [40, 24], [24, 24], [24, 36], [40, 36], [40, 40], [20, 40]]
@@ -1219,7 +1390,7 @@ def test_shapes_of_one_group_are_counted(data, capsys):
     shapes = [shape("polygon", corners(box), group_id=0) for box in BOXES]
     place(data / "from", "a.json", labelme(*shapes))
     import_labels("masks", data, data / "from")
-    said = "3 shapes that share a group_id are 1 nucleus; 1 lie in several pieces"
+    said = "3 shapes that share a group_id are 1 nucleus; 1 lies in several pieces"
     assert capsys.readouterr().out == f"a: 1 nucleus from a.json; {said}\n"
 
 
@@ -1349,13 +1520,45 @@ def test_names_are_found(tmp_path, capsys, image, source):
 
 
 def test_a_longer_name_is_no_other_tiles_file(tmp_path, capsys):
-    """a_mask.png is a tile of its own here, and a_mask.geojson is for it alone."""
+    """The split says that a_mask.png is a tile of its own; a_mask.geojson is for it alone."""
     for name in ("a", "a_mask"):
         write_png(tmp_path / "images" / f"{name}.png", np.zeros((*SHAPE, 3), np.uint8))
+    place(tmp_path, "train_val_test.json", {"train": ["a.png"], "test": ["a_mask.png"]})
     place(tmp_path / "from", "a_mask.geojson", geojson(*NUCLEI))
     import_labels("masks", tmp_path, tmp_path / "from")
     out = capsys.readouterr().out
     assert "a: nothing in" in out and "a_mask: 3 nuclei from a_mask.geojson" in out
+
+
+def test_masks_beside_the_images_are_told_and_not_imported(data, capsys):
+    write_instances(data / "images" / "a_mask.tif", MAP)
+    import_labels("masks", data, data / "images")
+    assert capsys.readouterr().out.splitlines() == [
+        "a: 3 nuclei from a_mask.tif",
+        "taken for masks of the images beside them: 1 (a_mask.tif)",
+    ]
+
+
+@pytest.mark.parametrize("name", ["a (1).csv", "a(2).csv", "a_points (1).csv", "a.png (1).csv"])
+def test_the_second_download_of_a_browser_is_for_its_image(data, capsys, name):
+    """Alone. Beside the first one nobody knows which is right."""
+    place(data / "from", name, TABLE)
+    import_labels("points", data, data / "from")
+    assert capsys.readouterr().out == f"a: 3 points from {name}\n"
+    place(data / "from", "a.csv", TABLE)
+    with pytest.raises(
+        InputError, match=r"a.csv.* are for one image; keep one of them; a_label_point"
+    ):
+        import_labels("points", data, data / "from", "--overwrite")
+
+
+def test_a_number_in_the_name_of_an_image_is_no_second_download(data, capsys):
+    write_png(data / "images" / "a (1).png", np.zeros((*SHAPE, 3), np.uint8))
+    for name in ("a.csv", "a (1).csv"):
+        place(data / "from", name, TABLE)
+    import_labels("points", data, data / "from")
+    printed = capsys.readouterr().out
+    assert "a: 3 points from a.csv\n" in printed and "a (1): 3 points from a (1).csv\n" in printed
 
 
 def test_names_of_json_keep_what_stands_behind_a_dot(data, capsys):
@@ -1399,6 +1602,35 @@ def test_nothing_found_says_what_was_looked_for_and_what_is_there(data):
         import_labels("masks", data, data / "from")
     assert "looked for a.geojson" in str(error.value)
     assert "there are: tile 7.geojson" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["all.json", "all.xml", "via.json", "all.csv"])
+def test_one_bad_record_is_an_error_of_its_image_alone(data, capsys, name):
+    """Of b.png, while a.png and c.png are imported."""
+    for image in "bc":
+        write_png(data / "images" / f"{image}.png", np.zeros((*SHAPE, 3), np.uint8))
+    if name == "all.json":
+        content = two_images(name)
+        content["annotations"] += [{"image_id": 4, "segmentation": [[1, 2, 3]]}]
+        content["annotations"] += [{**polygons(BOXES[2]), "image_id": 5}]
+    elif name == "all.xml":
+        content = two_images(name).replace("</image></ann", '<box label="n"/></image></ann')
+        other = f'<image id="2" name="c.png">{cvat_polygon(BOXES[1])}</image></annotations>'
+        content = content.replace("</annotations>", other)
+    elif name == "via.json":
+        shapes = via_polygon(BOXES[0]), {"name": "circle"}, via_polygon(BOXES[2])
+        content = {
+            image: {**via(one)["a.png12"], "filename": f"{image}.png"}
+            for image, one in zip("abc", shapes, strict=True)
+        }
+    else:
+        content = "image,x,y\na,14,13\nb,5,none\nc,33,15\n"
+    path = place(data, name, content)
+    with pytest.raises(InputError) as error:
+        import_labels("points", data, path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+    printed = capsys.readouterr().out
+    assert "a: 1 point " in printed and "c: 1 point " in printed and "b" not in printed[:1]
 
 
 @pytest.mark.parametrize("name", ["all.json", "all.xml"])
@@ -1602,11 +1834,19 @@ def test_images_of_one_name_in_two_folders_are_refused(data, name):
         import_labels("masks", data, path)
 
 
-def test_two_images_of_one_name_are_refused(data):
-    Image.new("RGB", SHAPE[::-1]).save(data / "images" / "a.bmp")
-    place(data / "from", "a.geojson", geojson(*NUCLEI))
-    with pytest.raises(InputError, match="share one name"):
+@pytest.mark.parametrize("others", [True, False])
+@pytest.mark.parametrize("second", ["images/a.bmp", "labels_instance/a_mask.tif"])
+def test_two_images_or_labels_of_one_name_stop_no_other(data, capsys, second, others):
+    if others:
+        write_png(data / "images" / "b.png", np.zeros((*SHAPE, 3), np.uint8))
+    place(data, second, b"")
+    place(data, "labels_instance/a_label.tif", b"")
+    for name in "ab":
+        place(data / "from", f"{name}.geojson", geojson(*NUCLEI))
+    with pytest.raises(InputError, match="keep one of them") as error:
         import_labels("masks", data, data / "from")
+    assert "\n" not in str(error.value)
+    assert ("b: 3 nuclei from b.geojson" in capsys.readouterr().out) == others
 
 
 def test_one_file_may_be_of_one_image(data, capsys):
@@ -1615,6 +1855,49 @@ def test_one_file_may_be_of_one_image(data, capsys):
     assert areas(data) == AREAS
     with pytest.raises(InputError, match="not named like one of the images"):
         import_labels("points", data, place(data, "points.csv", TABLE))
+
+
+@pytest.mark.parametrize("kind", ["box", "mask", "outline"])
+def test_a_nucleus_with_a_shape_and_a_point_is_one(data, capsys, kind):
+    x, y, width, height = BOXES[0]
+    spot = shape("point", [[x + 1, y + 1]])
+    place_of = two_corners(BOXES[0])
+    whole = {
+        "box": shape("rectangle", place_of),
+        "mask": shape("mask", place_of, mask=png_text(np.ones((height, width), np.uint8))),
+        "outline": shape("polygon", corners(BOXES[0])),
+    }[kind]
+    place(data / "from", "a.json", labelme(spot, whole))
+    import_labels("points", data, data / "from")
+    assert places(data) == [(y + 1, x + 1)]
+    said = f"a: 1 point from a.json; left out: 1 {kind} (around a point)\n"
+    assert capsys.readouterr().out == said
+
+
+def test_outlines_that_are_drawn_twice_are_told(data, capsys):
+    """Of the lower one hardly an edge can be seen."""
+    twice = [feature(corners((x, y, w - 1, h))) for x, y, w, h in BOXES[:2]]
+    place(data / "from", "a.geojson", geojson(*NUCLEI, *twice))
+    import_labels("masks", data, data / "from")
+    said = "2 nuclei lie for the most part below others; if drawn twice, delete one of both"
+    assert capsys.readouterr().out == f"a: 5 nuclei from a.geojson; {said}\n"
+
+
+@pytest.mark.parametrize(
+    ("what", "several"),
+    [
+        ("point without an outline", "points without an outline"),
+        ("outline of fewer than three vertices", "outlines of fewer than three vertices"),
+        ("annotation among cells", "annotations among cells"),
+        ("negative region outside of all outlines", "negative regions outside of all outlines"),
+        ("box (around a point)", "boxes (around a point)"),
+        ("outline (no pixel of the image in it)", "outlines (no pixel of the image in it)"),
+        ("TMA core", "TMA cores"),
+        ("nucleus", "nuclei"),
+    ],
+)
+def test_numbers_of_things(what, several):
+    assert counted(1, what) == f"1 {what}" and counted(6, what) == f"6 {several}"
 
 
 def test_an_archive_of_cvat(data):

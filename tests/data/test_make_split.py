@@ -1,5 +1,7 @@
 """Splits of a data set: every image once, patients together, the same from the same seed."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -86,9 +88,28 @@ def test_images_of_other_kinds_are_in_no_set_and_told(make_split, images):
     assert "photo.WEBP" in printed and "scan.svs" in printed and "notes" not in printed
 
 
+def test_masks_beside_the_images_are_in_no_set_and_told(make_split, images):
+    for name in ("p0_0_mask.png", "p0_1_cp_masks.tif", "u_mask.png"):
+        (images / "images" / name).write_bytes(b"")
+    printed = make_split().stdout
+    assert "11 groups\ntaken for masks of the images beside them: 2 (p0_0_mask.png, " in printed
+    assert "u_mask.png" in sum(read_split(images).values(), [])
+
+
+def test_what_a_new_split_changes_is_told(make_split, images):
+    make_split()
+    assert "in place of" not in make_split("--overwrite").stdout
+    split = read_split(images)
+    split["train"][0], split["test"][0] = split["test"][0], split["train"][0]
+    split["val"].append("gone.png")
+    (images / "train_val_test.json").write_text(json.dumps({**split, "testA": [], "testB": []}))
+    said = "before: without its groups testA, testB, 2 images in another set, 1 image in none\n"
+    assert f"in place of the split {said}" in make_split("--overwrite").stdout
+
+
 def test_a_set_that_stays_empty_is_told(make_split):
     printed = make_split("--group", "p").stdout
-    assert "10 train, 0 val, 0 test; 1 groups, too few to have any for val and test\n" in printed
+    assert "10 train, 0 val, 0 test; 1 group, too few to have any for val and test\n" in printed
     assert "too few" not in make_split("--shares", 1, 0, 0, "--overwrite").stdout
 
 

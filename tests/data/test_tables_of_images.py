@@ -74,7 +74,7 @@ def test_any_name(data, name):
     ("text", "message"),
     [
         ("x,y,image\n1,2,a.png\n,,a.png\n", "line 3 of the table has no coordinates"),
-        ("x,y,image\n1,,a.png\n2,3,b.png\n", "line 2 of the table has no coordinates"),
+        ("x,y,image\n1,,a.png\n2,3,a.png\n", "line 2 of the table has no coordinates"),
         ("x,y,image\n1,2,a.png\n3,4,\n", "line 3 of the table names no image"),
         ("x,y,image\n1,2,1/a.png\n3,4,2/a.png\n", "two of its images have one file name"),
         ("x,y,class\n1,2,T\n", "a table with a column image.* not named like one of the images"),

@@ -15,7 +15,13 @@ from PIL import Image
 
 from code_common.errors import InputError, reason
 from code_common.files import image_kinds
-from code_common.files.data_set import find_images, load_split, read_split
+from code_common.files.data_set import (
+    find_each,
+    find_images,
+    load_split,
+    masks_beside,
+    read_split,
+)
 from code_common.files.images import read_image, read_instances
 from code_common.files.layout import label_folders
 from code_common.files.reading import read_points, read_table
@@ -212,8 +218,20 @@ def test_a_label_is_found_by_its_name(tmp_path, label):
 
 def test_a_label_is_of_the_image_whose_name_it_extends(tmp_path):
     empty_files(tmp_path, "images/T.png", "images/T_mask.png", "labels_instance/T_mask.tif")
-    found = find_images(tmp_path / "images", None, *label_folders(tmp_path))
+    found = find_images(tmp_path / "images", ["T", "T_mask"], *label_folders(tmp_path))
     assert [files.instances is not None for files in found] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "mask", ["T_mask.tif", "T_cp_masks.png", "T-labelled.TIF", "T_mask (1).png"]
+)
+def test_masks_beside_their_image_are_no_images_unless_they_are_named(tmp_path, mask):
+    empty_files(tmp_path, "T.png", mask, "T_1.png", "u_mask.png")
+    assert [f.image.name for f in find_images(tmp_path, None)] == ["T.png", "T_1.png", "u_mask.png"]
+    assert masks_beside(tmp_path) == [tmp_path / mask]
+    assert masks_beside(tmp_path, [mask]) == masks_beside(tmp_path, [mask[:-4]]) == []
+    found, _ = find_each(tmp_path, None, named=[mask])
+    assert len(found) == len(find_images(tmp_path, ["T", "T_1", "u_mask", mask])) == 4
 
 
 def test_a_label_is_of_one_of_two_images_that_differ_in_a_suffix(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from code_common.errors import InputError
 from code_common.files.run_folder import marker_path
 from code_common.files.writing import write_json, write_png
-from code_common.inference.image_files import find_slides, left_out
+from code_common.inference.image_files import find_slides, left_out, refuse_shared
 
 
 def pictures(folder, *names):
@@ -17,17 +17,18 @@ def pictures(folder, *names):
 
 
 def test_two_images_of_one_name_are_refused(tmp_path):
-    for folder in ("a", "b"):
-        write_png(tmp_path / folder / "t.png", np.zeros((9, 9, 3), np.uint8))
-    with pytest.raises(InputError, match="share one name"):
-        find_slides([tmp_path / "a", tmp_path / "b"])
-    assert list(find_slides([tmp_path / "a"])) == ["t"]
+    pictures(tmp_path, "a/t.png", "b/t.png", "b/u.png")
+    found = find_slides([tmp_path / "a", tmp_path / "b"])
+    assert list(found) == ["t", "u"]
+    refuse_shared(found["u"])
+    with pytest.raises(InputError, match=r"a/t\.png and .*b/t\.png share one name; keep one"):
+        refuse_shared(found["t"])
 
 
 def test_an_image_given_by_two_paths_is_one(tmp_path):
     write_png(tmp_path / "a" / "t.png", np.zeros((9, 9, 3), np.uint8))
     given = [tmp_path / "a", tmp_path / "a" / "t.png", tmp_path / "a" / ".." / "a" / "t.png"]
-    assert find_slides(given) == {"t": tmp_path / "a" / "t.png"}
+    assert find_slides(given) == {"t": [tmp_path / "a" / "t.png"]}
 
 
 @pytest.mark.parametrize(
@@ -36,12 +37,12 @@ def test_an_image_given_by_two_paths_is_one(tmp_path):
 def test_masks_beside_their_image_are_no_images_unless_they_are_named(tmp_path, mask):
     image = "T.ome.tif" if mask.startswith("T.ome") else "t.png"
     folder = pictures(tmp_path, image, mask, "u_mask.png")
-    others = {name.rsplit(".", 1)[0]: folder / name for name in (image, "u_mask.png")}
+    others = {name.rsplit(".", 1)[0]: [folder / name] for name in (image, "u_mask.png")}
     assert find_slides([folder]) == others
     (line,) = left_out([folder])
     assert "taken for masks" in line and mask in line and "u_mask" not in line
     both = find_slides([folder, folder / mask])
-    assert both == {**others, (folder / mask).stem: folder / mask}
+    assert both == {**others, (folder / mask).stem: [folder / mask]}
 
 
 def test_other_pictures_and_folders_in_a_folder_are_named(tmp_path):

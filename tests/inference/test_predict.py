@@ -76,6 +76,13 @@ def written(folder, image):
     return folder / "tile.png"
 
 
+def results_of_tile(out):
+    """The four files of the results of `written`, by name."""
+    found = {path.name: path.read_bytes() for path in out.glob("tile_*")}
+    assert len(found) == 4
+    return found
+
+
 def as_whole(stages, image, method):
     """The instance map of the whole image in memory."""
     found_by, stage = stages["detection"], stages["segmentation"]
@@ -210,8 +217,7 @@ def test_a_killed_prediction_goes_on_where_it_stopped(tmp_path, trained, monkeyp
             predict(cut)
     predict(cut)
     assert first_rows[0] == 0 < first_rows[1] < first_rows[2] < first_rows[3]
-    for file in whole.glob("tile_*"):
-        assert file.read_bytes() == (cut.out / file.name).read_bytes(), file.name
+    assert results_of_tile(cut.out) == results_of_tile(whole)
 
 
 @pytest.mark.parametrize("damage", ["map cut off", "map gone", "note damaged"])
@@ -238,18 +244,17 @@ def test_a_damaged_unfinished_map_is_made_anew(tmp_path, trained, monkeypatch, d
     else:
         unfinished.with_suffix(".json").write_text("[1]")
     predict(cut)
-    for file in whole.glob("tile_*"):
-        assert file.read_bytes() == (cut.out / file.name).read_bytes(), file.name
+    assert results_of_tile(cut.out) == results_of_tile(whole)
 
 
 def test_results_that_were_emptied_are_made_anew(tmp_path, trained):
     given = options(tmp_path, written(tmp_path, disks((70, 70), 2)[0]))
     predict(given)
-    before = {path: path.read_bytes() for path in given.out.glob("tile_*")}
-    for path in before:
-        path.write_bytes(b"")
+    before = results_of_tile(given.out)
+    for name in before:
+        (given.out / name).write_bytes(b"")
         predict(given)
-        assert path.read_bytes() == before[path]
+        assert results_of_tile(given.out) == before
 
 
 def break_link(folder):
@@ -562,6 +567,26 @@ def test_an_image_without_nuclei_and_one_smaller_than_a_tile(tmp_path, trained):
     assert empty == {"type": "FeatureCollection", "features": []}
 
 
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_images_that_share_a_name_do_not_stop_the_others(tmp_path, trained, script, capsys):
+    """What was made of one of them stays, and counts again where it is the only one."""
+    images = tmp_path / "in"
+    for name in ("a.png", "a.bmp", "b.png"):
+        write_png(images / name, disks((70, 70), 2)[0])
+    (images / "a.bmp").rename(tmp_path / "a.bmp")
+    given = options(tmp_path, images, cls=SCRIPTS[script])
+    script(options(tmp_path, images / "a.png", cls=SCRIPTS[script]))
+    before = {path: path.stat().st_mtime_ns for path in given.out.glob("a_*")}
+    (tmp_path / "a.bmp").rename(images / "a.bmp")
+    with pytest.raises(InputError, match=r"a\.bmp and .*a\.png share one name; keep one of them"):
+        script(given)
+    assert "1 of 2 images failed" in capsys.readouterr().err
+    assert list(given.out.glob("b_*"))
+    (images / "a.bmp").unlink()
+    script(given)
+    assert before == {path: path.stat().st_mtime_ns for path in given.out.glob("a_*")} != {}
+
+
 def test_shards_do_every_image_once(tmp_path, trained):
     images = tmp_path / "in"
     for k in range(5):
@@ -596,6 +621,7 @@ def test_a_job_array_of_the_docs(tmp_path):
         assert done.returncode == 0, done.stderr
         messages.append(done.stdout)
     assert "2 of 3 images are done" in messages[0] and "in 3 images" in messages[1]
+    assert "(this is shard 0/2, of a SLURM job array; --shard 0/1 does all images)" in messages[0]
     assert (out / "summary.csv").is_file()
 
 

@@ -11,7 +11,7 @@ from code_common.errors import InputError
 from code_common.files.locks import take_lock
 from code_common.files.reading import read_json
 from code_common.files.writing import write_json
-from code_common.inference.shards import ALL, DoneFiles, parse_shard, process_shard
+from code_common.inference.shards import ALL, DoneFiles, parse_shard, process_shard, told_of_array
 
 ARRAY = "SLURM_ARRAY_TASK_"  # how the variables of a SLURM job array begin
 
@@ -29,6 +29,9 @@ ARRAY = "SLURM_ARRAY_TASK_"  # how the variables of a SLURM job array begin
 def test_a_shard_is_what_the_text_says_or_else_a_job_array(text, array, expected):
     environment = {ARRAY + name: value for name, value in array.items()}
     assert parse_shard(text, environment) == expected
+    told = told_of_array(text, environment)
+    assert ("shard {}/{}, of a SLURM job array".format(*expected) in told) is bool(told)
+    assert bool(told) is (array != {} and not text)
 
 
 @pytest.mark.parametrize(

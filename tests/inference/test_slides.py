@@ -174,6 +174,20 @@ def test_a_large_ome_tiff_keeps_its_resolution(tmp_path, monkeypatch, open_slide
     assert open_slide(tmp_path / "s.ome.tif", 0.5, None).shape == (150, 150)
 
 
+@pytest.mark.parametrize("largest", [0, 300 * 300])  # read in parts, and whole
+def test_a_tiff_is_read_at_what_it_states_unless_told_otherwise(
+    tmp_path, monkeypatch, open_slide, largest
+):
+    monkeypatch.setattr("code_common.inference.slides.LARGE", largest)
+    path, image = tmp_path / "t.tif", disks((300, 300), 3)[0]
+    per_cm = {"resolution": (4e4, 4e4), "resolutionunit": "CENTIMETER"}  # 0.25 microns per pixel
+    tifffile.imwrite(path, image, photometric="rgb", **per_cm)
+    slides = [open_slide(path, *given) for given in ((None, None), (None, 0.3), (0.5, None))]
+    assert {slide.large for slide in slides} == {largest == 0}
+    assert [slide.mpp for slide in slides] == pytest.approx([0.25, 0.3, 0.5])
+    assert [slide.scale for slide in slides] == pytest.approx([1, 1, 2])
+
+
 @pytest.mark.parametrize("size", [(1, 1), (20, 30)])
 def test_a_slide_of_a_few_pixels(tmp_path, size, open_slide):
     pytest.importorskip("tiffslide")

@@ -159,6 +159,21 @@ def test_wrong_points_of_one_image_do_not_stop_the_others(tiles, capsys):
     assert "b.csv: left out: 1 point (in the pixel of another)" in capsys.readouterr().out
 
 
+def test_several_files_for_one_image_do_not_stop_the_others(tiles, capsys):
+    """Nor do they leave what an earlier call made of one of them as done."""
+    places = {name: centres.tolist() for name, centres in tiles.centres.items()}
+    source = as_csv(tiles, places)
+    tiles.predict(source)
+    as_geojson(tiles, {"a": places["a"][:3]})
+    as_csv(tiles, {"b": places["b"][:3]})
+    with pytest.raises(InputError, match=r"a\.csv, a\.geojson are for one image; keep one of them"):
+        tiles.predict(source, only_points=True)
+    assert "1 of 2 images failed" in capsys.readouterr().err
+    assert tiles.found("b").max() == 3
+    (tiles.folder / "points" / "a.csv").unlink()
+    assert tiles.predict(source, only_points=True).startswith("6 nuclei in 2 images")
+
+
 def test_other_points_do_an_image_again(tiles, capsys):
     places = {name: centres.tolist() for name, centres in tiles.centres.items()}
     tiles.predict(as_csv(tiles, places), only_points=True)

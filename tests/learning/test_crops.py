@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from code_common.learning.crops import CropDataset, make_loader
+from code_common.learning.patches import windows
 from code_common.learning.transforms import Augmentation
 
 IMAGES = [np.random.default_rng(i).integers(0, 255, (70, 90, 3), np.uint8) for i in range(3)]
@@ -35,6 +36,30 @@ def crops(seed=0, epoch=0, workers=0, stain=0.0):
 
 def test_every_patch_once_per_epoch():
     assert crops().shape == (3 * 2 * 3, SIDE, SIDE, 3)
+
+
+def test_a_tile_smaller_than_a_patch_is_in_the_middle_of_its_crops():
+    """Along that side; along the other one the crops are those of any tile."""
+    size, patch, shape, warps = 40, 60, (20, 200), []
+
+    def note(index, warp):
+        warps.append(warp)
+        return {"image": np.zeros((1, 1, 3))}
+
+    augmentation = Augmentation(size)
+    dataset = CropDataset([shape], note, augmentation, patch, seed=0)
+    keys = [(epoch, index) for epoch in range(50) for index in range(len(dataset))]
+    for key in keys:
+        dataset[key]
+    centres = np.array([warp.matrix @ [size / 2 - 0.5, size / 2 - 0.5, 1] for warp in warps])
+    play = (patch - size / augmentation.scale[1]) / 2
+    off = centres[:, 1] - (shape[0] - 1) / 2
+    assert -play <= off.min() < -play / 2 and play / 2 < off.max() <= play
+    corners = windows(shape, patch)
+    for (epoch, index), warp in zip(keys, warps, strict=True):
+        rng = np.random.default_rng((0, epoch, index))
+        plain = augmentation.draw(rng, corners[index], patch)
+        assert np.array_equal(warp.matrix[0], plain.matrix[0])  # x, by a bit
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -14,7 +14,7 @@ from code_common.files.run_folder import (
     points_path,
     val_points_path,
 )
-from code_common.files.writing import write_bytes, write_png, write_points
+from code_common.files.writing import write_bytes, write_json, write_png, write_points
 
 POINTS = np.array([[10, 10], [30, 30], [50, 10]])
 
@@ -117,6 +117,29 @@ def test_of_which_files_a_phase_is(made_of, dataset, tmp_path, what):
     assert all(after[phase] != before[phase] for phase in ("labels", "crf"))
 
 
+@pytest.mark.parametrize("found, validates", [(POINTS, True), (POINTS[:0], False)])
+def test_a_validation_image_without_mask_needs_detections(
+    dataset, tmp_path, made_of, found, validates, capsys
+):
+    """Its labels are made of them: without any no epoch would have a score."""
+    (dataset / "labels_instance" / "val0_label.tif").unlink()
+    write_points(detections_path(tmp_path / "out" / RUN / "detection", "val0"), found)
+    run_here("code_seg", "prepare_data", *both_stages(tmp_path)[1])
+    made_of("segmentation")
+    said = "nothing was found in the validation images: the last epoch is taken as the best"
+    assert (said not in capsys.readouterr().out) is validates
+
+
+def test_validation_images_of_which_some_lack_a_mask_are_named(dataset, tmp_path, made_of, capsys):
+    """The masks of the others choose nothing then."""
+    split = {"train": ["train0.png"], "val": ["train1.png", "val0.png"], "test": []}
+    write_json(dataset / "train_val_test.json", split)
+    (dataset / "labels_instance" / "val0_label.tif").unlink()
+    run_here("code_seg", "prepare_data", *both_stages(tmp_path)[1])
+    made_of("segmentation")
+    assert "1 (val0) of 2 validation images have no masks: the" in capsys.readouterr().out
+
+
 def test_the_crf_phase_is_of_the_network_that_it_starts_from(made_of, monkeypatch):
     """It does not go on, nor is it kept, for another network of the phase before it."""
     before = made_of("segmentation")
@@ -136,7 +159,8 @@ def test_first_weights_of_a_file_count(made_of, tmp_path, stage):
     weights = tmp_path / "w.pt"
     weights.write_bytes(b"1")
     before = made_of(stage, "--pretrained", weights)
-    assert made_of(stage, "--pretrained", weights) == before
+    write_bytes(tmp_path / "moved" / "w.pt", b"1")
+    assert made_of(stage, "--pretrained", tmp_path / "moved" / "w.pt") == before
     weights.write_bytes(b"2")
     after, first = made_of(stage, "--pretrained", weights), "labels round_0".split()
     assert all(after[folder] != before[folder] for folder in first if folder in before)

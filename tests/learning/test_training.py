@@ -10,6 +10,7 @@ from tiny_training import STEPS, recipe, scores_of, squared_error, train
 from code_common.errors import InputError
 from code_common.files.reading import read_table
 from code_common.files.run_folder import best_path, last_path, log_path
+from code_common.files.writing import write_bytes
 from code_common.learning.checkpoints import load_state
 from code_common.learning.loss_terms import LossTerm
 from code_common.learning.parts import Parts
@@ -52,10 +53,11 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tmp_path, monkeypatch)
     assert same_weights(*(load_state(best_path(folder))["network"] for folder in (whole, cut)))
 
 
-def test_a_run_that_goes_on_says_so(tmp_path, capsys):
-    train(tmp_path, epochs=1)
-    train(tmp_path, epochs=2)
+def test_a_run_that_goes_on_says_so_and_keeps_its_best_epoch(tmp_path, capsys):
+    train(tmp_path, epochs=1, validate=scores_of(0.9))
+    train(tmp_path, epochs=2, validate=scores_of(0.1))
     assert "t: going on after epoch 1 of 2" in capsys.readouterr().out
+    assert load_state(best_path(tmp_path))["score"] == 0.9
 
 
 def test_a_run_never_goes_on_with_another_recipe(tmp_path):
@@ -135,6 +137,7 @@ def test_without_validation_the_last_epoch_is_the_best(tmp_path):
 
 
 def test_a_training_without_any_score_says_so(tmp_path):
+    write_bytes(best_path(tmp_path), b"of a training whose last.pt was removed to begin anew")
     with pytest.raises(InputError, match=r"no epoch gave a score; see .*log\.csv"):
         train(tmp_path, epochs=2, validate=scores_of(float("nan"), float("nan")))
     assert not best_path(tmp_path).exists()

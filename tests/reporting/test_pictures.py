@@ -81,7 +81,5 @@ def test_pictures_alone_draw_the_same(experiment, run_script, tmp_path, stage, s
         names += ["r1", "r2", "sigma", "rounds"]
     arguments = [f"--{name.replace('_', '-')}={saved[name]}" for name in names]
     arguments += ["--data-root", tmp_path / "data", "--root-save-dir", tmp_path / "out"]
-    if stage == "detection":
-        arguments += ["--round", 1]
     assert f"{number} figures in" in run_script(script, *arguments).stdout
     assert digest(pictures) == before

@@ -76,7 +76,7 @@ def test_defaults_of_both_stages_stand_side_by_side():
 def test_options_of_single_scripts_name_their_scripts():
     page = make_options().partition("## Stage 2")[0]
     scripts = rows(page, "options of single scripts")
-    assert scripts["`--round`"][0] == "`pictures.py`, `test.py`, `train.py`"
+    assert scripts["`--round`"][0] == "`test.py`, `train.py`"
     assert scripts["`--img-dir`"][0] == "`test.py`"
 
 

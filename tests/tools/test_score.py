@@ -1,6 +1,7 @@
 """Predictions of any origin are scored against true masks."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -82,6 +83,15 @@ def test_what_has_no_prediction_is_counted(labelled, capsys):
     run_score(data, predicted)
     told = capsys.readouterr().out
     assert "3 of 4 images scored" in told and "without a prediction: 1 (train0)" in told
+
+
+def test_masks_beside_the_images_are_told(labelled, capsys):
+    data, predicted = labelled
+    before = run_score(data, predicted)
+    shutil.copy(data / "images" / "val0.png", data / "images" / "val0_mask.png")
+    capsys.readouterr()
+    assert run_score(data, predicted) == before
+    assert "taken for masks of the images beside them: 1 (val0_mask.png)" in capsys.readouterr().out
 
 
 def test_the_map_of_a_large_image_is_scored(labelled):
