@@ -61,7 +61,7 @@ class Script:
         module = importlib.import_module(self.path.removesuffix(".py").replace("/", "."))
         action = getattr(module, self.action)
         if self.action == "pictures_of":
-            action(options, options.round)
+            action(options, 1)
         else:
             action(options)
 

@@ -124,6 +124,7 @@ def test_a_second_signal_adds_no_traceback(number):
     """As where a whole group is stopped, and run.sh tells its scripts to end, too."""
     code = (
         "import atexit, os, signal\n"
+        f"signal.signal(signal.{number}, signal.default_int_handler)\n"  # not ignored, as by nohup
         "from code_common.errors import run_script\n"
         f"stop = lambda: os.kill(os.getpid(), signal.{number})\n"
         "atexit.register(stop)\n"

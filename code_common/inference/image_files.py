@@ -1,5 +1,6 @@
 """Which files are images to predict on, and what else lies in a folder with them."""
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def find_slides(paths: list[Path]) -> dict[str, list[Path]]:
         for file in files:
             name = file.stem if is_slide(file) else file.name
             same_name = slides.setdefault(name, [])
-            if file.resolve() not in map(Path.resolve, same_name):  # else one is given twice
+            if os.path.realpath(file) not in map(os.path.realpath, same_name):  # else one, twice
                 same_name.append(file)
     return slides
 

@@ -5,7 +5,7 @@ import platform
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Thread
+from threading import Barrier, Thread
 
 import torch
 
@@ -118,7 +118,11 @@ def thread_pool(count: int, each: int) -> ThreadPoolExecutor:
         others.join()
 
     of_program = torch.get_num_threads()
-    return ThreadPoolExecutor(count, initializer=begin)
+    pool, all_begun = ThreadPoolExecutor(count, initializer=begin), Barrier(count + 1)
+    for _ in range(count):  # now: one that begins later would disturb the others for a moment
+        pool.submit(all_begun.wait)
+    all_begun.wait()
+    return pool
 
 
 def choose_processes(device: torch.device) -> int:

@@ -2,6 +2,7 @@
 
 import socket
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,9 +28,11 @@ def threads_of_a_new_thread() -> int:
 @pytest.mark.parametrize("each", [1, 3])
 def test_a_pool_has_threads_of_its_own_and_leaves_those_of_others(each):
     before = torch.get_num_threads()
+    running = threading.active_count()
     try:
         torch.set_num_threads(2)
         with thread_pool(3, each) as pool:
+            assert threading.active_count() - running == 3  # none begins later and disturbs others
             seen = list(pool.map(lambda _: torch.get_num_threads(), range(50)))
             assert seen == [each] * 50 and threads_of_a_new_thread() == 2
         assert torch.get_num_threads() == threads_of_a_new_thread() == 2
