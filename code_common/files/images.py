@@ -38,7 +38,7 @@ _PARTS = 3  # components that the only nucleus of an image may have, unless its 
 _MOST, _FEW_PIXELS = 0.5, 100  # of an image; points cover less, if it is not tiny
 _SAME = 3  # grey levels; an image with fewer shows nothing
 _DARK = 64  # grey levels, of which those of a stained section are a small share
-NOTHING = "shows nothing, all its pixels have nearly one colour"
+NOTHING = "shows next to nothing: nearly all its pixels have one colour"
 
 
 def read_image(path: Path, notes: list[str] | None = None) -> np.ndarray:
