@@ -19,7 +19,7 @@ from code_common.learning.colours import read_colours
 from code_common.learning.network import OUTPUTS, ResUNet
 from code_common.learning.precision import choose_precision
 from code_common.learning.training import Recipe
-from code_common.options import FIRST_WEIGHTS, CommonOptions, InferenceOptions
+from code_common.options import CommonOptions, InferenceOptions, is_weights_file
 
 
 def choose_device(options: InferenceOptions) -> torch.device:
@@ -98,11 +98,7 @@ def made_of(
     first = options.start_from or Path(options.pretrained)
     hashes = {k: hash_by_name(paths) for k, paths in {"first weights": [first], **files}.items()}
     # A file of first weights counts by its hash, wherever it lies.
-    made = {
-        name: values[name]
-        for name in names
-        if name not in FIRST_WEIGHTS or not Path(str(values[name])).is_file()
-    }
+    made = {n: values[n] for n in names if not is_weights_file(n, values[n])}
     return made | {name: f"of hash {content}" for name, content in hashes.items()}
 
 

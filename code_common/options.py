@@ -104,7 +104,9 @@ class ShardOptions:
     #   default is all images, or what a SLURM job array says
 
 
-FIRST_WEIGHTS = ("pretrained", "start_from")  # options that may be a file
+def is_weights_file(name: str, value: object) -> bool:
+    """Whether an option of this name is one of first weights, and its value names a file."""
+    return name in ("pretrained", "start_from") and Path(str(value)).is_file()
 
 
 @dataclass(frozen=True)

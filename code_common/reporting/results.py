@@ -12,6 +12,7 @@ from code_common.files.contents import Unfinished, refuse_unfinished
 from code_common.files.reading import read_json
 from code_common.files.run_folder import (
     STAGES,
+    marker_path,
     marker_paths,
     metrics_path,
     options_path,
@@ -125,7 +126,7 @@ class Repeat:
 
     def tested(self) -> set[str]:
         """The stages that were done up to their test."""
-        return {stage for stage in STAGES if f"{stage}: test" in self.steps()}
+        return {s for s in STAGES if marker_path(self.folder / s, "test").is_file()}
 
 
 def read_repeat(folder: Path) -> Repeat:

@@ -16,7 +16,7 @@ from code_common.files.run_folder import (
     selection_path,
 )
 from code_common.old_runs import checkpoint_path, options_today, refuse_removed
-from code_common.options import FIRST_WEIGHTS, CommonOptions
+from code_common.options import CommonOptions, is_weights_file
 
 OTHER = "give another --root-save-dir, or --restart to throw that run away"
 
@@ -92,7 +92,7 @@ def refuse_other_options(folder: Path, options: CommonOptions, remedy: str = OTH
         if name in options.NOT_IN_RESULT:
             continue
         values = [before.get(name, now[name]), now[name]]
-        if name in FIRST_WEIGHTS and all(Path(str(value)).is_file() for value in values):
+        if all(is_weights_file(name, value) for value in values):
             continue  # `refuse_other_files` compares what is in them
         if values[0] != values[1]:
             raise InputError(
