@@ -199,8 +199,8 @@ def _is_image(series: tifffile.TiffPageSeries) -> bool:
 def _axes_of_pages(
     series: tifffile.TiffPageSeries, page: tifffile.TiffPage
 ) -> tuple[str, tuple[int, ...]]:
-    """The axes along which a series has pages, and their sizes."""
-    axes, sizes = series.get_axes(False), series.get_shape(False)
+    """The axes along which a series has pages, and their sizes. Some of length 1 may be missing."""
+    axes, sizes = series.axes, series.shape  # the names that every version of tifffile knows
     row = axes.find("Y")
     end = row - 1 if page.shaped[0] > 1 else row  # planes of colours belong to the page
     plane = page.imagelength, page.imagewidth

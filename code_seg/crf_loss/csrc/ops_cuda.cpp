@@ -26,7 +26,7 @@ Tensor window_filter(const Tensor& image, const Tensor& values, double sigma_xy,
   if (values.numel() == 0) return out;
   AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "window_filter", [&] {
     TORCH_CHECK(radius >= 0 && crf::window_row_bytes<scalar_t>(4, radius) <= crf::kSharedBytes,
-                "radius ", radius, " is out of range");
+                "radius is out of range");
     crf::window_filter_cuda(image.const_data_ptr<scalar_t>(), values.const_data_ptr<scalar_t>(),
                             out.mutable_data_ptr<scalar_t>(), values.size(0),
                             static_cast<int>(values.size(1)), values.size(2), values.size(3),
