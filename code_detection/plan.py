@@ -20,7 +20,12 @@ from code_common.runs.steps import Step
 from code_detection.options import Options
 from code_detection.pictures import FIGURES, pictures_of
 from code_detection.prepare_data import prepare
-from code_detection.self_training import choose_round, detect_training, self_training_round
+from code_detection.self_training import (
+    better_round,
+    choose_round,
+    detect_training,
+    self_training_round,
+)
 from code_detection.test import test_round
 
 
@@ -45,7 +50,8 @@ def final_steps(options: Options, split: dict[str, list[ImageFiles]]) -> list[St
 
     def detect() -> str:
         folder = detections_folder(options.save_dir)
-        return detect_training(options, seen, choose_round(options), folder)
+        told = detect_training(options, seen, choose_round(options), folder)
+        return told + better_round(options)
 
     def test() -> str:
         return test_round(options, choose_round(options))

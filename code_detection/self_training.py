@@ -136,11 +136,25 @@ def choose_round(options: Options) -> int:
 
     Without points in these no round is known to be better than the last one.
     """
-    if options.final_round == "last":
-        return options.rounds
+    scores = scores_of_rounds(options) if options.final_round == "best" else []
+    return int(np.argmax(scores)) if scores else options.rounds
+
+
+def scores_of_rounds(options: Options) -> list[float]:
+    """F1 of each round on the validation images; empty where these have no points."""
     rounds = range(options.rounds + 1)
     paths = [best_path(round_folder(options.save_dir, r)) for r in rounds]
     scores = [scores_of(load_state(path), path) for path in paths]
-    if not all(map(was_validated, scores)):
-        return options.rounds
-    return int(np.argmax([of_round["score"] for of_round in scores]))
+    return [of_round["score"] for of_round in scores] if all(map(was_validated, scores)) else []
+
+
+def better_round(options: Options) -> str:
+    """What to tell where the validation images prefer another round to the one that counts."""
+    scores, chosen = scores_of_rounds(options), choose_round(options)
+    if not scores or max(scores) == scores[chosen]:
+        return ""
+    best = int(np.argmax(scores))
+    return (
+        f"; round {best} was better on the validation images (F1 {scores[best]:.3f}, not "
+        f"{scores[chosen]:.3f}): --final-round best takes it"
+    )

@@ -31,7 +31,7 @@ from code_common.reporting.results import read_repeat
 from code_common.runs.removal import noted_files, remove_run
 from code_common.runs.steps import do_alone
 from code_detection import options as detection
-from code_detection.self_training import choose_round
+from code_detection.self_training import better_round, choose_round
 from code_seg import options as segmentation
 from code_seg.selection import select
 from tools import export_model, score
@@ -176,7 +176,26 @@ def unscored(*checkpoints: Path) -> None:
 def test_without_scores_the_last_round_is_the_best(finished, tmp_path):
     unscored(*(best_path(round_folder(finished / "detection", round)) for round in (0, 1)))
     given = arguments(tmp_path, "detection", "--final-round", "best")
-    assert choose_round(parse(detection.Options, "", list(map(str, given)))) == 1
+    options = parse(detection.Options, "", list(map(str, given)))
+    assert choose_round(options) == 1 and not better_round(options)
+
+
+def test_a_round_that_was_better_than_the_last_one_is_told(finished, tmp_path):
+    """Self-training can harm: with random first weights the later rounds see nuclei everywhere."""
+
+    def told(f1: dict[int, float], final_round: str) -> str:
+        for round, value in f1.items():
+            path = best_path(round_folder(finished / "detection", round))
+            state = load_state(path)
+            state |= {"score": value, "scores": state["scores"] | {"f1": value}}
+            write_bytes(path, checkpoint_bytes(state))
+        given = arguments(tmp_path, "detection", "--final-round", final_round)
+        return better_round(parse(detection.Options, "", list(map(str, given))))
+
+    line = told({0: 0.7, 1: 0.5}, "last")
+    assert "round 0 was better" in line and "F1 0.700, not 0.500" in line
+    assert not told({0: 0.7, 1: 0.5}, "best") and not told({0: 0.5, 1: 0.7}, "last")
+    assert not told({0: 0.7, 1: 0.7}, "last")
 
 
 def test_without_scores_the_last_phase_is_the_best(finished, tmp_path):
