@@ -5,6 +5,7 @@ import hashlib
 import importlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -157,6 +158,13 @@ def run_process(script: str, *arguments: object, cwd: Path) -> subprocess.Comple
         capture_output=True,
         text=True,
     )
+
+
+def heed_signals() -> None:
+    """In a process that is about to start: no signal is ignored, as nohup and the background do."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture

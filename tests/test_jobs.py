@@ -15,6 +15,7 @@ from conftest import (
     TINY,
     TINY_DETECTION,
     TINY_SEG,
+    heed_signals,
     link_tree,
     place,
     run_process,
@@ -231,7 +232,7 @@ def test_a_signal_ends_all_jobs(runs, number, send):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=heed_signals,
     )
     try:
         works = 0

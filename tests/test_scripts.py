@@ -266,7 +266,10 @@ def test_a_second_network_may_learn_the_annotated_nuclei_alone(self_trained, tmp
     assert errors["annotated"]["val0"] == errors["all"]["val0"]
 
 
-@pytest.mark.parametrize("shape", [(40, 30), (33, 150), (129, 70)])
+OTHER_SHAPES = (pytest.param(shape, marks=pytest.mark.slow) for shape in ((40, 30), (129, 70)))
+
+
+@pytest.mark.parametrize("shape", [(33, 150), *OTHER_SHAPES])
 def test_images_of_any_shape(tmp_path, run_script, shape):
     """D24: also smaller than a patch or a crop."""
     make_dataset(tmp_path / "data" / "tiny", shape=shape)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import PROJECT
+from conftest import PROJECT, heed_signals
 from test_command_lines import SCRIPTS
 
 # Python that stands for the environment's: a script of the project only waits to be stopped.
@@ -38,7 +38,7 @@ def run_sh(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=heed_signals,
     )
     yield child
     if child.poll() is None:

@@ -14,7 +14,14 @@ SETUP = NATIVE.parents[1] / "code_seg" / "crf_loss" / "setup.py"
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
 
 
-def run_under(sanitizer, program, *arguments):
+ROUNDS = [5, pytest.param(25, marks=pytest.mark.slow)]  # of random images
+
+
+SANITIZERS = ["address,undefined", "thread"]
+ROUNDS = [5, pytest.param(25, marks=pytest.mark.slow)]  # of random images
+
+
+def run_under(sanitizer, rounds, program, *arguments):
     """Compile with a sanitizer and run; what it printed."""
     flags = ["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread"]
     flags += [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]
@@ -25,25 +32,26 @@ def run_under(sanitizer, program, *arguments):
     assert built.returncode == 0, built.stderr
     # No randomised addresses: newer kernels place memory where the thread sanitizer has none.
     plain = ["setarch", "--addr-no-randomize"] if shutil.which("setarch") else []
-    done = subprocess.run([*plain, str(program), "1", "25"], capture_output=True, text=True)
+    done = subprocess.run([*plain, str(program), "1", str(rounds)], capture_output=True, text=True)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return done.stdout
 
 
 @needs_compiler
-@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
-def test_random_images_under_a_sanitizer(tmp_path, sanitizer):
-    out = run_under(sanitizer, tmp_path / "fuzz", "-std=c++17", str(NATIVE / "fuzz.cpp"))
-    assert "25 rounds" in out
+@pytest.mark.parametrize("sanitizer", SANITIZERS)
+@pytest.mark.parametrize("rounds", ROUNDS)
+def test_random_images_under_a_sanitizer(tmp_path, sanitizer, rounds):
+    out = run_under(sanitizer, rounds, tmp_path / "fuzz", "-std=c++17", str(NATIVE / "fuzz.cpp"))
+    assert f"{rounds} rounds" in out
 
 
 @needs_compiler
-@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
+@pytest.mark.parametrize("sanitizer", SANITIZERS)
 def test_cuda_kernels_under_a_sanitizer(tmp_path, sanitizer):
     """On the CPU: out of bounds in global or shared memory, races, missing barriers."""
     source = str(NATIVE / "cuda_on_cpu.cpp")
     flags = ["-std=c++20", "-DWITH_MAIN", "-Wno-unknown-pragmas"]
-    run_under(sanitizer, tmp_path / "kernels", *flags, source)
+    run_under(sanitizer, 1, tmp_path / "kernels", *flags, source)
 
 
 def build(tmp_path, **environment):
