@@ -119,6 +119,7 @@ def test_segmentation_of_images_of_ones_own(finished, tmp_path, run_script):
     assert "points: pixel_f1" in run_script("code_seg/test.py", *given).stdout
 
 
+@pytest.mark.slow  # test_training.py has the same for one training
 def test_two_runs_of_one_seed_are_equal_whatever_the_workers(tmp_path, dataset, run_script):
     weights = []
     for root, workers in (("a", 0), ("b", 2)):

@@ -136,6 +136,7 @@ def detection(home, *more: str) -> list[str]:
     return script("code_detection/main.py", *options)
 
 
+@pytest.mark.slow
 def test_a_stage_on_two_processes_and_one_after_it(tmp_path):
     make_dataset(tmp_path / "data" / "tiny", train=3, test=3)
     done = run(detection(tmp_path, *TWO_PROCESSES))
