@@ -149,12 +149,12 @@ def scores_of_rounds(options: Options) -> list[float]:
 
 
 def better_round(options: Options) -> str:
-    """What to tell where the validation images prefer another round to the one that counts."""
-    scores, chosen = scores_of_rounds(options), choose_round(options)
-    if not scores or max(scores) == scores[chosen]:
+    """What to tell where the last round counts, and the validation images prefer another one."""
+    scores = scores_of_rounds(options) if options.final_round == "last" else []
+    if not scores or max(scores) == scores[-1]:
         return ""
     best = int(np.argmax(scores))
     return (
         f"; round {best} was better on the validation images (F1 {scores[best]:.3f}, not "
-        f"{scores[chosen]:.3f}): --final-round best takes it"
+        f"{scores[-1]:.3f}): --final-round best takes it"
     )

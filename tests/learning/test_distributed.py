@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 import torch
-from conftest import PROJECT, RUN, both_stages, make_dataset
+from conftest import PROJECT, RUN, both_stages, heed_signals, make_dataset
 from processes import run, script
 
 from code_common.errors import InputError
@@ -156,11 +156,6 @@ def test_wrong_input_is_told_once(tmp_path):
     assert done.stderr.count("\n") == 1 and "tiny: no such folder" in done.stderr
 
 
-def heed_interrupts() -> None:
-    """These tests may themselves run in the background, where a shell lets SIGINT be ignored."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 def wait_until_none_is_left(session: int) -> None:
     """Wait for all processes of a session to end."""
     deadline = time.monotonic() + 20
@@ -179,7 +174,7 @@ def test_a_stopped_run_says_how_to_go_on_and_leaves_no_process(tmp_path, stop, g
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=heed_interrupts,
+        preexec_fn=heed_signals,
     )
     try:
         for line in child.stdout:

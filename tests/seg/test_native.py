@@ -13,10 +13,6 @@ SETUP = NATIVE.parents[1] / "code_seg" / "crf_loss" / "setup.py"
 
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
 
-
-ROUNDS = [5, pytest.param(25, marks=pytest.mark.slow)]  # of random images
-
-
 SANITIZERS = ["address,undefined", "thread"]
 ROUNDS = [5, pytest.param(25, marks=pytest.mark.slow)]  # of random images
 

@@ -6,8 +6,8 @@
 
 namespace crf {
 
-// The messages are plain words: where the C++ libraries of torch and of the compiler differ, printing
-// a shape has crashed Python.
+// The messages are plain words: where the C++ libraries of torch and of the compiler differ,
+// printing a shape has crashed Python.
 inline void check(const at::Tensor& image, const at::Tensor& values, double sigma_xy,
                   double sigma_rgb) {
   TORCH_CHECK(image.dim() == 4 && image.size(1) == 3, "image must be [B, 3, H, W]");
