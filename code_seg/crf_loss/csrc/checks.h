@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include <torch/types.h>
+#include <ATen/core/Tensor.h>
 
 namespace crf {
 

@@ -7,10 +7,14 @@
 // image [B, 3, H, W] in 0..1 and values [B, C, H, W] are both float32 or both float64, and
 // contiguous. The result [B, C, H, W] is W values: each image of the batch has its own kernel W.
 
+#include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/zeros.h>
 #include <Python.h>
 #include <torch/library.h>
-#include <torch/types.h>
 
 #include <algorithm>
 #include <memory>

@@ -1,10 +1,14 @@
 // The native operators on CUDA: memory and streams. The kernels are in cuda_kernels.h.
 
+#include <ATen/Dispatch.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
-#include <torch/types.h>
 
 #include "checks.h"
 #include "cuda_filters.h"
