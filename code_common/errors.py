@@ -2,6 +2,7 @@
 
 import atexit
 import errno
+import gc
 import os
 import re
 import shlex
@@ -84,7 +85,9 @@ def _end_quietly() -> NoReturn:
     os._exit(PIPE_CLOSED)
 
 
-def _flush_at_exit() -> None:
+def _at_exit() -> None:
+    # Python would look through all that torch imported for cycles to free, two seconds long.
+    gc.freeze()
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -129,7 +132,7 @@ def _prepare_output() -> None:
         show_error(kind, error, traceback)
 
     sys.excepthook = show_error_unless_reader_has_gone
-    atexit.register(_flush_at_exit)
+    atexit.register(_at_exit)
 
 
 def _fail(message: str, status: int) -> NoReturn:

@@ -112,8 +112,9 @@ def browser():
 
 # As small as the real scripts go: seconds on a CPU.
 TINY = (
-    "--dataset tiny --model resnet18 --no-pretrained --epochs 1 --batch-size 2 --patch-size 64 "
-    "--input-size 64 --tile 64 --overlap 16 --workers 0 --device cpu --ratio 0.5 --precision fp32"
+    "--dataset tiny --model resnet18 --width 0.25 --no-pretrained --epochs 1 --batch-size 2 "
+    "--patch-size 64 --input-size 64 --tile 64 --overlap 16 --workers 0 --device cpu --ratio 0.5 "
+    "--precision fp32"
 ).split()
 # What the nuclei of the tiny data set, disks of 5 to 7 pixels, need of each stage.
 TINY_DETECTION = "--r1 6 --r2 12 --sigma 1.5".split()

@@ -71,7 +71,7 @@ def loss(logits, batch):
 
 def main() -> None:
     torch.manual_seed(0)
-    network = Double("resnet18", 2).double()
+    network = Double("resnet18", 2, width=0.25).double()
     dataset = CropDataset([IMAGE.shape[:2]], make_crop, Augmentation(64), patch=96, seed=1)
     folder = Path(sys.argv[1])
     fit(network, dataset, ["tile"], loss, None, RECIPE, {}, CPU, folder, "t")

@@ -106,7 +106,7 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     ("mount_option", "message"),
-    [("size=20m", "no space left on the disk"), ("ro", "the file system is read-only")],
+    [("size=2m", "no space left on the disk"), ("ro", "the file system is read-only")],
 )
 def test_a_full_or_read_only_disk_is_told_in_one_line(tmp_path, mount_option, message):
     out, kept = tmp_path / "out", tmp_path / "kept"
