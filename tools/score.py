@@ -111,7 +111,7 @@ def score_image(files: ImageFiles, predicted: Path, r1: float) -> Scored | None:
     shape, nuclei, counts = image_shape(files.image), None, None
     truth = read_instances(files.instances, shape, files.image)
     if maps.is_file():
-        nuclei = score(truth, read_instances(maps, shape), r1)
+        nuclei = score(truth, read_instances(maps, shape, predicted=True), r1)
     if points.is_file():
         counts = count(read_points(points, shape), points_from_instances(truth), r1)
     return Scored(nuclei, counts)

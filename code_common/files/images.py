@@ -119,27 +119,30 @@ def read_prob(path: Path, shape: tuple[int, int]) -> np.ndarray:
     return read_label(path, shape) / 65535
 
 
-def read_instances(path: Path, shape: tuple[int, int], image: Path | None = None) -> np.ndarray:
+def read_instances(
+    path: Path, shape: tuple[int, int], image: Path | None = None, predicted: bool = False
+) -> np.ndarray:
     """Read an instance map: int32 [H, W], 0 background, one id per nucleus.
 
     Ids are those that are stored, unless one is so large that a table by id would fill the memory:
-    then they are 1, 2, ... in the same order. Raises InputError as `read_label` and
-    `check_instances` do.
+    then they are 1, 2, ... in the same order. `predicted`: see `check_instances`. Raises InputError
+    as `read_label` and `check_instances` do.
     """
     instances = read_label(path, shape, image)
-    check_instances(instances, path)
+    check_instances(instances, path, predicted)
     if instances.max(initial=0) > _LARGEST_ID:
         ids = np.unique(instances[instances > 0])
         instances = np.where(instances > 0, np.searchsorted(ids, instances) + 1, 0)
     return instances.astype(np.int32, copy=False)
 
 
-def check_instances(instances: np.ndarray, path: Path) -> None:
+def check_instances(instances: np.ndarray, path: Path, predicted: bool = False) -> None:
     """Raise InputError if a map [H, W] of any integers or bool is no instance map.
 
     An id may have several components, but no negative ids, no background other than 0, no binary
     mask, no map of classes and no picture are taken. Such a mask must not be labelled again
-    silently (D4).
+    silently (D4). A poor network may find one nucleus nearly everywhere: in a `predicted` map that
+    has a background of 0, a nucleus may be of any size.
     """
     ids, areas = np.unique(instances, return_counts=True)
     if ids[0] < 0:
@@ -153,7 +156,8 @@ def check_instances(instances: np.ndarray, path: Path) -> None:
             f"{path}: it looks like a picture, or a map of probabilities or classes ({why}); "
             "expected one id per nucleus"
         )
-    if largest and covers_tile(instances == largest):
+    found = predicted and (instances == 0).any()
+    if largest and not found and covers_tile(instances == largest):
         value = f"id {int(largest)} covers {share:.0%} of it"
         raise InputError(f"{path}: {value}; the background must be 0")
 

@@ -24,9 +24,9 @@ def model(experiment, tmp_path):
     return path
 
 
-def started(model, stage, encoder="resnet18", **shape):
+def started(model, stage, encoder="resnet18", width=0.25, **shape):
     """A network after it was given its first weights, and the words about them."""
-    network = ResUNet(encoder, OUTPUTS[stage], **shape)
+    network = ResUNet(encoder, OUTPUTS[stage], width=width, **shape)
     # "imagenet": it would be looked for, and in vain, if the model did not come first.
     options = Options(start_from=model, pretrained="imagenet", model=encoder)
     return network, load_first_weights(network, options, stage)
@@ -43,10 +43,10 @@ def test_a_network_starts_with_all_weights_of_its_stage(model, stage, tmp_path, 
 
 
 @pytest.mark.parametrize(
-    "other", [{"width": 0.25}, {"stem_stride": 1}, {"encoder": "resnet34"}], ids=str
+    "other", [{"width": 1.0}, {"stem_stride": 1}, {"encoder": "resnet34"}], ids=str
 )
 def test_another_network_is_refused_with_its_flags(model, other):
-    flags = "give --model resnet18 --width 1 --stem-stride 2, or the --profile"
+    flags = "give --model resnet18 --width 0.25 --stem-stride 2, or the --profile"
     with pytest.raises(InputError, match=flags):
         started(model, "detection", **other)
 

@@ -203,6 +203,17 @@ def test_a_prediction_without_nuclei_or_with_one_is_scored(labelled):
     assert run_score(data, predicted)["scored"] == 4
 
 
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside others"])
+def test_a_prediction_of_one_nucleus_nearly_everywhere_is_scored(labelled, beside):
+    data, predicted = labelled
+    ids = np.full((64, 64), 9, np.int32)
+    ids[:8] = 0
+    ids[2:5, 2:5] = 3 * beside
+    tifffile.imwrite(predicted / "val0_instances.tif", ids)
+    found = run_score(data, predicted)
+    assert found["scored"] == 4 and found["images"]["val0"]["aji"] < 0.1
+
+
 @pytest.mark.parametrize("failure", ["a part", "all"])
 def test_scores_of_an_earlier_call_do_not_stay_beside_a_failure(labelled, failure):
     data, predicted = labelled
