@@ -129,7 +129,7 @@ void lattice_double(const double* rgb, const double* values, double* out, int64_
 int main() {
   std::mt19937 rng(1);
   std::uniform_real_distribution<float> uniform(0, 1);
-  for (const int64_t width : {1, 33, 40}) {
+  for (const int64_t width : {1, 33}) {
     const int64_t height = 1 + rng() % 35, batch = 2, channels = 1 + rng() % 5;
     std::vector<float> rgb(batch * 3 * height * width), values(batch * channels * height * width);
     std::vector<float> out(values.size()), again(values.size());

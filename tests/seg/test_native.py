@@ -14,7 +14,7 @@ SETUP = NATIVE.parents[1] / "code_seg" / "crf_loss" / "setup.py"
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
 
 SANITIZERS = ["address,undefined", "thread"]
-ROUNDS = [5, pytest.param(25, marks=pytest.mark.slow)]  # of random images
+ROUNDS = [3, pytest.param(25, marks=pytest.mark.slow)]  # of random images
 
 
 def run_under(sanitizer, rounds, program, *arguments):
