@@ -23,7 +23,8 @@ Without options: the embedded synthetic sample, on any computer, in minutes.
   --help                 this text
 
 Any other option goes to both stages (--no-pretrained, --epochs 20, --gpus 0 1 2 3, ...).
-Options behind --detection or --seg go to that stage alone. The options of the stages:
+Options behind --detection or --seg go to that stage alone, but for --dataset, --ratio, --repeats,
+--jobs and the folders, which count for both. The options of the stages:
   python code_detection/main.py --help        python code_seg/main.py --help
 
 The same command continues a run that was stopped; finished steps are skipped.

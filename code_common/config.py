@@ -221,8 +221,9 @@ def _all_flags(cls: type) -> list[str]:
 def parse(cls: type, description: str, argv: list[str] | None = None):
     """Options from the command line; what it leaves out takes the profile, then the data set's row.
 
-    Where the class has `of_run`, what that gives comes before both. Raises InputError where a value
-    is out of its bounds (naming field, bound and value).
+    Where the class has `of_run`, what that gives comes before both. A line names each option that
+    was given and has no effect beside another one (`cls.IDLE`: name -> that one and its value).
+    Raises InputError where a value is out of its bounds (naming field, bound and value).
     """
     given = vars(make_parser(cls, description).parse_args(argv))
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
@@ -236,6 +237,10 @@ def parse(cls: type, description: str, argv: list[str] | None = None):
     for name, (other, why) in getattr(cls, "NEEDS", {}).items():
         if name in given and other not in {*given, *of_run}:
             raise InputError(f"{flag_of(name)} needs {flag_of(other)}: {why}")
+    for name, (other, value) in getattr(cls, "IDLE", {}).items():
+        if name in given and getattr(options, other) == value:
+            shown = flag_of(other) if value is True else f"{flag_of(other)} {value}"
+            print(f"{flag_of(name)} has no effect with {shown}", file=sys.stderr)
     return options
 
 

@@ -363,7 +363,8 @@ class PredictOptions(PredictInference, ShardOptions):
     #   training images; none: images are read as they are
     file_mpp: float | None = None  # microns per pixel of the files, where they state none or a
     #   wrong one
-    tissue: str = "auto"  # auto: glass is left out of images over 8192 x 8192 pixels; or all
+    tissue: str = "auto"  # auto: glass is left out of slides and TIFFs over 8192 x
+    #   8192 pixels; or all
 
     BOUNDS: ClassVar[dict] = InferenceOptions.BOUNDS | {
         "mpp": MICROSCOPES,

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from code_common.config import flag_of, shown_fields
+from code_common.errors import InputError
 from code_common.options import (
     AREA,
     LENGTH,
@@ -46,7 +48,8 @@ class Options(CommonOptions):
     """Options of stage 1, which main.py takes."""
 
     # --- extended Gaussian mask
-    r1: float | None = None  # radius in pixels of a nucleus: a detection nearer than this is right
+    r1: float | None = None  # radius in pixels of a nucleus: a detection at most this far off is
+    #   right
     r2: float | None = None  # radius in pixels beyond which nothing is known around a point
     sigma: float | None = None  # standard deviation in pixels of the Gaussian
     peak_weight: float = 10.0  # weight of the pixels under a Gaussian; the ring around has 1
@@ -90,6 +93,24 @@ class Options(CommonOptions):
         "val_points": ("all", "partial"),
         "final_round": ("last", "best"),
     }
+    IDLE: ClassVar[dict] = {
+        "threshold": ("auto_threshold", True),
+        "background_below": ("rounds", 0),
+        "merged_above": ("rounds", 0),
+        "final_round": ("rounds", 0),
+    }
+
+    def resolved(self) -> "Options":
+        """The options, checked; raises InputError, also where two contradict each other."""
+        done = super().resolved()
+        shown = {field.name for field in shown_fields(type(self))}
+        for smaller, larger in (("r1", "r2"), ("sigma", "r1"), ("min_area", "max_area")):
+            low, high = getattr(done, smaller), getattr(done, larger)
+            if {smaller, larger} <= shown and low > high:
+                raise InputError(
+                    f"{flag_of(larger)} must be at least {flag_of(smaller)}, {low:g}, not {high:g}"
+                )
+        return done
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ if __name__ == "__main__":
 from code_common.detection_scores import DetectionCounts, add
 from code_common.files.contents import refuse_unfinished
 from code_common.files.data_set import load_split, test_groups
+from code_common.files.layout import EVERY
 from code_common.files.run_folder import (
     best_path,
     detections_folder,
@@ -51,7 +52,7 @@ def write_scores(
         for name, scores in images.items()
     ]
     write_table(score_table_path(out), columns, rows)
-    pooled = {"all": add(list(counts.values())).scores()}
+    pooled = {EVERY: add(list(counts.values())).scores()}
     for group, names in groups.items():
         pooled[group] = add([counts[n] for n in names if n in counts]).scores()
     every = list(counts.values())
@@ -80,7 +81,7 @@ def score_detections(
     pooled = write_scores(out, known, groups, options.patient) if distributed.is_main() else {}
     if not pooled:
         return f"{wanted} images, no labels to score against; see {out}"
-    scores = ", ".join(f"{name} {value:.3f}" for name, value in pooled["all"].items())
+    scores = ", ".join(f"{name} {value:.3f}" for name, value in pooled[EVERY].items())
     number = f"{wanted} images"
     if len(known) < wanted:
         number = f"{number}, of which {len(known)} have labels to score against"

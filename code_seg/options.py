@@ -120,6 +120,12 @@ class Options(CommonOptions):
         "crf_backend": ("lattice", "exact", "torch"),
         "instances": ("auto", *METHODS),
     }
+    IDLE: ClassVar[dict] = {
+        "self_training_points": ("self_training_epochs", 0),
+        **dict.fromkeys(
+            ("crf_weight", "crf_sigma_xy", "crf_sigma_rgb", "crf_backend"), ("crf_epochs", 0)
+        ),
+    }
 
     def detection_dir(self) -> Path:
         """Run folder of the stage 1 that this run goes on from."""
@@ -168,7 +174,8 @@ class TestOptions(OfRun, Options, ShardOptions):
     model_path: Path | None = None  # checkpoint; none: the run's selected one
     img_dir: Path | None = None  # folder of images; none: the data set's test images
     label_dir: Path | None = None  # folder of their instance maps, where scores are wanted
-    points_dir: Path | None = None  # folder of their detections (NAME_points.csv), if any
+    points_dir: Path | None = None  # folder of their detections (NAME_points.csv), which points and
+    #   convex need; none: connected components
 
     USES: ClassVar[tuple] = (
         "images of your own", "many jobs", "dataset", "data_root", "data_dir", "ratio", "repeat",

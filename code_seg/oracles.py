@@ -20,6 +20,7 @@ if __name__ == "__main__":
 import numpy as np
 from scipy import ndimage
 
+from code_common.annotations.labels import counted
 from code_common.arrays import distance_transform
 from code_common.errors import InputError
 from code_common.files.contents import refuse_unfinished
@@ -104,7 +105,7 @@ def oracles(options: OracleOptions) -> str:
     mean_errors = {name: mean_of(values)(every) for name, values in errors.items()}
     value = {"part": options.part, "images": len(image_files), "scores": mean_scores}
     write_json(oracles_path(options.save_dir), {**value, "labels": mean_errors})
-    return to_text(f"{len(image_files)} {options.part} images", mean_scores, mean_errors)
+    return to_text(counted(len(image_files), f"{options.part} image"), mean_scores, mean_errors)
 
 
 def to_text(

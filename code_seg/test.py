@@ -14,12 +14,14 @@ if __name__ == "__main__":
 
 import numpy as np
 
+from code_common.annotations.text import some_names
 from code_common.config import fingerprint
 from code_common.errors import InputError
 from code_common.files.contents import content_hash, refuse_unfinished
 from code_common.files.data_set import ImageFiles, load_split, test_groups
 from code_common.files.geojson import nuclei_geojson
 from code_common.files.images import read_image, read_instances
+from code_common.files.layout import EVERY
 from code_common.files.reading import read_points
 from code_common.files.run_folder import (
     detected_points_path,
@@ -86,7 +88,7 @@ def segment_images(
         files, point_file = by_name[name], point_files.get(name)
         image = read_image(files.image)
         shape = image.shape[:2]
-        points = read_points(point_file, shape) if point_file and point_file.is_file() else None
+        points = read_points(point_file, shape) if _is_there(point_file) else None
         prob = predict_nuclei(network, image, points, tiling, options.nucleus_radius)
         maps = make_instances(prob, points, options.min_area)
         chosen = maps.get(method, maps["components"])
@@ -117,6 +119,10 @@ def segment_images(
     return scores, len(done)
 
 
+def _is_there(path: Path | None) -> bool:
+    return path is not None and path.is_file()
+
+
 def mean_scores(images: dict[str, dict[str, float]]) -> dict[str, float]:
     """Each score over the images."""
     return over_images(list(images.values()))(np.arange(len(images)))
@@ -132,7 +138,7 @@ def write_scores(
     interval: dict[str, dict] = {}
     persons: set = set()
     for name, images in scores.items():
-        means[name] = {"all": mean_scores(images)}
+        means[name] = {EVERY: mean_scores(images)}
         known = patients(list(images), patient)
         persons |= set(known)
         interval[name] = intervals(known, over_images(list(images.values())))
@@ -170,6 +176,12 @@ def test_images(
         checkpoint = checkpoint or selected
         method = selected_method if method == "auto" else method
     check_method(method, selection_path(options.save_dir))
+    bare = [f.name for f in image_files if not _is_there(point_files.get(f.name))]
+    if bare and method != "components":
+        told = f"connected components, not {method}"
+        print(
+            f"no points, so {told}, of {len(bare)} of {len(image_files)} images: {some_names(bare)}"
+        )
     scores, done = segment_images(options, image_files, point_files, out, checkpoint, method, shard)
     if distributed.is_main() and (done < len(image_files) or not scores):
         remove_scores(out)
@@ -179,7 +191,8 @@ def test_images(
     if not scores:
         return f"{len(image_files)} images, no masks to score against; see {out}"
     if distributed.is_main():
-        write_scores(out, scores, method, groups, options.patient)
+        used = method if method in scores else "components"
+        write_scores(out, scores, used, groups, options.patient)
     number = max(map(len, scores.values()))
     told = f"{len(image_files)} images"
     if number < len(image_files):
@@ -212,11 +225,9 @@ def test(options: TestOptions) -> str:
     image_files = own_images(options.img_dir, options.label_dir)
     folder = options.points_dir
     point_files = {f.name: detected_points_path(folder, f.name) for f in image_files if folder}
-    without = [path.name for path in point_files.values() if not path.is_file()]
-    if without and len(without) == len(image_files):
-        raise InputError(f"{folder}: no points of these images; expected {without[0]}, ...")
-    if without:
-        print(f"{folder}: no {without[0]} ({len(without)} are missing): connected components there")
+    if point_files and not any(map(_is_there, point_files.values())):
+        expected = next(iter(point_files.values())).name
+        raise InputError(f"{folder}: no points of these images; expected {expected}, ...")
     out = results_folder(options.save_dir, own_images=True)
     if distributed.is_main():
         tell_of_others(out, [files.name for files in image_files])

@@ -10,6 +10,7 @@ training would stop, or its scores would mean nothing. run.sh runs this check fi
 
 import argparse
 import json
+import os
 import shutil
 import sys
 from dataclasses import asdict, dataclass
@@ -22,6 +23,8 @@ from code_common.config import Bounded, Parser, fingerprint, make_parser, parse
 from code_common.errors import InputError, run_script
 from code_detection.options import Options as DetectionOptions
 from code_seg.options import Options as SegOptions
+
+BOTH = ""  # in front of the arguments of both stages stands nothing
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,10 @@ class Request:
 
 def by_stage(arguments: list[str]) -> dict[str, list[str]]:
     """Arguments as run.sh takes them: those of both stages, and those behind --detection, --seg."""
-    parts: dict[str, list[str]] = {"both": [], "--detection": [], "--seg": []}
-    current = "both"
+    parts: dict[str, list[str]] = {BOTH: [], "--detection": [], "--seg": []}
+    current = BOTH
     for argument in arguments:
-        if argument in parts:
+        if argument and argument in parts:
             current = argument
         else:
             parts[current].append(argument)
@@ -85,7 +88,7 @@ def read_arguments(argv: list[str] | None = None) -> Request:
         "--jobs", type=Bounded(int, 1, 64), default=1, help="as of run.sh (default: 1)"
     )
     parts = by_stage(sys.argv[1:] if argv is None else argv)
-    arguments, both = parser.parse_known_args(parts["both"])
+    arguments, both = parser.parse_known_args(parts[BOTH])
     refuse_options_of_one_stage(both)
     return Request(
         parse(DetectionOptions, "Options of stage 1.", both + parts["--detection"]),
@@ -100,6 +103,7 @@ if __name__ == "__main__":
 from code_common.annotations.labels import counted
 from code_common.files.data_set import ImageFiles, load_split
 from code_common.files.reading import read_json
+from code_common.files.run_folder import options_path
 from code_common.files.writing import write_json
 from code_common.launch import choose_device, load_first_weights
 from code_common.learning.network import OUTPUTS, ResUNet
@@ -116,8 +120,11 @@ def check_named_files(request: Request) -> None:
     Else a wrong option of stage 2 would stop a run after hours of stage 1.
     """
     detection, seg = request.detection, request.seg
+    # Weights of both stages are missed at once, those of stage 2 alone after stage 1.
+    late = [seg] if seg.pretrained == "imagenet" != detection.pretrained else []
+    late = [] if options_path(seg.save_dir).is_file() and not seg.restart else late
     for options in (detection, seg):
-        if options.start_from or Path(options.pretrained).is_file():
+        if options.start_from or Path(options.pretrained).is_file() or options in late:
             network = ResUNet(
                 options.model,
                 OUTPUTS[options.STAGE],
@@ -156,6 +163,9 @@ def plan_run(image_files: dict[str, list[ImageFiles]], request: Request) -> list
     if free < need.size and not need.done:
         fix = "make room, or another --root-save-dir"
         return [timing, Finding(FAIL, str(out), message, fix)]
+    if not os.access(existing, os.W_OK | os.X_OK):
+        fix = "give yourself the right to write there, or another --root-save-dir"
+        return [timing, Finding(FAIL, str(existing), "results cannot be written here", fix)]
     return [timing, Finding(PASS, str(out), message)]
 
 

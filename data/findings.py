@@ -1,6 +1,7 @@
 """What is wrong with a data set, or may be: its files, images, labels, sets and sizes."""
 
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -69,7 +70,7 @@ ENOUGH = 10  # points of a tile, to tell how dark nuclei are
 FEW = 0.1  # share of the ids of an instance map, or of points, that may be odd
 SPECK = 20  # square pixels under which a nucleus is hardly one
 IMAGE_FIX = "export it again: an image of 8-bit RGB as PNG or TIFF"
-LABEL_FIX = "delete it; export one id or outline per nucleus of the whole image, then: "
+LABEL_FIX = "move it elsewhere; export one id or outline per nucleus of the whole image, then: "
 SMALLEST_PATCH = 64  # side of a patch that --input-size takes
 LARGEST = 0.5  # share of an image that no nucleus covers
 LONGER = 1.5  # than the median of the dots of a label: two dots that touch
@@ -93,6 +94,8 @@ class Finding:
 def failure(error: InputError, fix: str) -> Finding:
     """The failure that an error is; it begins with its file."""
     file, _, message = str(error).partition(": ")
+    if Path(file).exists() and not os.access(file, os.R_OK):
+        fix = "give yourself the right to read it"
     return Finding(FAIL, file, message, fix)
 
 
@@ -328,7 +331,7 @@ def check_image(files: ImageFiles) -> ImageCheck:
             findings += check_nuclei(files.instances, masks, areas, instances.size)
             findings += check_darkness(files.instances, image, instances > 0)
     if files.points:
-        fix = "delete it, then: " + import_command(files.points.parent)
+        fix = "move it elsewhere, then: " + import_command(files.points.parent)
         label = attempt(findings, fix, read_point_label, files.points, shape, files.image)
         if label is not None:
             in_label = dots_of(label)

@@ -16,6 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from code_common.annotations.labels import counted
 from code_common.config import Bounded, Parser
 from code_common.errors import InputError, run_script
 from code_common.files.data_set import is_image
@@ -273,7 +274,7 @@ def main(arguments: argparse.Namespace) -> None:
     if min(counts) < 0 or arguments.train < 1 or size < 32:
         raise InputError("expected --train of at least 1, no negative number, --size from 32")
     nuclei = make_sample(out, *counts, size, arguments.seed)
-    print(f"{out}: {sum(counts)} tiles, {nuclei} nuclei")
+    print(f"{out}: {counted(sum(counts), 'tile')}, {nuclei} nuclei")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ INTRODUCTION = """\
 the text of `--help`. Each script lists the options that it takes, in the same sections.
 
 - `run.sh` gives options to both stages. Options behind `--detection` or `--seg` go to that stage
-  alone.
+  alone, but for `--dataset`, `--ratio`, `--repeats`, `--jobs` and folders, which are of both.
 - *MO* is the default for MO and for data sets without a row in `DATASETS`. *sample* is the default
   for the embedded sample, and *scratch* that of `--profile scratch`, where they differ from MO.
 - Two values, as in `16` / `8`, are those of stage 1 and of stage 2.
@@ -87,20 +87,19 @@ def field_default(cls: type, name: str) -> object:
 def script_table(package: str, options: object) -> list[str]:
     """The options that only single scripts of a stage have. options: the stage's module."""
     of_stage = {field.name for field in fields(options.Options)}
-    scripts: dict[str, list[str]] = {}
-    described: dict[str, tuple[Field, str]] = {}
+    scripts: dict[tuple[str, str, str], list[str]] = {}  # flag, default, comment -> scripts
     for script, name in script_classes(package).items():
         cls = getattr(options, name, None)
         if cls is None or not issubclass(cls, CommonOptions):
             continue  # predict.py, which has tables of its own
         for field in shown_fields(cls):
             if field.name not in of_stage:
-                scripts.setdefault(field.name, []).append(f"`{script}`")
-                described[field.name] = field, field_help(cls)[field.name].comment
+                comment = field_help(cls)[field.name].comment
+                key = flag(field.name), as_given(field.default), comment
+                scripts.setdefault(key, []).append(f"`{script}`")
     lines = head("options of single scripts", "option", "scripts", "default")
-    for name, (field, comment) in described.items():
-        cells = [flag(name), ", ".join(scripts[name]), as_given(field.default), comment]
-        lines.append(row(cells))
+    for (option, default, comment), of in scripts.items():
+        lines.append(row([option, ", ".join(of), default, comment]))
     return [*lines, ""]
 
 

@@ -164,6 +164,35 @@ def test_out_of_bounds_names_the_option_and_the_value(options, flag, value, caps
     assert value in message and message.strip().count("\n") == 0
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    ["--r1 30 --r2 10", "--sigma 500", "--min-area 500 --max-area 200", "--r1 1 --sigma 2"],
+)
+def test_options_that_contradict_each_other_are_refused(wrong, tmp_path):
+    with pytest.raises(InputError, match="must be at least --"):
+        parse(Detection, "x", ["--root-save-dir", str(tmp_path), *wrong.split()])
+
+
+@pytest.mark.parametrize(
+    ("options", "given", "said"),
+    [
+        (Detection, "--threshold 0.9", "--threshold has no effect with --auto-threshold"),
+        (Detection, "--threshold 0.9 --no-auto-threshold", ""),
+        (Detection, "--rounds 0 --final-round best", "--final-round has no effect with --rounds 0"),
+        (Segmentation, "--crf-weight 7", "--crf-weight has no effect with --crf-epochs 0"),
+        (Segmentation, "--crf-weight 7 --crf-epochs 1", ""),
+        (
+            Segmentation,
+            "--profile paper --self-training-points annotated",
+            "--self-training-points has no effect with --self-training-epochs 0",
+        ),
+    ],
+)
+def test_an_option_without_effect_is_told(options, given, said, capsys, tmp_path):
+    parse(options, "x", ["--root-save-dir", str(tmp_path), "--profile", "scratch", *given.split()])
+    assert capsys.readouterr().err.strip() == said
+
+
 @BOTH
 def test_a_gpu_is_named_once(options):
     assert parse(options, "x", ["--gpus", "1", "0"]).gpus == (1, 0)

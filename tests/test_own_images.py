@@ -71,6 +71,16 @@ def test_a_method_that_scores_fewer_images_says_so(own, tmp_path):
     assert "2 images; components: " in told and "; convex of 1: " in told
 
 
+def test_instances_that_need_points_are_told_where_there_are_none(own, tmp_path):
+    """The scores were those of components, under the name of convex."""
+    told = own("segmentation", "--instances", "convex", "--label-dir", tmp_path / "own_labels")
+    assert "no points, so connected components, not convex, of 2 of 2 images: 2 (test0" in told
+    folder = tmp_path / "out/tiny/ratio_0.5/repeat_1/segmentation"
+    metrics = read_json(metrics_path(results_folder(folder, own_images=True)))
+    assert metrics["instances"] == "components" and set(metrics["mean"]) == {"components"}
+    assert "no points" not in own("segmentation", "--instances", "components")
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_broken_image_leaves_no_scores_of_other_results(own, tmp_path, stage):
     labels = ("--label-dir", tmp_path / "own_labels")

@@ -51,6 +51,7 @@ if __name__ == "__main__":
 
 import torch
 
+from code_common.annotations.text import read_text
 from code_common.files.contents import refuse_in_run
 from code_common.files.reading import read_json
 from code_common.files.run_folder import STAGES
@@ -59,22 +60,63 @@ from code_common.inference.onnx_export import onnx_bytes
 from code_common.inference.trained_run import read_packed_run
 from code_common.learning.checkpoints import checkpoint_bytes, network_of
 from code_common.reporting.card import make_card
-
-# The form of metrics.json of tools/score.py.
-SCORED = {"mean": {str: float}, "interval": {str: [float]}, "patients": float, "images": dict}
+from code_common.reporting.results import SHOWN
+from tools.score import SCORED
 
 
 def card_of(packed: dict, arguments: argparse.Namespace) -> str:
     """The card of a packed run. Raises InputError for files that hold something else."""
     title = f"# {(arguments.out or arguments.run).name}"
-    about = arguments.about.read_text(encoding="utf-8") if arguments.about else title
-    scores = {}
-    for given in arguments.scores:
-        name, equals, file = given.rpartition("=")
-        if not equals:
-            raise InputError(f"--scores {given}: expected NAME=FILE")
-        scores[name] = read_json(Path(file), SCORED)
+    about = read_text(arguments.about) if arguments.about else title
+    scores = {
+        name: read_json(file, SCORED) for name, file in scored_files(arguments.scores).items()
+    }
     return make_card(about, packed, scores)
+
+
+def scored_files(given: list[str]) -> dict[str, Path]:
+    """The files of --scores: what was scored -> metrics.json. Raises InputError."""
+    files: dict[str, Path] = {}
+    for text in given:
+        name, equals, file = text.rpartition("=")
+        if not equals:
+            raise InputError(f"--scores {text}: expected NAME=FILE")
+        if name in files:
+            raise InputError(f"--scores {text}: {name} stands there twice")
+        files[name] = Path(file)
+    return files
+
+
+def check_files(arguments: argparse.Namespace) -> None:
+    """Raise InputError where a file would be lost that is read or written as another one, and for
+    what only a card has where none is written.
+    """
+    if not arguments.card and (arguments.about or arguments.scores):
+        raise InputError(
+            f"{'--about' if arguments.about else '--scores'} is for --card; give it, too"
+        )
+    read = {"--run": arguments.run, "--about": arguments.about}
+    read |= {f"--scores {name}": file for name, file in scored_files(arguments.scores).items()}
+    known = {path.resolve(): flag for flag, path in read.items() if path}
+    for flag, path in (("--out", arguments.out), ("--card", arguments.card)):
+        if path:
+            refuse_in_run(path, flag)
+            other = known.setdefault(path.resolve(), flag)
+            if other != flag:
+                raise InputError(f"{flag} {path}: is {other}, too; give it a name of its own")
+
+
+def in_words(value: object) -> str:
+    """A value of a packed run; of scores in groups, the main ones."""
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if not isinstance(value, dict):
+        return str(value)
+    shown = [(k, v) for k, v in value.items() if isinstance(v, dict) or k in (*SHOWN, "f1")]
+    parts = (
+        f"{k} ({in_words(v)})" if isinstance(v, dict) else f"{k} {in_words(v)}" for k, v in shown
+    )
+    return ", ".join(parts)
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -82,11 +124,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     Raises InputError where there is no finished run.
     """
-    for flag, path in (("--out", arguments.out), ("--card", arguments.card)):
-        if path:
-            refuse_in_run(path, flag)
-    if arguments.out and arguments.out == arguments.card:
-        raise InputError(f"--card {arguments.card}: is --out, too; give it a name of its own")
+    check_files(arguments)
     packed = read_packed_run(arguments.run)
     stages = [stage for stage in STAGES if stage in packed]
     for stage in STAGES:
@@ -96,7 +134,7 @@ def main(arguments: argparse.Namespace) -> None:
     networks = {s: network_of(packed[s], arguments.run, cpu, s) for s in stages}
     for stage in stages:
         for name, value in packed[stage].get("card", {}).items():
-            print(f"{stage} {name}: {value}")
+            print(f"{stage} {name}: {in_words(value)}")
     if arguments.card:
         write_bytes(arguments.card, card_of(packed, arguments).encode())
         print(arguments.card)

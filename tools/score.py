@@ -44,8 +44,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--r1",
         type=Bounded(float, 1, 1000),
         default=11,
-        help="a detection or the centre of a nucleus nearer than this to a true one, in pixels, is"
-        " right (default: 11)",
+        help="a detection or the centre of a nucleus is right where it is at most this far from a"
+        " true one, in pixels (default: 11)",
     )
     parser.add_argument(
         "--patient",
@@ -69,7 +69,7 @@ from code_common.detection_scores import DetectionCounts, add, count
 from code_common.files.contents import refuse_in_run
 from code_common.files.data_set import ImageFiles, find_images, masks_beside
 from code_common.files.images import image_shape, read_instances
-from code_common.files.reading import read_points
+from code_common.files.reading import read_json, read_points
 from code_common.files.run_folder import (
     detected_points_path,
     instances_path,
@@ -82,6 +82,14 @@ from code_common.reporting.bootstrap import intervals, patients, told_alone
 from code_common.reporting.results import SHOWN, with_interval
 from code_seg.metrics import over_images, score
 
+# The form of metrics.json.
+SCORED = {
+    "mean": {str: float},
+    "pooled?": {str: float},
+    "interval": {str: (float, float)},
+    "patients": float,
+    "images": dict,
+}
 DETECTION = "detection_"  # what the names of the scores of detections begin with
 
 
@@ -150,6 +158,21 @@ def write_scores(
     return summary
 
 
+def refuse_other_scores(out: Path) -> None:
+    """Raise InputError where a folder holds files with the names of scores that are something else.
+
+    An earlier call's own are replaced.
+    """
+    path, table = metrics_path(out), score_table_path(out)
+    try:
+        if path.exists():
+            read_json(path, SCORED)
+        if table.exists() and not table.read_bytes().startswith(b"image,"):
+            raise InputError(f"{table}: not a table of scores")
+    except (OSError, InputError) as error:
+        raise InputError(f"{error}; it would be lost: give another --out") from None
+
+
 def check_kinds(scored: dict[str, Scored], predicted: Path) -> None:
     """Raise InputError where some images have a map or points alone, and others have both."""
     kinds = {name: set(image.values()) for name, image in scored.items()}
@@ -187,6 +210,7 @@ def main(arguments: argparse.Namespace) -> None:
         print(told_of_masks(masks))
     known = [files for files in images if files.instances]
     patients([files.name for files in known], arguments.patient)  # an error comes before the work
+    refuse_other_scores(arguments.out)
     remove_scores(arguments.out)
     errors: dict[str, str] = {}
     found: dict[str, Scored | None] = {}

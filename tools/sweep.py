@@ -106,6 +106,8 @@ def read_sweep(path: Path) -> dict:
         raise InputError(f"{path}: repeats: expected a whole number from 1 to {MOST_REPEATS}")
     if not table["ratios"] or not all(0 < ratio <= 1 for ratio in table["ratios"]):
         raise InputError(f"{path}: ratios: expected shares of annotated nuclei over 0, up to 1")
+    if len(set(table["ratios"])) < len(table["ratios"]):
+        raise InputError(f"{path}: ratios: one stands there twice")
     _check_words(path, "both", table.setdefault("both", ""))
     variants = table["variants"] = {"paper": PAPER, **table["variants"]}
     for name, variant in variants.items():
@@ -124,6 +126,10 @@ def check_variant(path: Path, name: str, variant: dict[str, str]) -> None:
         raise InputError(f"{path}: variant {name!r}: expected a name for a folder")
     if not set(variant) <= known:
         raise InputError(f"{path}: variant {name!r}: expected {', '.join(sorted(known))}")
+    if {SOURCE, "detection"} <= set(variant):
+        raise InputError(
+            f"{path}: variant {name!r}: has no detection of its own, so no options of one"
+        )
     for part in ("both", *SCRIPTS):
         _check_words(path, f"variant {name!r}, {part}", variant.get(part, ""))
 

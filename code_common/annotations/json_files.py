@@ -449,7 +449,7 @@ def _add_via(where: str, shape: dict, annotations: Annotations) -> None:
         annotations.add_outline([[ring(where, vertices)]])
     elif kind in ("circle", "ellipse"):
         radii = (shape["r"], shape["r"]) if kind == "circle" else (shape["rx"], shape["ry"])
-        angle = float(shape.get("theta", 0.0))
+        angle, _ = place((shape.get("theta", 0.0), 0))  # it is finite, too
         vertices = ellipse_ring(*place((shape["cx"], shape["cy"])), *place(radii), angle)
         annotations.add_outline([[ring(where, vertices)]])
     elif kind == "rect":

@@ -7,7 +7,14 @@ from unicodedata import normalize
 
 from code_common.errors import InputError
 from code_common.files.image_kinds import IMAGE_SUFFIXES, OTHER_SUFFIXES, SLIDE_SUFFIXES
-from code_common.files.layout import IMAGES, INSTANCE_LABELS, POINT_LABELS, SPLIT, label_folders
+from code_common.files.layout import (
+    EVERY,
+    IMAGES,
+    INSTANCE_LABELS,
+    POINT_LABELS,
+    SPLIT,
+    label_folders,
+)
 from code_common.files.names import Names, masks_among, plain_name, stem
 from code_common.files.reading import read_json
 
@@ -187,7 +194,8 @@ def read_split(data_dir: Path) -> dict[str, list[str]]:
 
     The sets train, val and test are always there. Other sets (testA, ...) are groups of images
     that get scores of their own. Raises InputError if the file is missing or holds something
-    else, if 'train' is empty, or if an image is listed twice in train, val and test.
+    else, if 'train' is empty, if an image is listed twice in train, val and test, or if a set has
+    the name of all test images together.
     """
     path = data_dir / SPLIT
     if not data_dir.is_dir():
@@ -198,6 +206,10 @@ def read_split(data_dir: Path) -> dict[str, list[str]]:
     )
     if not ok:
         raise InputError(f'{path}: expected {{"train": [names], "val": [names], "test": [names]}}')
+    if EVERY in split:
+        raise InputError(
+            f"{path}: a set is called '{EVERY}', which stands for all test images; rename it"
+        )
     if not split.get("train"):
         raise InputError(f"{path}: the list 'train' is empty or missing")
     set_of: dict[str, str] = {}  # stem of an image -> the set that lists it

@@ -4,6 +4,7 @@ from pathlib import Path
 
 SPLIT = "train_val_test.json"
 TCGA_PATIENT = "TCGA-..-[^-]+"  # what the names of TCGA's images have in common for one patient
+EVERY = "all"  # what scores call all test images together, beside the groups of the split
 IMAGES, INSTANCE_LABELS, POINT_LABELS = "images", "labels_instance", "labels_point"  # folders
 
 

@@ -98,15 +98,6 @@ class Augmentation:
         return Warp(self.size, np.column_stack([linear, shift]), field)
 
 
-def centre_crop(size: int, window: tuple[int, int], patch: int) -> Warp:
-    """The map that cuts out the middle [size, size] of a patch and changes nothing.
-
-    window: row and column of the patch's top left corner; patch: its side in pixels.
-    """
-    corner = np.array(window)[::-1] + (patch - size) / 2
-    return Warp(size, np.column_stack([np.eye(2), np.floor(corner)]))
-
-
 def bspline_field(rng: np.random.Generator, size: int, sigma: float, mesh: int = 6) -> np.ndarray:
     """Random free-form deformation [size, size, 2] float32: displacements (x, y) in pixels.
 

@@ -68,5 +68,6 @@ def _shown(value: object) -> str:
 
 
 def _table(titles: list[str], rows: list[list[str]]) -> str:
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     lines = [titles, ["---"] * len(titles), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from code_common.errors import InputError
 from code_common.files.contents import Unfinished, refuse_unfinished
+from code_common.files.layout import EVERY
 from code_common.files.reading import read_json
 from code_common.files.run_folder import (
     STAGES,
@@ -59,14 +60,14 @@ _SAVED = {
 _IMAGES = {"detection": "contents", "segmentation": "images"}
 _METRICS = {
     "detection": {
-        "pooled": {"all": {str: float, "f1": float}},
+        "pooled": {EVERY: {str: float, "f1": float}},
         "interval?": _INTERVALS,
         "images": {str: {str: float, **_COUNTED}},
         "patients?": float,
     },
     "segmentation": {
         "instances": str,
-        "mean": {str: {"all": {str: float, **_SHOWN}}},
+        "mean": {str: {EVERY: {str: float, **_SHOWN}}},
         "interval?": {str: _INTERVALS},
         "images": {str: {str: {str: float, **_SHOWN}}},
         "patients?": float,
@@ -169,10 +170,10 @@ def scores_of(repeat: Repeat) -> dict[str, Scores]:
     scores = {}
     if repeat.detection:
         pooled, intervals = repeat.detection["pooled"], repeat.detection.get("interval", {})
-        scores["detection"] = Scores(pooled["all"], intervals)
+        scores["detection"] = Scores(pooled[EVERY], intervals)
     intervals = repeat.segmentation.get("interval", {})
     for method, groups in repeat.segmentation.get("mean", {}).items():
-        scores[method] = Scores(groups["all"], intervals.get(method, {}))
+        scores[method] = Scores(groups[EVERY], intervals.get(method, {}))
     return scores
 
 

@@ -17,8 +17,8 @@ from code_common.files.images import read_image, read_instances
 from code_common.files.reading import read_json
 from code_common.files.run_folder import marker_path, options_path, stage_folder
 from code_common.files.writing import write_instances, write_json, write_png, write_points
-from data.check import main, read_arguments
-from data.findings import FAIL, WARN, check_dots, check_image, difference_hash
+from data.check import check_named_files, main, read_arguments
+from data.findings import FAIL, WARN, check_dots, check_image, difference_hash, failure
 
 SIDE = 260  # of the images: as large as a patch
 SPLIT = "train_val_test.json"
@@ -480,7 +480,7 @@ def test_a_label_that_is_no_instance_map_is_imported_anew(tmp_path, folder, chec
     binary(folder)
     printed, _ = check()
     (words,) = remedies(printed)
-    assert "-> delete it" in printed
+    assert "-> move it elsewhere" in printed
     label_path(folder, "train0").unlink()
     write_instances(tmp_path / "exported" / "train0.tif", good)
     run_script(*[word.replace("EXPORTED", str(tmp_path / "exported")) for word in words])
@@ -604,6 +604,38 @@ def test_options_behind_a_stage_are_of_that_stage():
     request = read_arguments("--epochs 5 --detection --r1 7 --seg --epochs 9 --alpha 0.3".split())
     assert (request.detection.epochs, request.detection.r1) == (5, 7)
     assert (request.seg.epochs, request.seg.alpha) == (9, 0.3)
+
+
+def test_both_is_a_value_like_any_other():
+    assert read_arguments(["--dataset", "both"]).seg.dataset == "both"
+
+
+def test_imagenet_weights_of_stage_2_alone_are_looked_for(folder, tmp_path, monkeypatch):
+    """Where there is no network, it would be found after all of stage 1."""
+    wanted = []
+    monkeypatch.setattr(
+        "data.check.load_first_weights", lambda network, options, stage: wanted.append(stage)
+    )
+    imagenet = ["--pretrained", "imagenet"]
+    check_named_files(request(tmp_path, "--detection", "--no-pretrained", "--seg", *imagenet))
+    assert wanted == ["segmentation"]
+    check_named_files(request(tmp_path, *imagenet))  # stage 1 says it at once
+    assert wanted == ["segmentation"]
+
+
+def test_what_may_not_be_read_need_not_be_made_anew(folder, monkeypatch):
+    path = label_path(folder, "train0")
+    error = InputError(f"{path}: not a readable image (Permission denied)")
+    assert failure(error, "export it again").fix == "export it again"
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert failure(error, "export it again").fix == "give yourself the right to read it"
+
+
+def test_results_that_cannot_be_written_are_a_failure(folder, check, monkeypatch):
+    access = os.access
+    monkeypatch.setattr("os.access", lambda path, mode: mode == os.R_OK and access(path, mode))
+    printed, status = check("--no-pretrained")
+    assert status == 2 and "results cannot be written here" in printed
 
 
 def test_run_sh_stops_before_training(tmp_path, folder):

@@ -272,6 +272,7 @@ def test_a_name_that_leaves_the_folder_is_refused(tmp_path, name):
         ({"train": ["a.png"], "test": ["a.png"]}, "'train' and in 'test'"),
         ({"train": ["a.png"], "val": ["a.tif"]}, "'train' and in 'val'"),
         ({"train": ["a.png", "a.png"]}, "twice"),
+        ({"train": ["a.png"], "all": ["a.png"]}, "'all', which stands for all test images"),
     ],
 )
 def test_a_wrong_split_is_named(tmp_path, value, message):

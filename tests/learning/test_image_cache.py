@@ -7,7 +7,7 @@ from code_common.errors import InputError
 from code_common.files.writing import write_json, write_png
 from code_common.learning.colours import ColourStatistics, read_colours
 from code_common.learning.image_cache import make_image_cache
-from code_common.learning.transforms import centre_crop
+from code_common.learning.transforms import Warp
 
 BYTES_PER_PIXEL = 5
 MORE_THAN_ANY_MEMORY = 1 << 40  # bytes per pixel
@@ -39,7 +39,7 @@ def test_arrays_on_disk_are_the_same_arrays(tmp_path, path, image, where, bytes_
     cached = make_image_cache(tmp_path / "cache", [path], bytes_per_pixel, where)("a", image)
     assert np.array_equal(cached, image) and not cached.flags.writeable
     assert isinstance(cached.base, np.memmap)
-    warp = centre_crop(16, (0, 0), 30)
+    warp = Warp(16, np.array([[1.0, 0, 7], [0, 1, 7]]))
     assert np.array_equal(warp.image(cached), warp.image(image))
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from code_common.learning.transforms import Augmentation, Warp, bspline_field, centre_crop
+from code_common.learning.transforms import Augmentation, Warp, bspline_field
 
 RNG = np.random.default_rng
 
@@ -14,9 +14,9 @@ def smooth_image(size=120):
     return np.repeat(value[..., None], 3, 2).astype(np.uint8)
 
 
-def test_without_change_the_crop_is_the_middle_of_the_patch():
+def test_without_change_the_crop_is_a_part_of_the_image():
     image = smooth_image()
-    warp = centre_crop(32, (40, 20), 64)
+    warp = Warp(32, np.array([[1.0, 0, 36], [0, 1, 56]]))
     assert np.array_equal(warp.image(image), image[56:88, 36:68])
     assert np.array_equal(warp.label(image[..., 0], 0), image[56:88, 36:68, 0])
     assert warp.points(np.array([[56, 36], [60, 50], [55, 40]])).tolist() == [[0, 0], [4, 14]]
@@ -55,7 +55,7 @@ def test_points_move_with_the_image(seed):
 def test_outside_of_the_image_nothing_is_known():
     """D9, D17: padding has its own mask and label, and black pixels are just black."""
     image = np.zeros((40, 40, 3), np.uint8)
-    warp = centre_crop(64, (0, 0), 40)
+    warp = Warp(64, np.array([[1.0, 0, -12], [0, 1, -12]]))
     inside = warp.inside((40, 40))
     assert inside.sum() == 1600 and inside[12:52, 12:52].all()
     label = warp.label(np.ones((40, 40), np.uint8), 2)

@@ -1,5 +1,7 @@
 """The card of a packed run, and export_model.py, which writes it."""
 
+import re
+
 import pytest
 
 from code_common.errors import InputError
@@ -51,18 +53,59 @@ def test_export_writes_the_card_of_a_run(experiment, tmp_path):
     assert card.read_text().startswith("# repeat_1\n")
 
 
+def test_a_bar_in_a_name_stays_in_its_cell():
+    assert "| a\\|b | 2 | 3 | 0.500" in make_card("# Title", PACKED, {"a|b": SCORED})
+
+
+def test_of_the_scores_of_a_run_the_main_ones_are_printed(experiment, tmp_path, capsys):
+    export("--run", experiment.root / "repeat_1")
+    printed = capsys.readouterr().out
+    assert "segmentation test: components (all (pixel_f1 0." in printed
+    assert "detection test: all (f1 0" in printed and "{" not in printed
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--run m.pt --card m.pt", "--card m.pt: is --run, too"),
+        ("--run m.pt --card ./../here/a.md --about a.md", "a.md: is --about, too"),
+        ("--run m.pt --card s.json --scores a=s.json", "--card s.json: is --scores a, too"),
+        ("--run m.pt --card n.pt --out ../here/n.pt", "--card n.pt: is --out, too"),
+        ("--run m.pt --card n.md --about latin.md", "latin.md: not a readable text file"),
+        ("--run m.pt --about a.md", "--about is for --card"),
+        ("--run m.pt --scores a=s.json", "--scores is for --card"),
+    ],
+)
+def test_no_file_is_lost(experiment, tmp_path, monkeypatch, given, said):
+    """A card in place of the model that was read, say."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    export("--run", experiment.root / "repeat_1", "--out", "m.pt")
+    (here / "a.md").write_text("# A")
+    (here / "latin.md").write_bytes("# Gewebe f\xfcr".encode("latin-1"))
+    write_json(here / "s.json", SCORED)
+    before = {path.name: path.read_bytes() for path in here.iterdir()}
+    with pytest.raises(InputError, match=re.escape(said)):
+        export(*given.split())
+    assert {path.name: path.read_bytes() for path in here.iterdir()} == before
+
+
 @pytest.mark.parametrize(
     ("scores", "said"),
     [
         ("metrics.json", "expected NAME=FILE"),
         ("mine=no.json", r"no\.json: no such file"),
         ("mine=x.json", r"x\.json: expected"),
+        ("mine=y.json", r"y\.json: expected"),
+        ("a=y.json a=x.json", "a stands there twice"),
     ],
 )
 def test_scores_of_another_form_are_refused(experiment, tmp_path, monkeypatch, scores, said):
     monkeypatch.chdir(tmp_path)
     write_json(tmp_path / "x.json", {"mean": 1})
+    write_json(tmp_path / "y.json", {**SCORED, "interval": {"aji": [0.4]}})
     run = experiment.root / "repeat_1"
     with pytest.raises(InputError, match=said):
-        export("--run", run, "--out", "m.pt", "--card", "m.md", "--scores", scores)
+        export("--run", run, "--out", "m.pt", "--card", "m.md", "--scores", *scores.split())
     assert not (tmp_path / "m.pt").exists() and not (tmp_path / "m.md").exists()

@@ -225,6 +225,22 @@ def test_scores_of_an_earlier_call_do_not_stay_beside_a_failure(labelled, failur
     assert not list((predicted / "scores").iterdir())
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("metrics.json", '{"mean": {"convex": {"aji": 1}}}'), ("metrics.json", "mine"),
+     ("per_image.csv", "name,aji\n")],
+)  # fmt: skip
+def test_files_of_others_in_out_are_kept(labelled, name, text):
+    """It deleted them, even where it then scored nothing."""
+    data, predicted = labelled
+    mine = predicted / "scores" / name
+    mine.parent.mkdir()
+    mine.write_text(text)
+    with pytest.raises(InputError, match=f"{name}: .*it would be lost: give another --out"):
+        run_score(data, predicted)
+    assert mine.read_text() == text and list(mine.parent.iterdir()) == [mine]
+
+
 def test_a_broken_pattern_is_one_line_before_the_work(run_script, labelled):
     data, predicted = labelled
     run_score(data, predicted)

@@ -80,6 +80,11 @@ def test_the_variant_paper_is_as_published(jobs):
         ({"variants": {"../a": {}}}, r"variant '\.\./a'"),
         ({"variants": {"a": {"detection of": "b"}}}, "'b' runs no detection"),
         ({"variants": {"a": {"detection of": "a"}}}, "'a' runs no detection"),
+        (
+            {"variants": {"a": {"detection": "--rounds 2", "detection of": "paper"}}},
+            "variant 'a': has no detection of its own",
+        ),
+        ({"ratios": [1, 1.0]}, "ratios: one stands there twice"),
     ],
 )
 def test_a_wrong_table_is_named(tmp_path, change, message):
