@@ -53,6 +53,7 @@ import torch
 
 from code_common.annotations.text import read_text
 from code_common.files.contents import refuse_in_run
+from code_common.files.layout import EVERY
 from code_common.files.reading import read_json
 from code_common.files.run_folder import STAGES
 from code_common.files.writing import write_bytes
@@ -107,11 +108,12 @@ def check_files(arguments: argparse.Namespace) -> None:
 
 
 def in_words(value: object) -> str:
-    """A value of a packed run; of scores in groups, the main ones."""
+    """A value of a packed run; of scores the main ones, over all images."""
     if isinstance(value, float):
         return f"{value:.3g}"
     if not isinstance(value, dict):
         return str(value)
+    value = value.get(EVERY, value)
     shown = [(k, v) for k, v in value.items() if isinstance(v, dict) or k in (*SHOWN, "f1")]
     parts = (
         f"{k} ({in_words(v)})" if isinstance(v, dict) else f"{k} {in_words(v)}" for k, v in shown
