@@ -14,7 +14,7 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from code_common.config import Parser
-from code_common.errors import InputError, run_script
+from code_common.errors import run_script
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -41,13 +41,8 @@ from code_seg.options import Options
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Compare the experiments. Raises InputError where a folder has no finished run, or is given
-    twice.
-    """
+    """Compare the experiments. Raises InputError where a folder has no finished run."""
     experiments = [e for run in arguments.runs for e in find_experiments(run)]
-    folders = [e.folder.resolve() for e in experiments]
-    if twice := [folder for folder in folders if folders.count(folder) > 1]:
-        raise InputError(f"--runs: {twice[0]} is given twice")
     write_comparison(experiments, arguments.out, Options.NOT_IN_RESULT)
 
 

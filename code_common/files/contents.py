@@ -120,10 +120,6 @@ def refuse_in_run(path: Path, flag: str) -> None:
             raise InputError(f"{flag} {path}: lies in the run folder {folder}; give another place")
 
 
-class Unfinished(InputError):
-    """A step of a run is to be done again."""
-
-
 def is_done(folder: Path, step: str) -> bool:
     """Whether a step of a run is done, and not to be done again."""
     try:
@@ -133,13 +129,13 @@ def is_done(folder: Path, step: str) -> bool:
 
 
 def refuse_unfinished(folder: Path) -> None:
-    """Raise Unfinished where what is in a run folder does not fit together.
+    """Raise InputError where what is in a run folder does not fit together.
 
     A step is to be done again, or stage 1 has other detections than stage 2 was made of.
     """
     for path in marker_paths(folder):
         if not is_done(folder, path.stem):
-            raise Unfinished(
+            raise InputError(
                 f"{folder}: '{path.stem}' is to be done again; finish this run first, with the "
                 "command that began it"
             )
@@ -148,7 +144,7 @@ def refuse_unfinished(folder: Path) -> None:
         found = _detections_of(folder) if saved.get("detected") else None
         names = saved.get("detected", ())
         if found and hash_by_name([found / n for n in names]) != saved.get("detections"):
-            raise Unfinished(
+            raise InputError(
                 f"{folder}: made of other detections than those that are in {found} now; make "
                 "it anew, with code_seg/main.py --restart"
             )

@@ -8,7 +8,7 @@ from statistics import mean, stdev
 from typing import NamedTuple
 
 from code_common.errors import InputError
-from code_common.files.contents import Unfinished, refuse_unfinished
+from code_common.files.contents import refuse_unfinished
 from code_common.files.layout import EVERY
 from code_common.files.reading import read_json
 from code_common.files.run_folder import (
@@ -132,7 +132,7 @@ class Repeat:
 
 def read_repeat(folder: Path) -> Repeat:
     """Read a repeat's folder. Raises InputError where there is none, or where a file in it is not
-    of this project; Unfinished where a step of it is to be done again.
+    of this project, or a step of it is to be done again.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such run")
@@ -155,12 +155,14 @@ def read_repeat(folder: Path) -> Repeat:
 
 
 def finished_repeats(folders: Sequence[Path]) -> list[Repeat]:
-    """What `read_repeat` gives of each folder; a line names those that are left out."""
+    """What `read_repeat` gives of each folder; a line names those that are left out: unfinished
+    ones, and those with a damaged file.
+    """
     repeats = []
     for folder in folders:
         try:
             repeats.append(read_repeat(folder))
-        except Unfinished as error:
+        except InputError as error:
             print(f"left out: {error}")
     return repeats
 

@@ -272,6 +272,17 @@ def test_a_run_that_is_being_done_again_is_left_out(tmp_path, capsys):
     assert "repeats 1  " in told
 
 
+@pytest.mark.parametrize("name", ["detection/options.json", "segmentation/test/metrics.json"])
+def test_a_damaged_repeat_does_not_stop_the_others(tmp_path, capsys, name):
+    for repeat in (1, 2):
+        fake_run(tmp_path / f"fake/ratio_0.1/repeat_{repeat}", 0.1, AJI, 0.5)
+    damaged = tmp_path / "fake/ratio_0.1/repeat_2" / name
+    damaged.write_text("{")
+    compare(tmp_path / "out", tmp_path / "fake")
+    told = capsys.readouterr().out
+    assert f"left out: {damaged}: not a readable JSON file" in told and "repeats 1  " in told
+
+
 def note(folder, **facts):
     """Add facts to options.json of a run folder."""
     write_json(options_path(folder), read_json(options_path(folder)) | facts)
