@@ -42,6 +42,8 @@ def load_model(path: Path | str = PACKAGED, inference: InferenceOptions | None =
     inference: tile, views, device and the like; None: the defaults of predict.py. Raises InputError
     where the path holds something else, and for what predict.py would refuse.
     """
+    if not isinstance(path, (str, Path)):
+        raise InputError(f"expected the path of a model, not {path!r}")
     inference, path = inference or PredictInference(), Path(path)
     _check(inference)
     return Model(path, load_trained_run(path, choose_device(inference)), inference)
@@ -57,7 +59,8 @@ def segment(
     """The nuclei of an image uint8 [H, W, 3]: instance map int32 [H, W], 0 background, 1 to N.
 
     It is the map that code_seg/predict.py writes. points [N, 2] (row, column): each gets a nucleus
-    of its own where there is one, as with --points; None: the detections divide nuclei. only_points
+    of its own where there is one, as with --points, also those in neighbouring pixels; of several
+    in one pixel one counts. None: the detections divide nuclei. only_points
     leaves out nuclei without one of these points. instances: components, points, convex, or auto:
     what the validation images chose. Raises InputError for an image or points of another form,
     and where the model lacks what is needed.
@@ -110,9 +113,11 @@ def _refuse_no_model(model: Model) -> None:
 
 def _check(inference: InferenceOptions) -> None:
     """Raise InputError for a value of another kind, or out of the bounds of the command line."""
+    if not isinstance(inference, InferenceOptions):
+        raise InputError(f"inference must be PredictInference(...), not {inference!r}")
     for field in fields(InferenceOptions):
         kind, value = type(field.default), getattr(inference, field.name)
-        if not isinstance(value, Integral if kind is int else kind):
+        if not isinstance(value, Integral if kind is int else kind) or isinstance(value, bool):
             raise InputError(f"{flag_of(field.name)} must be {kind.__name__}, not {value!r}")
     check_bounds(inference, InferenceOptions.BOUNDS)
     check_inference(inference)
@@ -120,11 +125,17 @@ def _check(inference: InferenceOptions) -> None:
 
 
 def _as_slide(image: np.ndarray) -> Slide:
-    """An image in memory as a slide; InputError unless it is uint8 [H, W, 3] and not empty."""
+    """An image in memory as a slide; InputError unless it is uint8 [H, W, 3] and not empty, and of
+    a range that can be one.
+    """
+    if isinstance(image, np.ma.MaskedArray):
+        raise InputError("expected an image without a mask; fill it (image.filled(255))")
     is_image = isinstance(image, np.ndarray) and image.dtype == np.uint8
     if not is_image or image.shape[2:] != (3,) or not image.size:
         form = f"{getattr(image, 'dtype', type(image).__name__)} {getattr(image, 'shape', '')}"
         raise InputError(f"expected an image uint8 [H, W, 3], not {form}")
+    if image.max() == 1:
+        raise InputError("expected an image of 0 to 255, not of 0 and 1; multiply it by 255 first")
     return Slide(image.shape[:2], reader(image), None, 1.0, None)
 
 
@@ -133,6 +144,8 @@ def _inside(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
     Raises InputError for an array of another form, and where one lies outside.
     """
+    if isinstance(points, np.ma.MaskedArray):
+        raise InputError("expected points without a mask; take those that count")
     try:
         points = np.asarray(points)
     except ValueError:  # lists of different lengths

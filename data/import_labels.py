@@ -214,7 +214,9 @@ def check_classes(
 def main(arguments: argparse.Namespace) -> None:
     """Import what there is for each image, and raise InputError for those that are wrong."""
     out = arguments.data_dir / LABELS[arguments.kind][0]
-    images, split = arguments.data_dir / IMAGES, split_before(arguments.data_dir)
+    images, (split, damage) = arguments.data_dir / IMAGES, split_before(arguments.data_dir)
+    if damage:
+        print(f"not heeded: {damage}")
     named = {name for names in split.values() for name in names}
     image_files, errors = find_each(images, None, out, named=named)
     if not image_files:

@@ -142,7 +142,7 @@ def main(arguments: argparse.Namespace) -> None:
     shares = arguments.shares or SHARES
     if min(shares) < 0 or shares[0] <= 0:
         raise InputError("--shares: expected numbers from 0, and some for training")
-    images, before = arguments.data_dir / IMAGES, split_before(arguments.data_dir)
+    images, (before, damage) = arguments.data_dir / IMAGES, split_before(arguments.data_dir)
     names = [files.image.name for files in find_images(images, None)]
     pattern = arguments.group
     try:
@@ -164,6 +164,8 @@ def main(arguments: argparse.Namespace) -> None:
     empty = [part for part, share, names in asked if share and not names]
     note = f", too few to have any for {' and '.join(empty)}" if empty else ""
     print(f"{path}: {counts}; {counted(len(groups), 'group')}{note}{linked}")
+    if damage:
+        print(f"in place of a split that could not be used: {damage}")
     if changes := told_of_changes(before, split):
         print(changes)
     if masks := masks_beside(images):

@@ -103,7 +103,8 @@ def _read_numbers(path: Path) -> np.ndarray:
                 f"{path}: a pickle of Cellpose, which could run any program and is not read; in "
                 "Cellpose use File > Save masks as PNG/tif, which gives NAME_cp_masks.png"
             ) from None
-        raise InputError(f"{path}: not a readable {suffix} file ({reason(error)})") from None
+        why = "no array of numbers" if "pickle" in str(error) else reason(error)
+        raise InputError(f"{path}: not a readable {suffix} file ({why})") from None
 
 
 def is_of_a_system(name: str) -> bool:

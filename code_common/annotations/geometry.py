@@ -103,6 +103,14 @@ class Groups:
         self.outlines: dict[Hashable, list[Polygon]] = {}
         self.masks: dict[Hashable, list[np.ndarray]] = {}
 
+    def add_outline(self, key: Hashable, rings: Polygon) -> None:
+        """Add a part of the outline that the key stands for."""
+        self.outlines.setdefault(key, []).append(rings)
+
+    def add_mask(self, key: Hashable, pixels: np.ndarray) -> None:
+        """Add a part, pixels [N, 2], of the mask that the key stands for."""
+        self.masks.setdefault(key, []).append(pixels)
+
     def add_to(self, annotations: Annotations) -> None:
         """Add each as one object, and a note of how many parts were joined."""
         for parts in self.outlines.values():
@@ -183,7 +191,11 @@ def box_ring(x0: float, y0: float, x1: float, y1: float) -> list[tuple[float, fl
 def ellipse_ring(
     centre_x: float, centre_y: float, radius_x: float, radius_y: float, angle: float = 0.0
 ) -> list[tuple[float, float]]:
-    """Vertices on an ellipse. angle: radians from the x axis towards y."""
+    """Vertices on an ellipse. angle: radians from the x axis towards y. ValueError for a radius
+    below 0.
+    """
+    if min(radius_x, radius_y) < 0:
+        raise ValueError(f"a radius of {min(radius_x, radius_y):g}")
     turn = np.arange(ELLIPSE_VERTICES) * (2 * np.pi / ELLIPSE_VERTICES)
     # A polygon on the ellipse is a little smaller; with these radii its area is the ellipse's.
     step = 2 * np.pi / ELLIPSE_VERTICES

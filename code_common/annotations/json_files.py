@@ -272,7 +272,7 @@ def _coco(path: Path, content: object, choice: Choice) -> dict[str, Annotations]
             if entry["image_id"] not in names:
                 raise InputError(
                     f"{path}: the annotation of id {short(entry.get('id'))} is of the image "
-                    f"{short(entry['image_id'])}, which is none of the file's images"
+                    f"{short(repr(entry['image_id']))}, which is none of the file's images"
                 )
             name = names[entry["image_id"]]
             if annotations[name].takes(choice, [categories.get(entry.get("category_id"), "")]):
@@ -384,12 +384,12 @@ def _labelme(path: Path, content: dict, choice: Choice) -> Annotations:
             group = shape.get("group_id")
             key = (label, group) if group is not None else (label, group, number)
             if kind == "polygon":
-                groups.outlines.setdefault(key, []).append([ring(path, places)])
+                groups.add_outline(key, [ring(path, places)])
             elif kind == "circle":
                 (x, y), edge = places
                 radius = float(np.hypot(edge[0] - x, edge[1] - y))
                 circle = ellipse_ring(x, y, radius, radius)
-                groups.outlines.setdefault(key, []).append([ring(path, circle)])
+                groups.add_outline(key, [ring(path, circle)])
             elif kind == "rectangle":
                 (x0, y0), (x1, y1) = places[0], places[len(places) // 2]
                 annotations.boxes.append((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)))
@@ -397,7 +397,7 @@ def _labelme(path: Path, content: dict, choice: Choice) -> Annotations:
                 annotations.points += places
             elif kind == "mask":
                 mask = _labelme_mask(path, places, shape["mask"])
-                groups.masks.setdefault(key, []).append(mask)
+                groups.add_mask(key, mask)
             else:
                 annotations.left_out[f"shape of type {short(kind, 20)}"] += 1
     groups.add_to(annotations)

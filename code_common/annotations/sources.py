@@ -14,7 +14,7 @@ from code_common.annotations.formats import (
     Annotations,
     read_images,
 )
-from code_common.annotations.text import first_names, some_names
+from code_common.annotations.text import first_names, short, some_names
 from code_common.annotations.twins import refuse_different
 from code_common.errors import InputError
 from code_common.files.data_set import ImageFiles
@@ -155,8 +155,8 @@ def match_names(
     """The annotations of each image in a file for all, and the names that no image has.
 
     by_name: what the file at `path` holds, by the file name of the image. A name with another
-    suffix is taken where it is the only one: tools convert images. Raises InputError where there
-    is nothing for any image.
+    suffix, or none, is taken where it is the only one with objects: tools convert images. Several
+    with objects are an error of that image. Raises InputError where there is nothing for any image.
     """
     by_name = {same_letters(name): annotations for name, annotations in by_name.items()}
     called = Names([files.name for files in image_files])
@@ -166,9 +166,15 @@ def match_names(
     sources, used = {}, set()
     for files in image_files:
         name = same_letters(files.image.name)
-        if name not in by_name:
-            others = names_of.get(files.name, [])
-            name = others[0] if len(others) == 1 else name
+        names = names_of.get(files.name, [])
+        held = [n for n in names if by_name[n].count() or by_name[n].error]
+        if len(held) > 1:
+            message = f"{', '.join(map(short, held))} are names of one image, {files.image.name}"
+            sources[files.name] = Annotations(error=InputError(f"{path}: {message}; keep one"))
+            used |= {*held}
+            continue
+        if name not in by_name or held:
+            name = (held or names or [name])[0]
         sources[files.name] = by_name.get(name)
         used.add(name)
     others = [name for name in by_name if name not in used]

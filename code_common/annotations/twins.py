@@ -4,10 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 from scipy.spatial import KDTree
 
 from code_common.annotations.choice import Choice
-from code_common.annotations.formats import draw, read_annotations, read_array, without_regions
+from code_common.annotations.formats import (
+    TABLES,
+    draw,
+    read_annotations,
+    read_array,
+    without_regions,
+)
 from code_common.annotations.labels import count_ids, object_pixels
 from code_common.annotations.of_image import is_array
 from code_common.errors import InputError
@@ -15,6 +22,7 @@ from code_common.files.data_set import ImageFiles
 from code_common.files.images import image_shape
 
 WITHIN = 1.0  # pixels that a point may lie apart in two files, of which one is rounded
+MIDDLES_WITHIN = 2.0  # pixels that the middle of a nucleus may, as its edge is drawn in two ways
 
 
 def refuse_different(
@@ -30,12 +38,9 @@ def refuse_different(
     for other in others:
         try:
             if kind == "points":
-                same = _near(*(_points(path, image, choice) for path in (source, other)))
+                same = _same_points(*(_points(path, image, choice) for path in (source, other)))
             else:
-                same = any(
-                    _alike(*(_number(path, image, choice, drawn) for path in (source, other)))
-                    for drawn in (False, True)  # most are told without drawing them
-                )
+                same = _same_nuclei(*(_Nuclei(path, image, choice) for path in (source, other)))
         except InputError:  # that of `source` is told when it is imported
             continue
         if not same:
@@ -54,30 +59,65 @@ def _points(path: Path, image: ImageFiles, choice: Choice) -> np.ndarray | None:
     return None if held else np.reshape(annotations.points, (-1, 2))
 
 
-def _near(first: np.ndarray | None, second: np.ndarray | None) -> bool:
+def _near(first: np.ndarray, second: np.ndarray, within: float) -> bool:
+    """Whether each of the fewer of points [N, 2] lies near one of the others, and the reverse where
+    both are as many.
+    """
+    few, many = sorted((first, second), key=len)
+    if not len(few):
+        return True
+    pairs = [(many, few)] if len(few) < len(many) else [(many, few), (few, many)]
+    return max(KDTree(a).query(b)[0].max() for a, b in pairs) <= within
+
+
+def _same_points(first: np.ndarray | None, second: np.ndarray | None) -> bool:
     """Whether points [N, 2] are as many, and each lies near one of the others."""
     if first is None or second is None:
         return True
-    if not len(first) or len(first) != len(second):
-        return len(first) == len(second)
-    apart = [KDTree(a).query(b)[0].max() for a, b in ((first, second), (second, first))]
-    return max(apart) <= WITHIN
+    return len(first) == len(second) and _near(first, second, WITHIN)
 
 
-def _alike(first: int | None, second: int | None) -> bool:
-    return first is None or second is None or first == second
+class _Nuclei:
+    """The nuclei of a file of outlines or masks, or of an instance map."""
+
+    def __init__(self, path: Path, image: ImageFiles, choice: Choice):
+        self.shape = image_shape(image.image)
+        if is_array(path):
+            self.annotations = None
+            self.map = read_array(path, self.shape, image.image, choice)
+            self.number: int | None = count_ids(self.map)
+        else:
+            held = read_annotations(path, image.image.name, self.shape, choice)
+            self.annotations = held
+            self.number = len(held.outlines) + len(held.masks)
+            other = held.points or held.boxes or held.left_out or path.suffix.lower() in TABLES
+            if other and not self.number:
+                self.number = None  # a file of something else
+
+    def drawn(self) -> np.ndarray:
+        """Their map [H, W], without regions and what others hide, as it is made of outlines."""
+        if self.annotations is None:
+            return self.map
+        known = without_regions(self.annotations, self.shape)
+        return draw(object_pixels(known, self.shape), self.shape)
 
 
-def _number(path: Path, image: ImageFiles, choice: Choice, drawn: bool) -> int | None:
-    """How many nuclei a file holds; None for a file without any outline, mask or map.
+def _same_nuclei(first: _Nuclei, second: _Nuclei) -> bool:
+    """Whether two files hold as many nuclei, as they are or drawn, with their middles at one place.
 
-    drawn: without regions and what others hide, as a map that was made of outlines is.
+    A file without any outline, mask or map is alike.
     """
-    shape = image_shape(image.image)
-    if is_array(path):
-        return count_ids(read_array(path, shape, image.image, choice))
-    annotations = read_annotations(path, image.image.name, shape, choice)
-    number = len(annotations.outlines) + len(annotations.masks)
-    if not number or not drawn:
-        return number or None
-    return count_ids(draw(object_pixels(without_regions(annotations, shape), shape), shape))
+    if first.number is None or second.number is None:
+        return True
+    maps = [first.drawn(), second.drawn()]
+    if first.number != second.number and count_ids(maps[0]) != count_ids(maps[1]):
+        return False
+    return _near(*map(_middles, maps), MIDDLES_WITHIN)
+
+
+def _middles(instances: np.ndarray) -> np.ndarray:
+    """The centres of gravity [N, 2] (row, column) of the nuclei of a map [H, W]."""
+    ids, numbered = np.unique(instances, return_inverse=True)
+    numbered = numbered.reshape(instances.shape)
+    known = np.flatnonzero(ids > 0)
+    return np.reshape(ndimage.center_of_mass(numbered >= 0, numbered, known), (-1, 2))

@@ -198,7 +198,7 @@ def _add_cvat(
         if shape.tag == "points":
             annotations.points += places
         else:
-            groups.outlines.setdefault(key, []).append([ring(where, places)])
+            groups.add_outline(key, [ring(where, places)])
     elif shape.tag == "box":
         # A rotation goes around the middle, and no more than that is taken of a box.
         corners = place((get("xtl"), get("ytl"))), place((get("xbr"), get("ybr")))
@@ -207,11 +207,11 @@ def _add_cvat(
         middle, radii = place((get("cx"), get("cy"))), place((get("rx"), get("ry")))
         angle = np.deg2rad(float(shape.get("rotation") or 0))
         ellipse = ring(where, ellipse_ring(*middle, *radii, angle))
-        groups.outlines.setdefault(key, []).append([ellipse])
+        groups.add_outline(key, [ellipse])
     elif shape.tag == "mask":
         runs = [int(run) for run in get("rle").split(",")]
         box = [int(get(name)) for name in ("left", "top", "width", "height")]
-        groups.masks.setdefault(key, []).append(_cvat_mask(where, np.array(runs), *box))
+        groups.add_mask(key, _cvat_mask(where, np.array(runs), *box))
     else:
         annotations.left_out[f"shape of type {short(shape.tag, 20)}"] += 1
 

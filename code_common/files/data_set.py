@@ -223,12 +223,16 @@ def read_split(data_dir: Path) -> dict[str, list[str]]:
     return split
 
 
-def split_before(data_dir: Path) -> dict[str, list[str]]:
-    """The split that is there: name of a set -> names of its images; {} if none can be read."""
+def split_before(data_dir: Path) -> tuple[dict[str, list[str]], str]:
+    """The split that is there, if any: name of a set -> names of its images; and what is wrong with
+    it, '' where nothing is.
+    """
+    if not (data_dir / SPLIT).exists():
+        return {}, ""
     try:
-        return read_split(data_dir)
-    except InputError:
-        return {}
+        return read_split(data_dir), ""
+    except InputError as error:
+        return {}, str(error)
 
 
 def load_split(data_dir: Path) -> dict[str, list[ImageFiles]]:

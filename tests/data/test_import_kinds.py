@@ -873,7 +873,7 @@ REFUSED = {
         "masks",
         "a.json",
         coco({**polygons(BOXES[0]), "image_id": "3", "id": 7}),
-        "the annotation of id 7 is of the image 3, which is none of the file's images",
+        "the annotation of id 7 is of the image '3', which is none of the file's images",
     ),
     "COCO of another image": ("masks", "a.json", coco(name="b.png"), "of the image b.png"),
     "COCO results": (
@@ -1146,6 +1146,37 @@ def test_other_images_in_the_file_of_one_are_named(data, capsys, name):
         assert first == f"a: 1 nucleus from {name}; not read, of other images: 1 (b.png)"
 
 
+def test_an_empty_file_beside_a_full_map_is_not_taken(data):
+    """The label would say that the image has no nuclei."""
+    place(data / "from", "a.geojson", geojson())
+    place(data / "from", "a_mask.tif", tiff(MAP))
+    with pytest.raises(InputError, match="a.geojson and a_mask.tif hold different nuclei"):
+        import_labels("masks", data, data / "from")
+    assert not list(data.glob("labels_*/*"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (
+            '<mask label="n" rle="3, 4, 9" left="9" top="9" width="4" height="3"/>',
+            "runs are not 4 x 3",
+        ),
+        ('<polygon label="n" points="1,1;2,2e999;3,1"/>', "far away"),
+        ('<ellipse label="n" cx="9" cy="9" rx="-4" ry="4"/>', "a radius of -4"),
+    ],
+)
+def test_a_wrong_shape_of_one_image_does_not_stop_the_others(data, capsys, wrong, said):
+    """A part of an outline was noted before it was read, and the file ended in an IndexError."""
+    write_png(data / "images" / "b.png", np.zeros((*SHAPE, 3), np.uint8))
+    other = f'<image id="1" name="b.png">{wrong}</image></annotations>'
+    content = cvat(cvat_polygon(BOXES[0])).replace("</annotations>", other)
+    with pytest.raises(InputError, match=said) as error:
+        import_labels("masks", data, place(data, "all.xml", content))
+    assert "b.png" in str(error.value) and "\n" not in str(error.value)
+    assert "a: 1 nucleus from all.xml" in capsys.readouterr().out
+
+
 def test_shares_in_a_file_of_all_images_name_the_image(data):
     write_png(data / "images" / "c.png", np.zeros((*SHAPE, 3), np.uint8))
     content = two_images("all.json")
@@ -1214,6 +1245,18 @@ TWINS = {  # kind, what is taken, the other file, what was changed in it
         ("a.geojson", geojson(feature(TILE, "annotation"), *NUCLEI)),
         ("a_mask.tif", tiff(MAP)),
         tiff(MAP * (MAP < 3)),
+    ),
+    "nuclei, none": (
+        "masks",
+        ("a_instances.tif", tiff(MAP)),
+        ("a_nuclei.geojson", geojson(*NUCLEI)),
+        geojson(),
+    ),
+    "as many nuclei elsewhere": (
+        "masks",
+        ("a.geojson", geojson(*NUCLEI)),
+        ("a_mask.tif", tiff(MAP)),
+        tiff(np.roll(MAP, 4, 1)),
     ),
 }
 

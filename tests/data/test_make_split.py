@@ -96,6 +96,14 @@ def test_masks_beside_the_images_are_in_no_set_and_told(make_split, images):
     assert "u_mask.png" in sum(read_split(images).values(), [])
 
 
+@pytest.mark.parametrize("damage", ["{x", "[]"])
+def test_a_damaged_split_that_is_replaced_is_told(make_split, images, damage):
+    (images / "train_val_test.json").write_text(damage)
+    printed = make_split("--overwrite").stdout
+    assert "in place of a split that could not be used: " in printed
+    assert "train_val_test.json: " in printed.splitlines()[1]
+
+
 def test_what_a_new_split_changes_is_told(make_split, images):
     make_split()
     assert "in place of" not in make_split("--overwrite").stdout

@@ -123,6 +123,28 @@ def test_a_converted_image_and_another_of_its_name_keep_their_points(tmp_path):
     assert places(tmp_path, "T.ome") == [[20, 10]] and places(tmp_path, "T") == [[50, 40]]
 
 
+@pytest.mark.parametrize("other", ["a", "a.tif"])
+def test_an_image_that_is_named_in_two_ways_is_an_error_of_its_own(data, capsys, other):
+    """The points under the other name were lost, as of no image."""
+    with pytest.raises(InputError, match="are names of one image, a.png; keep one") as error:
+        import_table(data, f"image,x,y\na.png,10,20\n{other},40,50\nb.png,30,15\n")
+    assert f"{other}" in str(error.value) and places(data, "a") is None
+    assert places(data, "b") == [[15, 30]] and "of no image" not in capsys.readouterr().out
+
+
+def test_of_two_names_of_an_image_the_one_with_points_counts(data):
+    import_table(data, "image,x,y\na.png,,\na.tif,40,50\n")
+    assert places(data, "a") == [[50, 40]]
+
+
+def test_a_split_that_cannot_be_read_is_told(data, capsys):
+    """It may name images which look like masks."""
+    (data / "train_val_test.json").write_text("{x")
+    import_table(data, "image,x,y\na.png,10,20\n")
+    told = capsys.readouterr().out
+    assert "not heeded: " in told and "train_val_test.json: not a readable JSON file" in told
+
+
 def test_points_are_no_masks(data):
     with pytest.raises(InputError, match="1 point, no outline in it"):
         import_table(data, "x,y,image\n1,2,a.png\n", kind="masks")

@@ -83,6 +83,14 @@ def test_what_is_no_image_is_refused(image, model):
     for wrong in (image[..., 0], image / 255, image.tolist(), image[..., :2]):
         with pytest.raises(InputError, match="expected an image uint8"):
             segment(wrong, model)
+    for wrong, said in (
+        ((image > 128).astype(np.uint8), "not of 0 and 1"),
+        (np.ma.masked_less(image, 9), "without a mask"),
+    ):
+        with pytest.raises(InputError, match=said):
+            segment(wrong, model)
+    with pytest.raises(InputError, match="expected points without a mask"):
+        segment(image, model, np.ma.masked_less([[5, 5], [20, 20]], 9))
     with pytest.raises(InputError, match="a point outside of the image of 90 rows, 100 columns"):
         segment(image, model, [[90, 5]])
 
@@ -140,9 +148,24 @@ def test_an_image_without_a_pixel_is_refused(image, model, call):
         ({"device": "gpu"}, "--device must be auto, cpu, cuda"),
         ({"tile": "64"}, "--tile must be int, not '64'"),
         ({"tile": 64.5}, "--tile must be int, not 64.5"),
+        ({"views": True}, "--views must be int, not True"),
         ({"gpus": [0]}, "--gpus must be tuple, not \\[0\\]"),
     ],
 )
 def test_options_that_predict_would_refuse_are_refused(model, given, message):
     with pytest.raises(InputError, match=message):
         load_model(model.path, PredictInference(**given))
+
+
+@pytest.mark.parametrize(
+    ("path", "inference", "message"),
+    [
+        (None, None, "expected the path of a model, not None"),
+        (3, None, "expected the path of a model, not 3"),
+        ("m.pt", "cpu", "inference must be PredictInference\\(...\\), not 'cpu'"),
+        ("m.pt", {"views": 1}, "inference must be PredictInference"),
+    ],
+)
+def test_what_is_no_model_or_inference_is_refused(path, inference, message):
+    with pytest.raises(InputError, match=message):
+        load_model(path, inference)
