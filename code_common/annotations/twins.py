@@ -65,7 +65,7 @@ def _near(first: np.ndarray, second: np.ndarray, within: float) -> bool:
     """
     few, many = sorted((first, second), key=len)
     if not len(few):
-        return True
+        return not len(many)
     pairs = [(many, few)] if len(few) < len(many) else [(many, few), (few, many)]
     return max(KDTree(a).query(b)[0].max() for a, b in pairs) <= within
 
