@@ -1256,7 +1256,7 @@ TWINS = {  # kind, what is taken, the other file, what was changed in it
         "masks",
         ("a.geojson", geojson(*NUCLEI)),
         ("a_mask.tif", tiff(MAP)),
-        tiff(np.roll(MAP, 4, 1)),
+        tiff(np.roll(MAP, 8, 1)),
     ),
 }
 
