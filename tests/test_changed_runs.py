@@ -17,7 +17,7 @@ from conftest import RUN, both_stages, run_here
 from test_systems import options
 
 from code_common.errors import InputError
-from code_common.files.contents import Unfinished, files_fingerprint, refuse_unfinished
+from code_common.files.contents import files_fingerprint, refuse_unfinished
 from code_common.files.data_set import load_split
 from code_common.files.locks import take_lock
 from code_common.files.reading import read_json
@@ -166,7 +166,7 @@ def test_while_a_step_is_done_again_the_run_is_unfinished(runs, lost):
     (out(runs, "b") if lost == "result" else marker_path(runs.folder, "b")).unlink()
     with pytest.raises(KeyboardInterrupt):
         runs.start(stop="b")
-    with pytest.raises(Unfinished, match="'b' is to be done again; finish this run first"):
+    with pytest.raises(InputError, match="'b' is to be done again; finish this run first"):
         refuse_unfinished(runs.folder)
     assert runs.start()[0] == "b"
     refuse_unfinished(runs.folder)
@@ -178,7 +178,7 @@ def test_what_follows_from_another_result_is_unfinished_until_it_is_done(runs, m
     for step in ("b", "c"):
         with pytest.raises(KeyboardInterrupt):
             runs.start(stop=step)
-        with pytest.raises(Unfinished, match="'[bc]' is to be done again"):
+        with pytest.raises(InputError, match="'[bc]' is to be done again"):
             refuse_unfinished(runs.folder)
     assert runs.start() == ["c"]
     refuse_unfinished(runs.folder)

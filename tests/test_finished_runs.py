@@ -10,7 +10,7 @@ from conftest import both_stages, link_tree, run_here, taken_by
 
 from code_common.config import parse
 from code_common.errors import InputError
-from code_common.files.contents import Unfinished, refuse_unfinished
+from code_common.files.contents import refuse_unfinished
 from code_common.files.reading import read_json
 from code_common.files.run_folder import (
     STAGES,
@@ -333,7 +333,7 @@ def test_a_stage_1_elsewhere_that_was_made_anew_is_noticed(apart):
     for read in (lambda: pack_run(stage_2.parent), lambda: read_repeat(stage_2.parent)):
         read()
         make_anew(stage_1)
-        with pytest.raises(Unfinished, match=f"other detections than those .* in {stage_1}"):
+        with pytest.raises(InputError, match=f"other detections than those .* in {stage_1}"):
             read()
         make_back(stage_1)
 
@@ -352,7 +352,7 @@ def test_stages_that_were_copied_together_belong_together(apart, tmp_path):
     make_anew(stage_1)
     pack_run(copy_2.parent)
     make_anew(copy_1)
-    with pytest.raises(Unfinished, match=f"in {copy_1}"):
+    with pytest.raises(InputError, match=f"in {copy_1}"):
         pack_run(copy_2.parent)
 
 
@@ -364,5 +364,5 @@ def test_a_stage_2_in_a_folder_of_its_own_knows_stage_1(finished, tmp_path):
     write_json(options_path(stage_2), saved | {"options": saved["options"] | places})
     refuse_unfinished(stage_2)
     make_anew(finished / "detection")
-    with pytest.raises(Unfinished, match=f"in {finished / 'detection'}"):
+    with pytest.raises(InputError, match=f"in {finished / 'detection'}"):
         refuse_unfinished(stage_2)

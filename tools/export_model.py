@@ -61,8 +61,7 @@ from code_common.inference.onnx_export import onnx_bytes
 from code_common.inference.trained_run import read_packed_run
 from code_common.learning.checkpoints import checkpoint_bytes, network_of
 from code_common.reporting.card import make_card
-from code_common.reporting.results import SHOWN
-from tools.score import SCORED
+from code_common.reporting.results import SCORED, SHOWN
 
 
 def card_of(packed: dict, arguments: argparse.Namespace) -> str:

@@ -79,17 +79,9 @@ from code_common.files.run_folder import (
 )
 from code_common.files.writing import write_json, write_table
 from code_common.reporting.bootstrap import intervals, patients, told_alone
-from code_common.reporting.results import SHOWN, with_interval
+from code_common.reporting.results import SCORED, SHOWN, with_interval
 from code_seg.metrics import over_images, score
 
-# The form of metrics.json.
-SCORED = {
-    "mean": {str: float},
-    "pooled?": {str: float},
-    "interval": {str: (float, float)},
-    "patients": float,
-    "images": dict,
-}
 DETECTION = "detection_"  # what the names of the scores of detections begin with
 
 

@@ -58,6 +58,7 @@ _SAVED = {
 }
 # Where options.json tells of the images and labels alone; an older run of stage 2 does not.
 _IMAGES = {"detection": "contents", "segmentation": "images"}
+# The forms of metrics.json of each stage.
 _METRICS = {
     "detection": {
         "pooled": {EVERY: {str: float, "f1": float}},
@@ -72,6 +73,14 @@ _METRICS = {
         "images": {str: {str: {str: float, **_SHOWN}}},
         "patients?": float,
     },
+}
+# And that of tools/score.py.
+SCORED = {
+    "mean": {str: float},
+    "pooled?": {str: float},
+    "interval": {str: (float, float)},
+    "patients": float,
+    "images": dict,
 }
 
 

@@ -49,7 +49,7 @@ def test_the_script_scores_a_finished_run(finished, tmp_path):
     before = digest(finished)
     given = taken_by(OracleOptions, Options, list(map(str, both_stages(tmp_path)[1])))
     message = oracles(parse(OracleOptions, "", given))
-    assert "1 val images" in message and "true mask, true points" in message
+    assert "1 val image " in message and "true mask, true points" in message
     scores = read_json(folder / "oracles.json")["scores"]
     chosen = read_json(folder / "selection.json")["val_aji"]
     for method, name in (("components", "components"), ("points", "detected points")):
