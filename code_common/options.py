@@ -229,14 +229,17 @@ class CommonOptions(InferenceOptions):
         check_choices(done, profiles | self.COMMON_CHOICES | self.CHOICES)
         if done.start_from is None:  # here, too: not after hours of another stage
             check_width(done.width, done.pretrained)
-        # Where a run goes on, the weights are in it already.
-        if done.restart or not options_path(done.save_dir).is_file():
+        if done.begins():
             check_first_weights(done)
         try:
             re.compile(done.patient)
         except re.error as error:
             raise InputError(f"--patient {done.patient}: no regular expression ({error})") from None
         return done
+
+    def begins(self) -> bool:
+        """Whether the run needs its first weights: where it goes on, weights are in it already."""
+        return self.restart or not options_path(self.save_dir).is_file()
 
     def stage_folder(self, stage: str) -> Path:
         """Run folder of a stage of this repeat, if nothing else was asked for."""

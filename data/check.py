@@ -103,7 +103,6 @@ if __name__ == "__main__":
 from code_common.annotations.labels import counted
 from code_common.files.data_set import ImageFiles, load_split
 from code_common.files.reading import read_json
-from code_common.files.run_folder import options_path
 from code_common.files.writing import write_json
 from code_common.launch import choose_device, load_first_weights
 from code_common.learning.network import OUTPUTS, ResUNet
@@ -121,8 +120,7 @@ def check_named_files(request: Request) -> None:
     """
     detection, seg = request.detection, request.seg
     # Weights of both stages are missed at once, those of stage 2 alone after stage 1.
-    late = [seg] if seg.pretrained == "imagenet" != detection.pretrained else []
-    late = [] if options_path(seg.save_dir).is_file() and not seg.restart else late
+    late = [seg] if seg.pretrained == "imagenet" != detection.pretrained and seg.begins() else []
     for options in (detection, seg):
         if options.start_from or Path(options.pretrained).is_file() or options in late:
             network = ResUNet(
